@@ -36,6 +36,7 @@ class Dataset:
         train, val, test: the splits; all images have the same (C, H, W).
         classes: the name of each label, in order.
         mean, std: per channel, in units of pixel / 255; an image becomes (x / 255 - mean) / std.
+        hflip: a picture mirrored left to right keeps its label, so augmentation may flip it.
     """
 
     train: Split
@@ -44,6 +45,7 @@ class Dataset:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    hflip: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,0 +1,48 @@
+"""From the command line's words to the module that does them, and from errors to exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+
+from trainer.config import unknown
+from trainer.errors import Stopped, TrainingError, UserError
+
+# Command -> what it does. The module trainer.commands.<name, with _ for -> has main(argv) -> int.
+COMMANDS = {
+    "evaluate": "metrics of a checkpoint on the test or validation split",
+    "report": "a table over runs, or over the jobs of a sweep",
+}
+
+
+def dispatch(argv: list[str]) -> int:
+    """Run what these words ask for. Returns the exit code: 0 done, 1 training failed, 2 wrong
+    input, 128 + n stopped by signal n."""
+    try:
+        if argv and re.fullmatch(r"[A-Za-z][\w-]*", argv[0]):
+            return _command(argv[0], argv[1:])
+        from trainer.commands import train
+
+        return train.main(argv)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except TrainingError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _command(name: str, argv: list[str]) -> int:
+    if name not in COMMANDS:
+        raise UserError(
+            unknown("command", name, COMMANDS)
+            + "\nTraining takes key=value words: python -m trainer model=lenet5. See --help."
+        )
+    module = importlib.import_module("trainer.commands." + name.replace("-", "_"))
+    code: int = module.main(argv)
+    return code

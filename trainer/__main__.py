@@ -1,0 +1,41 @@
+"""The command line: a bare first word is a command, anything else is Hydra's.
+
+Imports nothing heavy, so that `--help` and a mistyped word answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def put_project_first() -> None:
+    """`python -m` puts the current folder first on sys.path, where a user's own `data.py` or
+    `models/` would be imported instead of ours."""
+    here = [entry for entry in sys.path if Path(entry or ".").resolve() == Path.cwd()]
+    if Path.cwd() != ROOT:
+        sys.path = [entry for entry in sys.path if entry not in here] + here
+    if str(ROOT) in sys.path:
+        sys.path.remove(str(ROOT))
+    sys.path.insert(0, str(ROOT))
+
+
+def main() -> None:
+    """The `trainer` console script and `python -m trainer`."""
+    put_project_first()
+    from trainer.commands import dispatch
+
+    try:
+        code = dispatch(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""From a configuration to plain objects, top to bottom. Below this file nobody sees a config.
+
+Wrong values die here by name, before a run's folder exists: `check` makes all that can be wrong
+(device, data, model, optimizer) once, and `build` makes it again inside the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+from torch.optim import Optimizer
+
+from data.loader import Batches, Preprocess, enlarged, pads
+from data.seeds import derive_seed
+from data.types import Dataset, Split
+from trainer import config as knobs
+from trainer import runtime
+from trainer.checkpoint import CheckpointFolder
+from trainer.guard import Guard, ScalingGuard
+from trainer.log import RunLog
+from trainer.state import Cost, Description, Run
+from trainer.targets import check_options, constructor_errors, make
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Make everything that wrong input can break. Raises UserError; leaves nothing behind."""
+    device = runtime.pick_device(config["device"])
+    runtime.check_precision(config["precision"], device)
+    for group in knobs.GROUPS:
+        check_options(group, config[group])
+    dataset = load_data(config["data"])
+    model = make_model(config, dataset)
+    make_optimizer(config["optimizer"], model)
+    make("scheduler", config["scheduler"])(total_steps=1, steps_per_epoch=1)
+    make("loss", config["loss"])
+
+
+def build(config: Mapping[str, Any], folder: Path, signals: runtime.StopSignals) -> Run:
+    """A run from a checked configuration, writing into `folder`."""
+    runtime.set_deterministic(config["deterministic"])
+    device = runtime.pick_device(config["device"])
+    precision, seed = config["precision"], config["seed"]
+
+    dataset = load_data(config["data"])
+    runtime.seed_generators(derive_seed(seed, "weights"), device)
+    model = make_model(config, dataset)
+    cost = measure(model, dataset.shape)
+    torch.set_num_threads(
+        runtime.pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])
+    )
+    layout = memory_format(config["channels_last"], model)
+    place(model, device, runtime.float_dtype(precision), layout)
+
+    preprocess = Preprocess(
+        dataset.mean, dataset.std, min_size(model), device, runtime.float_dtype(precision), layout
+    )
+    train = Batches(
+        dataset.train, config["batch_size"], preprocess, device,
+        shuffle=True, seed=seed, limit=config["limit_batches"],
+    )  # fmt: skip
+    evaluation = functools.partial(evaluation_batches, config, preprocess, device)
+
+    optimizer = make_optimizer(config["optimizer"], model)
+    schedule = make("scheduler", config["scheduler"])(
+        total_steps=config["epochs"] * len(train), steps_per_epoch=len(train)
+    )
+    guard = (ScalingGuard if precision == "fp16" else Guard)(
+        optimizer, trainable(model), config["clip_grad_norm"]
+    )
+    return Run(
+        model=model,
+        loss=make("loss", config["loss"]),
+        guard=guard,
+        schedule=schedule,
+        train=train,
+        val=evaluation(dataset.val),
+        test=evaluation(dataset.test),
+        epochs=config["epochs"],
+        autocast=runtime.autocast(precision, device),
+        seed_step=lambda step: runtime.seed_generators(derive_seed(seed, "step", step), device),
+        signals=signals,
+        checkpoints=CheckpointFolder(folder / "checkpoints"),
+        log=RunLog(folder, len(train), config["batch_size"]),
+        description=describe(config, dataset),
+        device=device,
+        cost=cost,
+        enlarges=enlargement(dataset.shape, min_size(model)),
+        log_interval=config["log_interval"],
+    )
+
+
+# --- the parts, in the order of their use ---------------------------------------------------
+
+
+def load_data(options: Mapping[str, Any]) -> Dataset:
+    """The data set, on the CPU. The last one is kept: `check` and `build` want the same."""
+    return _load_data(OmegaConf.to_yaml(OmegaConf.create(dict(options))))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_data(options: str) -> Dataset:
+    dataset: Dataset = make("data", OmegaConf.create(options))  # type: ignore[arg-type]
+    return dataset
+
+
+def make_model(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:
+    """The network, sized by the data set as it was found: a folder's classes are counted."""
+    sized = {"shape": list(dataset.shape), "num_classes": len(dataset.classes)}
+    options = {key: sized.get(key, value) for key, value in config["model"].items()}
+    model: nn.Module = make("model", options)
+    return model
+
+
+def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
+    """The optimizer over the parameters that are to be trained, in its fused form if there is one:
+    one kernel per step instead of several per parameter."""
+    create = make("optimizer", options)
+    parameters = trainable(model)
+    with constructor_errors("optimizer"):
+        if "fused" not in options and takes_fused(create):
+            with contextlib.suppress(RuntimeError):  # this device has no fused form
+                return with_initial_lr(create(parameters, fused=True))
+        return with_initial_lr(create(parameters))
+
+
+def takes_fused(create: Callable[..., Optimizer]) -> bool:
+    return "fused" in inspect.signature(create).parameters
+
+
+def with_initial_lr(optimizer: Optimizer) -> Optimizer:
+    """The rate that schedules multiply, kept apart from the current one as torch does."""
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def min_size(model: nn.Module) -> int:
+    return int(getattr(model, "min_size", 1))
+
+
+def enlargement(shape: tuple[int, int, int], smallest: int) -> str:
+    """What happens to pictures below the net's smallest side, as a line for the log."""
+    size = enlarged(shape[1:], smallest)
+    if size == shape[1:]:
+        return ""
+    how = "padded" if pads(shape[1:], smallest) else "resized"
+    return f"pictures are {how} from {shape[1]}x{shape[2]} to {size[0]}x{size[1]} for this net"
+
+
+def memory_format(channels_last: Any, model: nn.Module) -> torch.memory_format:
+    wanted = runtime.is_convolutional(model) if channels_last == "auto" else channels_last
+    return torch.channels_last if wanted else torch.contiguous_format
+
+
+def place(
+    model: nn.Module, device: torch.device, dtype: torch.dtype, layout: torch.memory_format
+) -> nn.Module:
+    """Moves the model, in place; the layout is that of its four-dimensional weights."""
+    return model.to(device=device, dtype=dtype).to(memory_format=layout)
+
+
+def evaluation_batches(
+    config: Mapping[str, Any], preprocess: Preprocess, device: torch.device, split: Split
+) -> Batches:
+    """Large batches, without gradients to keep: 256 small pictures, fewer as they grow, so that
+    the activations of a deep net at 224 px stay under a gigabyte or two."""
+    height, width = enlarged(split.images.shape[-2:], preprocess.min_size)
+    batch_size = max(1, min(256, 2**20 // (height * width)))
+    return Batches(split, batch_size, preprocess, device, limit=config["limit_batches"])
+
+
+def measure(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
+    """Counts with torch's FLOP counter on one picture; a multiply-add is two of its FLOPs."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    height, width = enlarged(shape[1:], min_size(model))
+    was_training = model.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(torch.zeros(1, shape[0], height, width))
+    model.train(was_training)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(num_parameters, counter.get_total_flops() // 2)
+
+
+def describe(config: Mapping[str, Any], dataset: Dataset) -> Description:
+    return Description(
+        config=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
+        classes=list(dataset.classes),
+        shape=list(dataset.shape),
+        mean=list(dataset.mean),
+        std=list(dataset.std),
+        resize=min(dataset.shape[1:]),
+    )

@@ -1,0 +1,72 @@
+"""`trainer evaluate CHECKPOINT [key=value ...]`: metrics on the test split, per class."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trainer.commands.arguments import MACHINE_KEYS, parse_words
+from trainer.errors import UserError
+
+KEYS = (*MACHINE_KEYS, "split", "limit_batches", "data", "data.", "loss", "loss.")
+SPLITS = ("test", "val", "train")
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="trainer evaluate",
+        description="Loss and accuracy of a checkpoint, and precision, recall and F1 per class.",
+        epilog="Keys: split=test (or val, train), data=<another set>, data.root=..., device=..., "
+        "precision=..., loss=..., limit_batches=... The pictures of another set are brought to "
+        "the shape that the net was trained on, and normalised as then.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="a .pth file of a run, such as best.pth")
+    args, values = parse_words(parser, argv, KEYS)
+    split = values.pop("split", "test")
+    if split not in SPLITS:
+        raise UserError(f"split={split}: must be one of {', '.join(SPLITS)}.")
+
+    import torch
+
+    from trainer import build, checkpoint, loop, restore, runtime
+    from trainer.metrics import per_class
+    from trainer.targets import make
+
+    entries = checkpoint.read(args.checkpoint)
+    config = restore.reconfigure(restore.stored_config(entries), values)
+    if "data" in values:
+        config["data"]["shape"] = entries["shape"]
+    device = runtime.pick_device(config["device"])
+    runtime.check_precision(config["precision"], device)
+    runtime.set_deterministic(config["deterministic"])
+    model = restore.restore(entries, config)
+    dataset = build.load_data(config["data"])
+    if len(dataset.classes) != len(entries["classes"]):
+        raise UserError(
+            f"data.num_classes={len(dataset.classes)}: the checkpoint tells apart "
+            f"{len(entries['classes'])} classes ({', '.join(entries['classes'][:10])} ...); "
+            "evaluate it on a set with the same."
+        )
+    cost = build.measure(model, dataset.shape)
+    batches = restore.evaluation(config, model, entries, getattr(dataset, split), device)
+    torch.set_num_threads(
+        runtime.pick_num_threads(config["num_threads"], cost.macs * batches.batch_size)
+    )
+    metrics = loop.evaluate(
+        model, make("loss", config["loss"]), batches,
+        runtime.autocast(config["precision"], device), with_confusion=True,
+    )  # fmt: skip
+    assert metrics.confusion is not None
+    print(f"{split} split, {metrics.num_images:,} pictures on {device}: "
+          f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.4f}, "
+          f"{metrics.images_per_s:,.0f} images/s\n")  # fmt: skip
+    print_classes(entries["classes"], per_class(metrics.confusion))
+    return 0
+
+
+def print_classes(classes: list[str], rows: list[dict[str, float]]) -> None:
+    width = max(5, *map(len, classes))
+    print(f"{'class':<{width}}  pictures  precision  recall      F1")
+    for name, row in zip(classes, rows, strict=True):
+        print(f"{name:<{width}}  {row['count']:>8,}  {row['precision']:>9.4f}  "
+              f"{row['recall']:.4f}  {row['f1']:.4f}")  # fmt: skip

@@ -1,0 +1,209 @@
+"""Everything that knows Hydra's inside: composing ahead of `hydra.main`, so that wrong input ends
+with one message and no folder, and turning Hydra's errors into such messages.
+
+Hydra itself exits with 1 on composition errors, makes the run's folder before any code of ours
+runs, and overwrites an existing run's `.hydra/`. Composing the same command line first takes 0.1 s
+and prevents all three. The private names below are those of hydra-core 1.3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import main as hydra_main
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import setup_globals
+from hydra.errors import (
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+    SearchPathException,
+)
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from trainer.config import CONFIGS, unknown
+from trainer.errors import UserError
+
+# A sweep of more jobs is checked value by value instead of combination by combination.
+MAX_CHECKED_JOBS = 200
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Hydra's own flags and the overrides. argparse ends the process with 2 on unknown flags."""
+    parser = get_args_parser()
+    parser.prog = "trainer"
+    args = parser.parse_args(argv)
+    if args.experimental_rerun:
+        raise UserError("--experimental-rerun is not supported; `resume` continues a run.")
+    if args.multirun and (args.cfg or args.info):
+        raise UserError("--multirun goes with a training, not with --cfg or --info.")
+    if args.resolve and not args.cfg:
+        raise UserError("--resolve goes with --cfg job.")
+    return args
+
+
+def call_hydra(argv: list[str], task: Callable[[DictConfig], Any]) -> None:
+    """`hydra.main` on this command line. An absolute path to configs/ works alike from a
+    checkout, an installed package, as a module and as a console script."""
+    # `--help` copies the whole store some eighty times; its nodes are copied on loading anyway.
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+    # Makes Hydra raise instead of printing and exiting with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = ["trainer", *argv]
+    with user_errors():
+        hydra_main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(task)()
+
+
+class Composer:
+    """Composes what a command line asks for, without running anything."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        version.setbase("1.3")
+        setup_globals()
+        configs = Path(args.config_path).resolve() if args.config_path else CONFIGS
+        search_path = create_config_search_path(str(configs))
+        if args.config_dir:
+            folder = os.path.abspath(args.config_dir)
+            search_path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema", None))
+        self.loader = ConfigLoaderImpl(search_path)
+        self.config_name = args.config_name or "config"
+        self.overrides: list[str] = args.overrides
+        self.multirun: bool = args.multirun
+
+    def master(self) -> DictConfig:
+        """The configuration with its `hydra` node; of a sweep, the one that all jobs share."""
+        mode = RunMode.MULTIRUN if self.multirun else RunMode.RUN
+        with user_errors(self.loader):
+            return self.loader.load_configuration(self.config_name, self.overrides, mode)
+
+    def jobs(self, master: DictConfig) -> list[DictConfig]:
+        """One configuration per job, without the `hydra` node."""
+        if not self.multirun:
+            return [without_hydra(master)]
+        return [self._job(overrides) for overrides in self._combinations(master)]
+
+    def _job(self, overrides: list[str]) -> DictConfig:
+        with user_errors(self.loader):
+            return without_hydra(
+                self.loader.load_configuration(self.config_name, overrides, RunMode.RUN)
+            )
+
+    def _combinations(self, master: DictConfig) -> Iterator[list[str]]:
+        params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+        with user_errors(self.loader):
+            parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(
+                [*params, *self.overrides]
+            )
+            choices = [_values(override) for override in parsed]
+        number = 1
+        for values in choices:
+            number *= len(values)
+        if number <= MAX_CHECKED_JOBS:
+            return (list(combination) for combination in itertools.product(*choices))
+        first = [values[0] for values in choices]
+        return (
+            [*first[:i], value, *first[i + 1 :]]
+            for i, values in enumerate(choices)
+            for value in values
+        )
+
+
+def _values(override: Override) -> list[str]:
+    """The overrides that a sweep makes of this one."""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [override.input_line or f"{key}={override.get_value_element_as_str()}"]
+    if override.is_discrete_sweep():
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    interval: Any = override.value()  # for sweepers that draw from one, such as Optuna's
+    return [f"{key}={interval.start}", f"{key}={interval.end}"]
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """As resolved dicts and lists. Raises UserError for `${nope}` and `???`."""
+    with user_errors():
+        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    return container  # type: ignore[return-value]
+
+
+def quoted(text: str) -> str:
+    """A string as a value in Hydra's override grammar."""
+    escaped = text.replace("'", r"\'")
+    return f"'{escaped}'"
+
+
+@contextlib.contextmanager
+def user_errors(loader: ConfigLoaderImpl | None = None) -> Iterator[None]:
+    """Turns what Hydra, OmegaConf and the YAML parser raise on wrong input into UserError."""
+    try:
+        yield
+    except MissingConfigException as error:
+        raise UserError(_missing(error)) from error
+    except OverrideParseException as error:
+        raise UserError(
+            f"{error.override}: not understood. {_first_line(error.message)}\n"
+            "A value with spaces, commas, brackets or letters beyond ASCII needs quotes of its "
+            "own: 'data.root=\"my pictures\"'."
+        ) from error
+    except SearchPathException as error:
+        raise UserError(_first_line(error)) from error
+    except (yaml.YAMLError, MissingMandatoryValue) as error:
+        raise UserError(_short(error)) from error
+    except OmegaConfBaseException as error:
+        raise UserError(_bad_key(error, loader)) from error
+    except HydraException as error:
+        inner = error.__cause__ or error.__context__
+        if isinstance(inner, OmegaConfBaseException):
+            raise UserError(_bad_key(inner, loader)) from error
+        if isinstance(inner, yaml.YAMLError):
+            raise UserError(_short(inner)) from error
+        raise UserError(_short(error)) from error
+
+
+def _missing(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if not group or error.options is None:
+        return _short(error)
+    return unknown(f"choice for {group}", name, error.options)
+
+
+def _bad_key(error: OmegaConfBaseException, loader: ConfigLoaderImpl | None) -> str:
+    key, parent = error.full_key or str(error.key or ""), error.parent_node
+    is_unknown = "not in struct" in str(error) or "not in '" in str(error)
+    if not key or not is_unknown or not isinstance(parent, DictConfig):
+        return f"{key}: {_first_line(error)}" if key else _short(error)
+    prefix, _, name = key.rpartition(".")
+    valid = [str(k) for k in parent if not str(k).startswith("_")]
+    if not prefix and loader is not None:
+        valid += [group for group in loader.list_groups("") if group != "hydra"]
+    message = unknown("key" if not prefix else f"key in {prefix}:", name, valid)
+    return message.replace(f"key in {prefix}: '{name}'", f"key '{key}'")
+
+
+def _first_line(error: object) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _short(error: object) -> str:
+    return "\n".join(str(error).strip().splitlines()[:12])

@@ -1,0 +1,192 @@
+"""Every knob once: its type and range. Defaults and meanings stand in configs/, beside each other.
+
+`check` holds a composed configuration against this table; what is inside a group but not here
+(a net's own options) is checked by the constructor that takes it. Imports nothing heavy: composing
+`configs/` needs no module of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What one key may be.
+
+    Attributes:
+        kind: "int", "float", "bool", "str".
+        low, high: inclusive bounds; above, below: exclusive ones.
+        choices: the allowed values, where they can be listed.
+        pattern, hint: a regular expression for strings, and how to say it to the user.
+        length: the value is a list of so many (0: of any number) such values.
+        nullable: null is allowed.
+    """
+
+    kind: str
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    choices: tuple[Any, ...] = ()
+    pattern: str = ""
+    hint: str = ""
+    length: int | None = None
+    nullable: bool = False
+
+    def allows(self, value: Any) -> bool:
+        if value is None:
+            return self.nullable
+        if self.length is not None:
+            is_list = isinstance(value, list) and self.length in (0, len(value))
+            return is_list and all(self._allows_one(item) for item in value)
+        return self._allows_one(value)
+
+    def _allows_one(self, value: Any) -> bool:
+        if self.choices:
+            return value in self.choices and isinstance(value, bool) == (value in (True, False))
+        if self.kind == "bool":
+            return isinstance(value, bool)
+        if self.kind == "str":
+            return isinstance(value, str) and bool(re.fullmatch(self.pattern or ".*", value))
+        number = int if self.kind == "int" else (int, float)
+        if isinstance(value, bool) or not isinstance(value, number):
+            return False
+        return self.low <= value <= self.high and self.above < value < self.below
+
+    def allowed(self) -> str:
+        """What is allowed, as a phrase."""
+        if self.hint or self.choices:
+            phrase = self.hint or "one of " + ", ".join(spell(c) for c in self.choices)
+        else:
+            phrase = {"int": "a whole number", "float": "a number", "bool": "true or false",
+                      "str": "a text"}[self.kind]  # fmt: skip
+            bounds = [("at least", self.low), ("at most", self.high),
+                      ("greater than", self.above), ("less than", self.below)]  # fmt: skip
+            limits = [f"{word} {value:g}" for word, value in bounds if math.isfinite(value)]
+            phrase += (" " if limits else "") + " and ".join(limits)
+        if self.length is not None:
+            phrase = f"a list of {self.length or 'values, each'} {phrase}".replace("each a", "each")
+        return phrase + (", or null" if self.nullable else "")
+
+
+_POSITIVE = Knob("float", above=0)
+_SHARE = Knob("float", low=0, below=1)
+_NOT_NEGATIVE = Knob("float", low=0)
+_COUNT = Knob("int", low=1)
+_COUNT_OR_OFF = Knob("int", low=0)
+
+KNOBS: dict[str, Knob] = {
+    "epochs": _COUNT,
+    "batch_size": _COUNT,
+    "seed": Knob("int", low=0, below=2**63),
+    "device": Knob(
+        "str", pattern=r"auto|cpu|mps|cuda(:\d+)?", hint="one of auto, cpu, cuda, cuda:N, mps"
+    ),
+    "precision": Knob("str", choices=("fp32", "fp64", "bf16", "fp16")),
+    "channels_last": Knob("str", choices=("auto", True, False)),
+    "deterministic": Knob("bool"),
+    "num_threads": _COUNT_OR_OFF,
+    "limit_batches": _COUNT_OR_OFF,
+    "clip_grad_norm": _NOT_NEGATIVE,
+    "log_interval": _COUNT,
+    "data.root": Knob("str", nullable=True),
+    "data.download": Knob("bool"),
+    "data.val_size": Knob("float", above=0, below=1),
+    "data.split_seed": _COUNT_OR_OFF,
+    "data.shape": Knob("int", low=1, length=3),
+    "data.num_classes": Knob("int", low=1, nullable=True),
+    "data.mean": Knob("float", length=0),
+    "data.std": Knob("float", above=0, length=0),
+    "data.hflip": Knob("bool"),
+    "optimizer.lr": _POSITIVE,
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.momentum": _SHARE,
+    "optimizer.nesterov": Knob("bool"),
+    "optimizer.betas": Knob("float", low=0, below=1, length=2),
+    "optimizer.eps": _POSITIVE,
+    "optimizer.alpha": _SHARE,
+    "optimizer.rho": _SHARE,
+    "optimizer.lr_decay": _NOT_NEGATIVE,
+    "scheduler.warmup_epochs": _NOT_NEGATIVE,
+    "scheduler.first": _NOT_NEGATIVE,
+    "scheduler.every": _POSITIVE,
+    "scheduler.divide_by": Knob("float", above=1),
+    "scheduler.milestones": Knob("float", low=0, length=0),
+    "scheduler.gamma": Knob("float", above=0, high=1),
+    "scheduler.min_factor": Knob("float", low=0, high=1),
+    "scheduler.rise": Knob("float", above=0, below=1),
+    "scheduler.start_factor": Knob("float", above=0, high=1),
+    "scheduler.end_factor": Knob("float", low=0, high=1),
+    "scheduler.anneal": Knob("str", choices=("cosine", "linear")),
+    "scheduler.patience": _COUNT_OR_OFF,
+    "scheduler.threshold": _NOT_NEGATIVE,
+    "loss.on": Knob("str", choices=("probabilities", "logits")),
+    "loss.label_smoothing": _SHARE,
+}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Hold a resolved configuration (plain dicts and lists) against the table. Raises UserError
+    that names the first key that does not fit, its value, and what is allowed."""
+    known = [*GROUPS, *(key for key in KNOBS if "." not in key)]
+    for key in config:
+        if key not in known:
+            raise UserError(unknown("key", key, known))
+    for key in GROUPS:
+        if not isinstance(config[key], Mapping) or "_target_" not in config[key]:
+            raise UserError(f"{key}={spell(config[key])}: must be a choice of that group.")
+    for key, knob in KNOBS.items():
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+        if value is not _ABSENT and not knob.allows(value):
+            raise UserError(f"{key}={spell(value)}: must be {knob.allowed()}.")
+    _check_together(config)
+
+
+_ABSENT = object()
+
+
+def _check_together(config: Mapping[str, Any]) -> None:
+    """What is wrong only in combination."""
+    optimizer, channels = config["optimizer"], config["data"].get("shape", [0])[0]
+    if optimizer.get("nesterov") and not optimizer.get("momentum"):
+        raise UserError(
+            "optimizer.nesterov=true needs optimizer.momentum greater than 0; "
+            "add optimizer.nesterov=false for plain gradient descent."
+        )
+    for key in ("mean", "std"):
+        values = config["data"].get(key)
+        if values is not None and len(values) not in (1, 3, channels):
+            raise UserError(f"data.{key}={spell(values)}: must have one value per channel.")
+
+
+def unknown(what: str, name: str, valid: Iterable[str]) -> str:
+    """A message that names the nearest valid name first, then all of them."""
+    valid = sorted(set(valid))
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"There is no {what} '{name}'.{hint}\nValid: {', '.join(valid)}."
+
+
+def spell(value: Any) -> str:
+    """A value as the user would type it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(spell(item) for item in value) + "]"
+    return str(value)

@@ -1,0 +1,137 @@
+"""What a run tells: a bar and a line per epoch for people, metrics.jsonl for programs,
+TensorBoard for the eye, summary.json at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from trainer.checkpoint import write_bytes
+from trainer.metrics import Metrics
+
+if TYPE_CHECKING:
+    from trainer.state import Progress
+
+log = logging.getLogger("trainer")
+
+BAR_INTERVAL_S = 0.1
+
+
+class RunLog:
+    """Writes into a run's folder.
+
+    Args:
+        folder: the run's.
+        num_steps: steps of one epoch, the length of the bar.
+        batch_size: pictures per step, for the bar's images/s.
+        show_bar: None = only where stderr is a terminal.
+    """
+
+    def __init__(
+        self, folder: Path, num_steps: int, batch_size: int, show_bar: bool | None = None
+    ) -> None:
+        # Imported here: it takes half a second that no other command should wait for.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder, self.num_steps, self.batch_size = folder, num_steps, batch_size
+        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        self.rows = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self.show_bar = sys.stderr.isatty() if show_bar is None else show_bar
+        self.bar: tqdm[Any] | None = None
+        self.bar_shown_at = 0.0
+
+    def tick(self, progress: Progress) -> None:
+        """After every step: moves the bar, ten times a second at most, and never syncs."""
+        if not self.show_bar:
+            return
+        now = time.monotonic()
+        if self.bar is None:
+            self.bar = tqdm(
+                total=self.num_steps,
+                initial=progress.batch - 1,
+                unit="batch",
+                desc=f"epoch {progress.epoch + 1}",
+                leave=False,
+            )
+        if now - self.bar_shown_at >= BAR_INTERVAL_S:
+            self.bar.update(progress.batch - self.bar.n)
+            self.bar_shown_at = now
+
+    def interval(self, progress: Progress, so_far: Metrics, lr: float) -> None:
+        """At the log interval: the epoch's figures so far into the bar, lr into TensorBoard."""
+        self.tick(progress)
+        self.writer.add_scalar("lr", lr, progress.step)
+        if self.bar is not None:
+            speed = (self.bar.format_dict["rate"] or 0.0) * self.batch_size
+            self.bar.set_postfix_str(
+                f"loss {so_far.loss:.4f}, accuracy {so_far.accuracy:.4f}, {speed:,.0f} images/s",
+                refresh=False,
+            )
+
+    def epoch(
+        self,
+        progress: Progress,
+        num_epochs: int,
+        train: Metrics,
+        val: Metrics,
+        lr: float,
+        is_best: bool,
+    ) -> None:
+        """The figures of a finished epoch, everywhere."""
+        self.close_bar()
+        self.row(progress, "train", train, lr)
+        self.row(progress, "val", val, lr)
+        self.writer.add_scalar("lr", lr, progress.step)
+        self.writer.add_scalar("images_per_s", train.images_per_s, progress.step)
+        self.writer.flush()
+        log.info(
+            "epoch %*d/%d  train loss %.4f acc %.4f  val loss %.4f acc %.4f  %s images/s%s",
+            len(str(num_epochs)), progress.epoch, num_epochs, train.loss, train.accuracy,
+            val.loss, val.accuracy, f"{train.images_per_s:,.0f}", "  best" if is_best else "",
+        )  # fmt: skip
+
+    def row(self, progress: Progress, split: str, metrics: Metrics, lr: float) -> None:
+        """One row of metrics.jsonl and its two points in TensorBoard."""
+        row = {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "split": split,
+            "loss": metrics.loss if math.isfinite(metrics.loss) else None,  # JSON has no NaN
+            "accuracy": metrics.accuracy,
+            "lr": lr,
+            "images_per_s": round(metrics.images_per_s, 1),
+        }
+        self.rows.write(json.dumps(row) + "\n")
+        self.rows.flush()
+        self.writer.add_scalar(f"loss/{split}", metrics.loss, progress.step)
+        self.writer.add_scalar(f"accuracy/{split}", metrics.accuracy, progress.step)
+
+    def hparams(self, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
+        """One row of TensorBoard's HParams page, in the run's own event file: add_hparams would
+        open a second run beside it. The metrics are names of scalars that the run has."""
+        from torch.utils.tensorboard.summary import hparams as summaries
+
+        for summary in summaries(hparams, metrics):
+            self.writer._get_file_writer().add_summary(summary)
+
+    def close_bar(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def close(self) -> None:
+        self.close_bar()
+        self.rows.close()
+        self.writer.close()
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """summary.json, whole or not at all."""
+    write_bytes(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())

@@ -1,0 +1,71 @@
+"""The whole training on one screen. All that differs between runs is in `Run`, made by `build`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.checkpoint import read
+from trainer.losses import main_logits
+from trainer.metrics import Meter, Metrics
+from trainer.state import BatchSource, Run
+
+
+def fit(run: Run) -> None:
+    """Train to the last epoch, validating and saving after each."""
+    while run.progress.epoch < run.epochs:
+        run.model.train()
+        start = time.monotonic()
+        for images, targets in run.train.epoch(run.progress.epoch, start=run.progress.batch):
+            loss, logits = train_step(run, images, targets)
+            run.meter.add(loss, logits, targets)
+            run.step_done()
+        run.check_finite()  # a sync, so that the seconds are whole
+        train = run.meter.read(seconds=time.monotonic() - start)
+        val = evaluate(run.model, run.loss, run.val, run.autocast)
+        run.schedule.observe(val.loss)
+        run.epoch_done(train, val)
+
+
+def train_step(run: Run, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """One update. Returns the batch's mean loss (0-dim) and its logits (N, K), without a sync."""
+    run.seed_step(run.progress.step)
+    run.set_lr()
+    run.optimizer.zero_grad(set_to_none=True)
+    with run.autocast:
+        output = run.model(images)
+        loss = run.loss(output, targets)
+    run.guard.backward(loss)
+    run.guard.step()
+    return loss, main_logits(output)
+
+
+def test_best(run: Run) -> Metrics:
+    """The test split, once, with the weights of the best epoch."""
+    if run.best.epoch:
+        run.model.load_state_dict(read(run.checkpoints.best)["model"])
+    return evaluate(run.model, run.loss, run.test, run.autocast)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    loss: nn.Module,
+    batches: BatchSource,
+    autocast: AbstractContextManager[Any],
+    with_confusion: bool = False,
+) -> Metrics:
+    """Mean loss and accuracy over all batches, one sync at the end."""
+    model.eval()
+    meter, start = Meter(with_confusion), time.monotonic()
+    for images, targets in batches.epoch():
+        with autocast:
+            output = model(images)
+            batch_loss = loss(output, targets)
+        meter.add(batch_loss, main_logits(output), targets)
+    meter.read()  # the sync, so that the seconds are whole
+    return meter.read(seconds=time.monotonic() - start)

@@ -1,0 +1,139 @@
+"""The machine under a run: device, threads, precision, random state, memory, stop signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.errors import UserError
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Below so many multiply-adds per batch a second thread costs more in waiting than it computes
+# (a step under about two milliseconds), and on a busy machine it costs many times that.
+SINGLE_THREAD_MACS = 50e6
+
+
+def pick_device(name: str) -> torch.device:
+    """The device behind `device=`. Raises UserError that lists those there are."""
+    available = available_devices()
+    if name == "auto":
+        return torch.device(available[0])
+    if name in available or (name == "cuda" and "cuda:0" in available):
+        return torch.device(name)
+    raise UserError(
+        f"device={name}: this machine has no such device.\n"
+        f"It has: {', '.join(reversed(available))}. device=auto takes the best of them."
+    )
+
+
+def available_devices() -> list[str]:
+    """Names that `device=` takes here, the fastest first."""
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return [*cuda, *mps, "cpu"]
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    if precision == "fp64" and device.type == "mps":
+        raise UserError("precision=fp64: device mps has no float64. Take precision=fp32 or cpu.")
+
+
+def float_dtype(precision: str) -> torch.dtype:
+    """The dtype of weights and pictures; bf16 and fp16 keep float32 weights under autocast."""
+    return torch.float64 if precision == "fp64" else torch.float32
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Reusable context for forward and loss."""
+    if precision not in AUTOCAST:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=AUTOCAST[precision])
+
+
+def is_convolutional(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+def pick_num_threads(num_threads: int, macs_per_batch: float) -> int:
+    """A function of the net and the batch, never of the load, so that the same command computes
+    the same bits on the same machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if num_threads:
+        return num_threads
+    return 1 if macs_per_batch < SINGLE_THREAD_MACS else max(1, min(cores or 1, 16))
+
+
+def set_deterministic(on: bool) -> None:
+    """Must run before the first CUDA call: cuBLAS reads its workspace setting once."""
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(on)
+    torch.backends.cudnn.benchmark = not on
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seeds the CPU's and the device's global generators, which initialisation and dropout use.
+
+    Not `torch.manual_seed`, which visits every backend and costs 150 us, a sixth of a small net's
+    step; these are 2 us, so that every step can have a seed of its own.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory in use so far: of the GPU's allocator, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+class StopSignals:
+    """Notes SIGINT and SIGTERM, so that a run stops where its state is whole.
+
+    The first signal is kept in `received`; the second acts at once, as if nobody had listened.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, self.before[number])
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[StopSignals]:
+        self.before: dict[int, Callable[..., Any] | int | None] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.before[int(number)] = signal.signal(number, self._note)
+        try:
+            yield self
+        finally:
+            for before, handler in self.before.items():
+                signal.signal(before, handler)

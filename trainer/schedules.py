@@ -1,0 +1,166 @@
+"""Learning-rate schedules: factors on the optimizer's own rate, as functions of the step.
+
+`schedule.factor(step)` is a pure function for all but `Plateau`, so nothing is accumulated, a
+resumed run needs no replay, and a longer run is the same formula with other totals. Epoch-wise
+schedules agree with `torch.optim.lr_scheduler`; cosine and one-cycle move every step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+class Schedule:
+    """Steps are counted from 0; epoch e holds steps e * steps_per_epoch and up.
+
+    Args:
+        total_steps: steps of the whole run.
+        steps_per_epoch: steps of one epoch.
+        warmup_epochs: the factor is multiplied by (step + 1) / warm-up steps during that time, so
+            that the first step already moves (Goyal et al. 2017, section 2.2).
+    """
+
+    def __init__(self, total_steps: int, steps_per_epoch: int, warmup_epochs: float = 0.0) -> None:
+        self.total_steps = total_steps
+        self.steps_per_epoch = steps_per_epoch
+        self.warmup_steps = round(warmup_epochs * steps_per_epoch)
+
+    def factor(self, step: int) -> float:
+        warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        return warmup * self.shape(step)
+
+    def shape(self, step: int) -> float:
+        """The factor without warm-up, 0..1."""
+        raise NotImplementedError
+
+    def observe(self, val_loss: float) -> None:
+        """Told once per epoch; only `Plateau` listens."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave; nothing for schedules that are pure functions."""
+
+
+class Constant(Schedule):
+    def shape(self, step: int) -> float:
+        return 1.0
+
+
+class Step(Schedule):
+    """1 for the first epochs, then divided once at their end and again every few epochs."""
+
+    def __init__(self, first: float, every: float, divide_by: float, **timing: Any) -> None:
+        super().__init__(**timing)
+        self.first, self.every, self.divide_by = first, every, divide_by
+
+    def shape(self, step: int) -> float:
+        epoch = step // self.steps_per_epoch
+        divisions = 0 if epoch < self.first else 1 + (epoch - self.first) // self.every
+        return self.divide_by**-divisions
+
+
+class MultiStep(Schedule):
+    """gamma to the number of milestones (epochs) reached."""
+
+    def __init__(self, milestones: Sequence[float], gamma: float, **timing: Any) -> None:
+        super().__init__(**timing)
+        if list(milestones) != sorted(milestones):
+            raise ValueError(
+                f"scheduler.milestones={list(milestones)} must rise, for example [10, 15]."
+            )
+        self.milestones, self.gamma = list(milestones), gamma
+
+    def shape(self, step: int) -> float:
+        epoch = step // self.steps_per_epoch
+        return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+class Exponential(Schedule):
+    """gamma ** epoch."""
+
+    def __init__(self, gamma: float, **timing: Any) -> None:
+        super().__init__(**timing)
+        self.gamma = gamma
+
+    def shape(self, step: int) -> float:
+        return self.gamma ** (step // self.steps_per_epoch)
+
+
+class Cosine(Schedule):
+    """From 1 down to min_factor along half a cosine: SGDR's equation 5 with a single cycle
+    (Loshchilov & Hutter 2017)."""
+
+    def __init__(self, min_factor: float = 0.0, **timing: Any) -> None:
+        super().__init__(**timing)
+        self.min_factor = min_factor
+
+    def shape(self, step: int) -> float:
+        return _cosine(1.0, self.min_factor, step / self.total_steps)
+
+
+class OneCycle(Schedule):
+    """Up from start_factor to 1 in the first `rise` of the run, then down to end_factor, which
+    the last step has (Smith & Topin 2018; the two-phase form of torch's OneCycleLR)."""
+
+    def __init__(
+        self, rise: float, start_factor: float, end_factor: float, anneal: str, **timing: Any
+    ) -> None:
+        super().__init__(**timing)
+        self.rise, self.start_factor, self.end_factor = rise, start_factor, end_factor
+        self.between = {"cosine": _cosine, "linear": _linear}[anneal]
+
+    def shape(self, step: int) -> float:
+        last = self.total_steps - 1
+        top = max(0.0, self.rise * self.total_steps - 1)
+        if step < top:
+            return self.between(self.start_factor, 1.0, step / top)
+        return self.between(1.0, self.end_factor, (step - top) / max(1e-12, last - top))
+
+
+class Plateau(Schedule):
+    """Multiplied by gamma after more than `patience` epochs without a validation loss below
+    lowest * (1 - threshold)."""
+
+    def __init__(
+        self, gamma: float, patience: int, threshold: float, min_factor: float, **timing: Any
+    ) -> None:
+        super().__init__(**timing)
+        self.gamma, self.patience = gamma, patience
+        self.threshold, self.min_factor = threshold, min_factor
+        self.lowest, self.num_bad_epochs, self.current = math.inf, 0, 1.0
+
+    def shape(self, step: int) -> float:
+        return self.current
+
+    def observe(self, val_loss: float) -> None:
+        if val_loss < self.lowest * (1 - self.threshold):
+            self.lowest, self.num_bad_epochs = val_loss, 0
+            return
+        self.num_bad_epochs += 1
+        if self.num_bad_epochs > self.patience:
+            self.current = max(self.min_factor, self.current * self.gamma)
+            self.num_bad_epochs = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "lowest": self.lowest,
+            "num_bad_epochs": self.num_bad_epochs,
+            "current": self.current,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.lowest = state["lowest"]
+        self.num_bad_epochs = state["num_bad_epochs"]
+        self.current = state["current"]
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def _linear(start: float, end: float, share: float) -> float:
+    return start + (end - start) * share

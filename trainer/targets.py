@@ -1,0 +1,111 @@
+"""The names that configurations give to classes and functions: found, checked, called.
+
+`_target_` is the registry: whoever writes a configuration file, or types on the command line, may
+name anything. A configuration that comes out of a checkpoint may name only what is listed here,
+for naming is calling.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from trainer import config as knobs
+from trainer.errors import UserError
+
+# What a configuration that comes out of a file may name, per group.
+ALLOWED_TARGETS = {
+    "model": ("models.", "torchvision.models."),
+    "data": ("data.",),
+    "optimizer": ("torch.optim.",),
+    "scheduler": ("trainer.schedules.",),
+    "loss": ("trainer.losses.",),
+}
+
+
+def make(group: str, options: Mapping[str, Any], **supplied: Any) -> Any:
+    """Instantiate a group's target; what its constructor says against the values is shown to the
+    user."""
+    with constructor_errors(group):
+        return instantiate(OmegaConf.create(dict(options)), _convert_="all", **supplied)
+
+
+@contextlib.contextmanager
+def constructor_errors(group: str) -> Iterator[None]:
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__ or error.__context__ or error
+        if isinstance(cause, (ValueError, TypeError, OSError, ImportError)):
+            raise UserError(str(cause)) from error
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{group}: {error}") from error
+
+
+def check_options(group: str, options: Mapping[str, Any]) -> None:
+    """Hold a group's options against the signature of its target: unknown and missing names."""
+    target = locate(group, options["_target_"])
+    parameters = dict(inspect.signature(target).parameters)
+    for ancestor in getattr(target, "__mro__", ())[1:]:  # what **kwargs hands on to the base
+        parameters = {**inspect.signature(ancestor).parameters, **parameters}
+    given = [key for key in options if not key.startswith("_")]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    names = [
+        n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    for name in given:
+        if name not in names and not (takes_any and not ours(options["_target_"])):
+            message = knobs.unknown("key", f"{group}.{name}", [f"{group}.{n}" for n in names])
+            raise UserError(message)
+
+
+def ours(target: str) -> bool:
+    return target.partition(".")[0] in ("models", "data", "trainer")
+
+
+def locate(group: str, target: str) -> Callable[..., Any]:
+    """The class or function that a dotted name means."""
+    module, _, name = target.rpartition(".")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{group}._target_={target}: cannot be imported: {error}.") from error
+    return found
+
+
+def check_allowed(config: Mapping[str, Any]) -> None:
+    """Refuse a configuration out of a file that names anything else. Raises UserError."""
+    for group, prefixes in ALLOWED_TARGETS.items():
+        for target in targets_in(config[group]):
+            if not (target.startswith(prefixes) and home(group, target).startswith(prefixes)):
+                raise UserError(
+                    f"The checkpoint names {group}._target_={target}, which is none of this "
+                    "program's own, and is not run."
+                )
+
+
+def home(group: str, target: str) -> str:
+    """Where the thing is defined: a module of ours also holds names that it has imported, and
+    `data.files.os.system` must not pass for one of `data`."""
+    return f"{getattr(locate(group, target), '__module__', '')}."
+
+
+def targets_in(node: Any) -> Iterator[str]:
+    """Every `_target_` in a tree of dicts and lists."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "_target_":
+                yield str(value)
+            else:
+                yield from targets_in(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from targets_in(item)
