@@ -24,14 +24,17 @@ from data.types import Dataset, Split
 from trainer import config as knobs
 from trainer import runtime
 from trainer.checkpoint import CheckpointFolder
+from trainer.errors import UserError
 from trainer.guard import Guard, ScalingGuard
 from trainer.log import RunLog
+from trainer.schedules import Schedule
 from trainer.state import Cost, Description, Run
 from trainer.targets import check_options, constructor_errors, make
 
 
 def check(config: Mapping[str, Any]) -> None:
     """Make everything that wrong input can break. Raises UserError; leaves nothing behind."""
+    runtime.leave_compiler_unimported()
     device = runtime.pick_device(config["device"])
     runtime.check_precision(config["precision"], device)
     for group in knobs.GROUPS:
@@ -39,7 +42,7 @@ def check(config: Mapping[str, Any]) -> None:
     dataset = load_data(config["data"])
     model = make_model(config, dataset)
     make_optimizer(config["optimizer"], model)
-    make("scheduler", config["scheduler"])(total_steps=1, steps_per_epoch=1)
+    make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
     make("loss", config["loss"])
 
 
@@ -69,8 +72,8 @@ def build(config: Mapping[str, Any], folder: Path, signals: runtime.StopSignals)
     evaluation = functools.partial(evaluation_batches, config, preprocess, device)
 
     optimizer = make_optimizer(config["optimizer"], model)
-    schedule = make("scheduler", config["scheduler"])(
-        total_steps=config["epochs"] * len(train), steps_per_epoch=len(train)
+    schedule = make_schedule(
+        config["scheduler"], total_steps=config["epochs"] * len(train), steps_per_epoch=len(train)
     )
     guard = (ScalingGuard if precision == "fp16" else Guard)(
         optimizer, trainable(model), config["clip_grad_norm"]
@@ -113,8 +116,14 @@ def _load_data(options: str) -> Dataset:
 
 def make_model(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:
     """The network, sized by the data set as it was found: a folder's classes are counted."""
-    sized = {"shape": list(dataset.shape), "num_classes": len(dataset.classes)}
-    options = {key: sized.get(key, value) for key, value in config["model"].items()}
+    options = dict(config["model"])
+    for key, found in (("shape", list(dataset.shape)), ("num_classes", len(dataset.classes))):
+        if options.get(key, found) not in (found, None):
+            raise UserError(
+                f"model.{key}={knobs.spell(options[key])}: the data has {knobs.spell(found)}. "
+                f"Leave the key out, or set data.{key}."
+            )
+        options[key] = found
     model: nn.Module = make("model", options)
     return model
 
@@ -129,6 +138,13 @@ def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
             with contextlib.suppress(RuntimeError):  # this device has no fused form
                 return with_initial_lr(create(parameters, fused=True))
         return with_initial_lr(create(parameters))
+
+
+def make_schedule(options: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> Schedule:
+    create = make("scheduler", options)
+    with constructor_errors("scheduler"):
+        schedule: Schedule = create(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        return schedule
 
 
 def takes_fused(create: Callable[..., Optimizer]) -> bool:

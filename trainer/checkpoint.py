@@ -60,10 +60,7 @@ def read(path: Path) -> dict[str, Any]:
     weights_only is spelled out because an environment variable can turn off the default.
     """
     if not path.is_file():
-        raise UserError(
-            f"{path}: there is no such file. A checkpoint is a .pth file of a run, "
-            "for example outputs/<date>/<time>/checkpoints/best.pth."
-        )
+        raise UserError(f"{path}: there is no such file.")
     try:
         entries = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises seven kinds, depending on where a file is cut

@@ -80,6 +80,8 @@ class Composer:
         search_path = create_config_search_path(str(configs))
         if args.config_dir:
             folder = os.path.abspath(args.config_dir)
+            if not os.path.isdir(folder):
+                raise UserError(f"--config-dir {args.config_dir}: there is no such folder.")
             search_path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema", None))
         self.loader = ConfigLoaderImpl(search_path)
         self.config_name = args.config_name or "config"
@@ -88,21 +90,21 @@ class Composer:
 
     def master(self) -> DictConfig:
         """The configuration with its `hydra` node; of a sweep, the one that all jobs share."""
-        mode = RunMode.MULTIRUN if self.multirun else RunMode.RUN
-        with user_errors(self.loader):
-            return self.loader.load_configuration(self.config_name, self.overrides, mode)
+        return self._load(self.overrides, RunMode.MULTIRUN if self.multirun else RunMode.RUN)
 
     def jobs(self, master: DictConfig) -> list[DictConfig]:
         """One configuration per job, without the `hydra` node."""
         if not self.multirun:
             return [without_hydra(master)]
-        return [self._job(overrides) for overrides in self._combinations(master)]
+        combinations = self._combinations(master)
+        return [without_hydra(self._load(words, RunMode.RUN)) for words in combinations]
 
-    def _job(self, overrides: list[str]) -> DictConfig:
+    def _load(self, overrides: list[str], mode: RunMode) -> DictConfig:
         with user_errors(self.loader):
-            return without_hydra(
-                self.loader.load_configuration(self.config_name, overrides, RunMode.RUN)
-            )
+            try:
+                return self.loader.load_configuration(self.config_name, overrides, mode)
+            except ValueError as error:  # a group set to null
+                raise UserError(f"{' '.join(overrides)}: {_first_line(error)}") from error
 
     def _combinations(self, master: DictConfig) -> Iterator[list[str]]:
         params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
@@ -193,12 +195,11 @@ def _bad_key(error: OmegaConfBaseException, loader: ConfigLoaderImpl | None) -> 
     is_unknown = "not in struct" in str(error) or "not in '" in str(error)
     if not key or not is_unknown or not isinstance(parent, DictConfig):
         return f"{key}: {_first_line(error)}" if key else _short(error)
-    prefix, _, name = key.rpartition(".")
-    valid = [str(k) for k in parent if not str(k).startswith("_")]
+    prefix = key.rpartition(".")[0] + "." if "." in key else ""
+    valid = [prefix + str(k) for k in parent if not str(k).startswith("_")]
     if not prefix and loader is not None:
         valid += [group for group in loader.list_groups("") if group != "hydra"]
-    message = unknown("key" if not prefix else f"key in {prefix}:", name, valid)
-    return message.replace(f"key in {prefix}: '{name}'", f"key '{key}'")
+    return unknown("key", key, valid)
 
 
 def _first_line(error: object) -> str:

@@ -77,7 +77,7 @@ class Knob:
             limits = [f"{word} {value:g}" for word, value in bounds if math.isfinite(value)]
             phrase += (" " if limits else "") + " and ".join(limits)
         if self.length is not None:
-            phrase = f"a list of {self.length or 'values, each'} {phrase}".replace("each a", "each")
+            phrase = f"a list{f' of {self.length}' if self.length else ''}, each {phrase}"
         return phrase + (", or null" if self.nullable else "")
 
 

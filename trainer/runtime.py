@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from trainer.errors import UserError
 
@@ -78,7 +79,8 @@ def set_deterministic(on: bool) -> None:
     """Must run before the first CUDA call: cuBLAS reads its workspace setting once."""
     if on:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(on)
+    if on != torch.are_deterministic_algorithms_enabled():  # the call imports the compiler, 1.2 s
+        torch.use_deterministic_algorithms(on)
     torch.backends.cudnn.benchmark = not on
 
 
@@ -93,6 +95,20 @@ def seed_generators(seed: int, device: torch.device) -> None:
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
+
+
+def leave_compiler_unimported() -> None:
+    """torch imports its compiler (1.2 s, a third of a short command) the first time that one of
+    these methods is called, only to mark it as not to be compiled. They are marked here instead;
+    nothing compiles them."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import _FlopCounterMode
+
+    for owner in (Optimizer, TorchDispatchMode, _FlopCounterMode):
+        for method in vars(owner).values():
+            plain = getattr(method, "__wrapped__", None)
+            if plain is not None:
+                plain.__dynamo_disable = plain
 
 
 def synchronize(device: torch.device) -> None:

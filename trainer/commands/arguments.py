@@ -34,3 +34,13 @@ def parse_words(
         else:
             words.append(word)
     return parser.parse_intermixed_args([*words, *argv[end:]]), values
+
+
+def existing(checkpoint: Path) -> Path:
+    """Said before torch is imported, which takes seconds."""
+    if not checkpoint.is_file():
+        raise UserError(
+            f"{checkpoint}: there is no such file. A checkpoint is a .pth file of a run, "
+            "for example outputs/<date>/<time>/checkpoints/best.pth."
+        )
+    return checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trainer.commands.arguments import MACHINE_KEYS, parse_words
+from trainer.commands.arguments import MACHINE_KEYS, existing, parse_words
 from trainer.errors import UserError
 
 KEYS = (*MACHINE_KEYS, "split", "limit_batches", "data", "data.", "loss", "loss.")
@@ -25,6 +25,8 @@ def main(argv: list[str]) -> int:
     split = values.pop("split", "test")
     if split not in SPLITS:
         raise UserError(f"split={split}: must be one of {', '.join(SPLITS)}.")
+
+    existing(args.checkpoint)
 
     import torch
 

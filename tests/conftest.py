@@ -1,0 +1,97 @@
+"""How the tests meet the program: as its users do, by the command line, from a folder of theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+def run_trainer(*argv: str, cwd: Path, timeout: float = 300, **env: str) -> Finished:
+    """`python -m trainer ARGV` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *argv],
+        cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished training and what it left."""
+
+    command: Finished
+    folder: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return read_json(self.folder / "summary.json")
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "checkpoints" / "best.pth"
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+def train(cwd: Path, *argv: str, folder: str = "run") -> TrainedRun:
+    """Train into cwd/folder; fails with the program's own words if it does not end well."""
+    command = run_trainer(*argv, f"hydra.run.dir={folder}", cwd=cwd)
+    assert command.returncode == 0, command.output
+    return TrainedRun(command, cwd / folder)
+
+
+@pytest.fixture(scope="session")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """The default training, as a newcomer starts it, shared by all tests that only look at it."""
+    return train(tmp_path_factory.mktemp("default"))
+
+
+@pytest.fixture
+def dispatch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """The command line inside this process, for words that end before any training starts."""
+    monkeypatch.chdir(tmp_path)
+    from trainer import commands
+
+    def call(*argv: str) -> Finished:
+        capsys.readouterr()
+        try:
+            code = commands.dispatch(list(argv))
+        except SystemExit as exit:
+            code = exit.code if isinstance(exit.code, int) else 1
+        said = capsys.readouterr()
+        return Finished(code, said.out, said.err)
+
+    return call
