@@ -9,15 +9,13 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
 from trainer.checkpoint import write_bytes
 from trainer.metrics import Metrics
-
-if TYPE_CHECKING:
-    from trainer.state import Progress
+from trainer.progress import Progress
 
 log = logging.getLogger("trainer")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from trainer.checkpoint import CheckpointFolder
 from trainer.errors import Stopped, TrainingError
 from trainer.log import RunLog
 from trainer.metrics import Meter, Metrics
+from trainer.progress import Best, Progress
 from trainer.runtime import StopSignals, versions
 from trainer.schedules import Schedule
 
@@ -41,33 +41,6 @@ class Stepper(Protocol):
     def step(self) -> None: ...
 
     def bad_steps(self) -> int: ...
-
-
-@dataclass
-class Progress:
-    """How far the training is: complete epochs, batches done in the running one, steps in all,
-    seconds and pictures inside training epochs."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    train_s: float = 0.0
-    num_images: int = 0
-
-
-@dataclass
-class Best:
-    """The epoch (from 1) whose weights are kept: highest validation accuracy; ties: lower loss,
-    then earlier. A NaN never wins."""
-
-    epoch: int = 0
-    accuracy: float = -1.0
-    loss: float = math.inf
-
-    def beaten_by(self, val: Metrics) -> bool:
-        if not math.isfinite(val.loss):
-            return False
-        return (val.accuracy, -val.loss) > (self.accuracy, -self.loss)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,198 @@
+"""From a set's own pictures to the `Dataset` that was asked for: shape, channels, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.types import DataError, Dataset, Split
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in grey: ITU-R BT.601, as in PIL's mode "L"."""
+
+_CHUNK = 1024  # pictures resized at a time; bounds the float32 copies
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The keys that every data set has; refused here, before a file is read or fetched.
+
+    Attributes:
+        shape: (C, H, W) as the model sees the pictures.
+        num_classes: number of labels; must be the files' own.
+        mean, std: per channel, in units of pixel / 255; see `fit_channels` for their number.
+        hflip: a mirrored picture keeps its label.
+        val_size: fraction of train that becomes validation, 0 < val_size < 1.
+        split_seed: which pictures those are, >= 0.
+    """
+
+    shape: Sequence[int]
+    num_classes: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    hflip: bool
+    val_size: float
+    split_seed: int
+
+    def __post_init__(self) -> None:
+        check_shape(self.shape)
+        if not 0 < self.val_size < 1:
+            raise DataError(
+                f"data.val_size={self.val_size}: must lie between 0 and 1, both excluded: the "
+                "fraction of train that is held out for validation, 0.1 for a tenth."
+            )
+        if self.split_seed < 0:
+            raise DataError(f"data.split_seed={self.split_seed}: must be 0 or more.")
+        if min(self.std, default=0) <= 0:
+            raise DataError(f"data.std={list(self.std)}: must be above 0, one for each channel.")
+
+    def check_num_classes(self, own: int) -> None:
+        if self.num_classes != own:
+            raise DataError(
+                f"data.num_classes={self.num_classes}: this data set has {own} classes. Leave the "
+                "key out."
+            )
+
+    def dataset(self, train: Split, test: Split, classes: Sequence[str]) -> Dataset:
+        """Carves validation out of `train` and brings all pictures to `shape`.
+
+        Raises:
+            DataError: the keys contradict the pictures.
+        """
+        self.check_num_classes(len(classes))
+        own_channels, channels = train.images.shape[1], self.shape[0]
+        mean = fit_channels("data.mean", self.mean, own_channels, channels)
+        std = fit_channels("data.std", self.std, own_channels, channels)
+        rest, val = carve(train, self.val_size, self.split_seed, classes)
+        rest, val, test = (
+            Split(to_shape(split.images, self.shape), split.labels) for split in (rest, val, test)
+        )
+        return Dataset(rest, val, test, tuple(classes), mean, std, self.hflip)
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    if len(shape) != 3 or any(not isinstance(n, int) or n < 1 for n in shape):
+        raise DataError(
+            f"data.shape={list(shape)}: must be three whole numbers from 1 on: channels, height, "
+            "width, for example [1,28,28]."
+        )
+
+
+def fit_channels(
+    key: str, values: Sequence[float], own_channels: int, channels: int
+) -> tuple[float, ...]:
+    """Mean or standard deviation for pictures that went from `own_channels` to `channels`.
+
+    One value for each channel that the model sees is taken as it is. Else a single value is
+    repeated, and three for colour pictures that become grey are averaged with the weights of grey:
+    exact for a mean, and for a standard deviation as far as the colours vary together.
+    """
+    if len(values) == channels:
+        return tuple(values)
+    if len(values) == 1:
+        return (values[0],) * channels
+    if len(values) == own_channels == 3 and channels == 1:
+        return (sum(weight * value for weight, value in zip(LUMA, values, strict=True)),)
+    raise DataError(
+        f"{key}={list(values)} has {len(values)} values; data.shape has {channels} channels. "
+        f"Give {channels}, or one for all."
+    )
+
+
+def to_shape(images: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resizes pictures and changes their number of channels.
+
+    Both sides are resized, bilinear with antialiasing, the aspect ratio left to the caller.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        shape: (C, H, W) wanted; C as it is, 1 from 3 (grey, ITU-R BT.601) or 3 from 1 (repeated).
+
+    Returns:
+        (N, *shape) uint8; `images` itself if nothing is to be done.
+
+    Raises:
+        DataError: no rule leads from the one number of channels to the other.
+    """
+    own_channels, (channels, height, width) = images.shape[1], shape
+    if (own_channels, channels) not in ((1, 3), (3, 1)) and own_channels != channels:
+        raise DataError(
+            f"data.shape={list(shape)}: the pictures have {own_channels} channels; only 1 and 3 "
+            f"can be made of each other. Use {own_channels}."
+        )
+    if tuple(images.shape[1:]) == tuple(shape):
+        return images
+    done = torch.empty((len(images), channels, height, width), dtype=torch.uint8)
+    for source, target in zip(images.split(_CHUNK), done.split(_CHUNK), strict=True):
+        pixels = source.float()
+        if channels < own_channels:
+            pixels = torch.einsum("nchw,c->nhw", pixels, torch.tensor(LUMA)).unsqueeze(1)
+        if pixels.shape[2:] != (height, width):
+            pixels = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+        target.copy_(pixels.round().clamp(0, 255))  # one channel is repeated by broadcasting
+    return done
+
+
+def carve(
+    train: Split, val_size: float, split_seed: int, classes: Sequence[str]
+) -> tuple[Split, Split]:
+    """Splits `train` into train and validation, each class in proportion, order kept."""
+    in_val = torch.from_numpy(
+        choose_validation(train.labels.numpy(), val_size, split_seed, classes)
+    )
+    return (
+        Split(train.images[~in_val], train.labels[~in_val]),
+        Split(train.images[in_val], train.labels[in_val]),
+    )
+
+
+def choose_validation(
+    labels: np.ndarray, val_size: float, split_seed: int, classes: Sequence[str]
+) -> np.ndarray:
+    """Which pictures are for validation: (N,) bool.
+
+    Each picture gets a random 64-bit key, and those of a class with the smallest keys are taken.
+    The keys are the raw output of PCG64, which NumPy keeps the same on every machine and in every
+    version (NEP 19), so the split is as well; the run's seed and torch have no part in it.
+    """
+    counts = np.bincount(labels, minlength=len(classes))
+    in_val = np.zeros(len(labels), dtype=bool)
+    for label, take in enumerate(validation_counts(counts, val_size, classes)):
+        members = np.flatnonzero(labels == label)
+        keys = np.random.PCG64([split_seed, label]).random_raw(len(members))
+        in_val[members[np.argsort(keys, kind="stable")[:take]]] = True
+    return in_val
+
+
+def validation_counts(counts: np.ndarray, val_size: float, classes: Sequence[str]) -> np.ndarray:
+    """How many pictures of each class go to validation.
+
+    In all round(val_size * N); a class gets its share rounded down or up, by largest remainder, but
+    at least one in each part.
+
+    Raises:
+        DataError: a class has fewer than two pictures, or the total leaves some class without one.
+    """
+    for name, count in zip(classes, counts, strict=True):
+        if count < 2:
+            raise DataError(
+                f"Class {name!r} has too few training pictures, {count}; it needs 2 or more, to "
+                "have one in train and one in validation."
+            )
+    total, shares = round(val_size * counts.sum()), val_size * counts
+    if not len(counts) <= total <= counts.sum() - len(counts):
+        raise DataError(
+            f"data.val_size={val_size}: {total} of {counts.sum()} pictures for validation; each of "
+            f"the {len(counts)} classes needs at least one there and one in train."
+        )
+    taken = np.clip(np.floor(shares).astype(int), 1, counts - 1)
+    while (missing := total - taken.sum()) != 0:
+        step = np.sign(missing)
+        free = taken < counts - 1 if step > 0 else taken > 1
+        taken[np.argmax(np.where(free, step * (shares - taken), -np.inf))] += step
+    return taken

@@ -1,0 +1,72 @@
+"""The multilayer perceptron.
+
+Rumelhart, Hinton and Williams 1986, "Learning representations by back-propagating errors". Its
+sigmoid units are ReLUs here by default, and the sizes are the usual ones for MNIST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from models.init import (
+    ACTIVATIONS,
+    check_choice,
+    check_data,
+    check_dropout,
+    initialise,
+    make_activation,
+)
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation between them: 784-128-64-10 on MNIST.
+
+    Args:
+        shape: (C, H, W) of a picture.
+        num_classes: number of logits.
+        hidden: width of each hidden layer; none at all makes it a linear classifier.
+        activation: relu, leaky_relu, tanh or sigmoid.
+        dropout: probability of dropping a hidden unit in training; 0 = off.
+        init: default, xavier, kaiming or normal.
+    """
+
+    min_size = 1
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int,
+        hidden: Sequence[int] = (128, 64),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        init: str = "default",
+    ) -> None:
+        super().__init__()
+        channels, height, width = check_data(shape, num_classes)
+        check_dropout(dropout)
+        check_choice("activation", activation, ACTIVATIONS)
+        if not isinstance(hidden, Sequence) or not all(_is_width(size) for size in hidden):
+            raise ValueError(f"model.hidden={hidden}: must be a list of integers >= 1, as [128,64]")
+
+        self.flatten = nn.Flatten()
+        self.hidden = nn.Sequential()
+        size = channels * height * width
+        for next_size in hidden:
+            self.hidden.extend([nn.Linear(size, next_size), make_activation(activation)])
+            if dropout > 0:
+                self.hidden.append(nn.Dropout(dropout))
+            size = next_size
+        self.fc = nn.Linear(size, num_classes)
+        initialise(self, init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) float -> (N, num_classes) logits."""
+        x = self.flatten(x)  # (N, C * H * W)
+        x = self.hidden(x)  # (N, hidden[-1])
+        return self.fc(x)  # (N, num_classes)
+
+
+def _is_width(size: object) -> bool:
+    return isinstance(size, int) and size >= 1

@@ -1,0 +1,94 @@
+"""Any classifier of torchvision, its head and its first layer sized to the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torchvision
+from torch import nn
+from torchvision.models import get_model, get_model_weights, list_models
+
+from models.init import check_choice, check_data, initialise
+
+
+def torchvision_classifier(
+    shape: Sequence[int],
+    num_classes: int,
+    name: str = "mobilenet_v3_small",
+    init: str = "default",
+) -> nn.Module:
+    """torchvision's own module, with random weights and an attribute `min_size` added.
+
+    Its state_dict is torchvision's, but for the head and, unless there are three channels, the
+    first convolution. Two of the nets, googlenet and inception_v3, return a tuple in training mode:
+    the logits first, then those of the auxiliary heads.
+
+    Transformers are built for one size: theirs is the smallest that holds the picture and splits
+    into whole patches or windows, and `min_size` brings pictures to it.
+
+    Args:
+        shape: (C, H, W) of a picture; a side below `min_size` is brought to it before the network
+            sees it.
+        num_classes: number of logits.
+        name: one of torchvision.models.list_models(module=torchvision.models).
+        init: default (torchvision's), xavier, kaiming or normal, for convolutions and linear
+            layers; what a transformer keeps in bare parameters stays torchvision's.
+    """
+    channels, height, width = check_data(shape, num_classes)
+    check_choice("name", name, list_models(module=torchvision.models))
+    side = max(height, width)
+    min_size = smallest_size(name, side)
+
+    options: dict[str, object] = {}
+    if name.startswith("vit_"):
+        options["image_size"] = min_size
+    elif name.startswith("maxvit_"):
+        options["input_size"] = (min_size, min_size)
+    elif name in ("googlenet", "inception_v3"):
+        options["init_weights"] = True  # said so, as torchvision warns of a change of its default
+    model: nn.Module = get_model(name, weights=None, num_classes=num_classes, **options)
+    if channels != 3:
+        replace_first_conv(model, channels)
+    initialise(model, init)
+    model.min_size = min_size  # type: ignore[assignment]
+    return model
+
+
+def smallest_size(name: str, side: int) -> int:
+    """The smallest side in pixels that the net works with, for pictures whose longer side is given.
+
+    For nets without a fixed size what torchvision says of its weights, but at least 28. Of Swin it
+    names the size of training, though the windows are padded and any size will do.
+    """
+    if name.startswith("vit_"):
+        return next_multiple(side, of=int(name.rpartition("_")[2]))  # vit_b_16: patches of 16 px
+    if name.startswith("maxvit_"):
+        return next_multiple(side, of=224)  # windows of 7 in maps that are halved five times
+    if name.startswith("swin_"):
+        return 32
+    if name == "inception_v3":
+        return 299  # torchvision says 75, which is true without the auxiliary head
+    weights = next(iter(get_model_weights(name)))
+    return max(28, *weights.meta["min_size"])
+
+
+def next_multiple(number: int, of: int) -> int:
+    """The smallest multiple of `of` that is not below `number`."""
+    return -(-number // of) * of
+
+
+def replace_first_conv(model: nn.Module, channels: int) -> None:
+    """Put a fresh convolution with `channels` inputs in the place of the first one, in place."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            parent_name, _, own_name = name.rpartition(".")
+            fresh = nn.Conv2d(
+                channels,
+                layer.out_channels,
+                layer.kernel_size,  # type: ignore[arg-type]
+                stride=layer.stride,  # type: ignore[arg-type]
+                padding=layer.padding,  # type: ignore[arg-type]
+                bias=layer.bias is not None,
+            )
+            setattr(model.get_submodule(parent_name), own_name, fresh)
+            return

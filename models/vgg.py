@@ -1,0 +1,104 @@
+"""VGG.
+
+Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition"
+(arXiv 1409.1556), table 1; batch norm after Ioffe and Szegedy 2015 (arXiv 1502.03167).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from models.init import check_choice, check_data, check_dropout, initialise
+
+# Table 1: maps of the 3x3 convolutions of the five stages; a 2x2 max pooling ends each stage.
+STAGES: dict[int, tuple[tuple[int, ...], ...]] = {
+    11: ((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2),  # A
+    13: ((64,) * 2, (128,) * 2, (256,) * 2, (512,) * 2, (512,) * 2),  # B
+    16: ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),  # D
+    19: ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),  # E
+}
+
+
+class VGG(nn.Module):
+    """Stacks of 3x3 convolutions: two see 5x5 pixels, three 7x7, with fewer weights than one such.
+
+    Parameters of VGG16: 138,357,544 with the ImageNet head, 1000 classes and three channels, of
+    which 123,642,856 in the head; 14,723,136 for the rest with batch norm.
+
+    Departures from the paper: the heads pool adaptively (which does nothing at 224 px), so that
+    any size may come in; initial weights after He et al. 2015, where the paper started its deep
+    nets from a trained shallow one, since random weights made them stall (section 3.1).
+
+    Args:
+        shape: (C, H, W) of a picture; a side below 32 is brought to 32 before the network sees it.
+        num_classes: number of logits.
+        depth: number of layers with weights under the ImageNet head: 11, 13, 16 or 19.
+        batch_norm: a batch norm after each convolution.
+        head: imagenet (7x7 pool, 4096, 4096, logits), small (global average, logits) or auto:
+            imagenet if both sides are at least 128, so that stage 5 leaves 4x4 or more to pool.
+        dropout: probability of dropping a hidden unit of the ImageNet head; 0 = off.
+        init: default, xavier, kaiming or normal.
+    """
+
+    min_size = 32  # five poolings halve it to 1
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int,
+        depth: int = 16,
+        batch_norm: bool = False,
+        head: str = "auto",
+        dropout: float = 0.5,
+        init: str = "kaiming",
+    ) -> None:
+        super().__init__()
+        channels, height, width = check_data(shape, num_classes)
+        check_choice("depth", depth, STAGES)
+        check_choice("batch_norm", batch_norm, (True, False))
+        check_choice("head", head, ("auto", "imagenet", "small"))
+        check_dropout(dropout)
+        if head == "auto":
+            head = "imagenet" if min(height, width) >= 128 else "small"
+
+        self.features = make_features(channels, STAGES[depth], batch_norm)
+        self.avgpool = nn.AdaptiveAvgPool2d(7 if head == "imagenet" else 1)
+        self.flatten = nn.Flatten()
+        if head == "imagenet":
+            self.classifier = nn.Sequential(
+                nn.Linear(512 * 7 * 7, 4096),
+                nn.ReLU(inplace=True),
+                nn.Dropout(dropout),
+                nn.Linear(4096, 4096),
+                nn.ReLU(inplace=True),
+                nn.Dropout(dropout),
+                nn.Linear(4096, num_classes),
+            )
+        else:
+            self.classifier = nn.Sequential(nn.Linear(512, num_classes))
+        initialise(self, init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) float -> (N, num_classes) logits; the trail is for 224 px."""
+        x = self.features(x)  # (N, 512, 7, 7)
+        x = self.avgpool(x)  # (N, 512, 7, 7), small head: (N, 512, 1, 1)
+        x = self.flatten(x)  # (N, 25088), small head: (N, 512)
+        return self.classifier(x)  # (N, num_classes)
+
+
+def make_features(
+    channels: int, stages: tuple[tuple[int, ...], ...], batch_norm: bool
+) -> nn.Sequential:
+    """The five stages: (N, channels, H, W) -> (N, 512, H // 32, W // 32)."""
+    layers: list[nn.Module] = []
+    for stage in stages:
+        for num_maps in stage:
+            layers.append(nn.Conv2d(channels, num_maps, 3, padding=1))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(num_maps))
+            layers.append(nn.ReLU(inplace=True))
+            channels = num_maps
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)

@@ -1,0 +1,135 @@
+"""NaN and inf never reach the weights, with any optimizer, and clipping is torch's."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.guard import Guard, ScalingGuard, bare_step
+from trainer.runtime import AUTOCAST, autocast
+
+OPTIMIZERS: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
+    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "fused": True}),
+    (torch.optim.Adam, {"lr": 0.1, "fused": True}),
+    (torch.optim.AdamW, {"lr": 0.1, "fused": True}),
+    (torch.optim.Adagrad, {"lr": 0.1, "fused": True}),
+    (torch.optim.RMSprop, {"lr": 0.1, "momentum": 0.9}),
+    (torch.optim.Adadelta, {"lr": 1.0}),
+]
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def loss_of(model: nn.Module, poison: str) -> torch.Tensor:
+    """A loss whose value, or whose gradients alone, are not finite."""
+    x = torch.linspace(-1, 1, 20).view(5, 4)
+    loss = model(x).square().mean()
+    if poison == "loss":
+        return loss * torch.tensor(float("inf"))
+    if poison == "gradient":  # d sqrt(t) / dt is infinite at 0, sqrt(0) is 0
+        weight = next(model.parameters())
+        return loss + (weight - weight.detach()).abs().sum().sqrt()
+    if poison == "loss alone":  # finite gradients, infinite loss
+        return loss + torch.tensor(float("inf"))
+    return loss
+
+
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    kept = [s for state in optimizer.state.values() for s in state.values()]
+    return [t.clone() for t in [*model.parameters(), *kept] if isinstance(t, torch.Tensor)]
+
+
+@pytest.mark.parametrize("poison", ["loss", "gradient", "loss alone"])
+@pytest.mark.parametrize(("optimizer_class", "options"), OPTIMIZERS)
+def test_a_bad_step_and_all_after_it_change_nothing(
+    optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any], poison: str
+) -> None:
+    model = small_net()
+    optimizer = optimizer_class(model.parameters(), **options)
+    guard = Guard(optimizer, model.parameters())
+
+    def step(poison: str) -> None:
+        optimizer.zero_grad()
+        guard.backward(loss_of(model, poison))
+        guard.step()
+
+    start = state_of(model, optimizer)
+    step("none")
+    good = state_of(model, optimizer)
+    assert not torch.equal(start[0], good[0])  # the twin: a good step does change them
+    assert guard.bad_steps() == 0
+    step(poison)
+    step("none")
+    for before, after in zip(good, state_of(model, optimizer), strict=True):
+        assert torch.equal(before, after)
+    assert guard.bad_steps() == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("optimizer_class", "options"), OPTIMIZERS)
+def test_good_steps_are_torchs_own(
+    optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    ours, theirs = small_net().to(dtype), small_net().to(dtype)
+    first, second = (optimizer_class(m.parameters(), **options) for m in (ours, theirs))
+    guard = Guard(first, ours.parameters())
+    x = torch.linspace(-1, 1, 20, dtype=dtype).view(5, 4)
+    for _ in range(5):
+        first.zero_grad()
+        guard.backward(ours(x).square().mean())
+        guard.step()
+        second.zero_grad()
+        theirs(x).square().mean().backward()
+        second.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_clipping() -> None:
+    model, other = small_net(), small_net()
+    guard = Guard(torch.optim.SGD(model.parameters(), lr=1.0), model.parameters(), clip_norm=1e-3)
+    guard.backward(loss_of(model, "none"))
+    loss_of(other, "none").backward()
+    whole = torch.cat([p.grad.flatten() for p in other.parameters() if p.grad is not None])
+    clipped = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(clipped, whole * (1e-3 / whole.norm()), rtol=1e-4, atol=0)
+    assert whole.norm() > 1e-3
+
+
+def test_fp16_scales_and_learns() -> None:
+    model = small_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = ScalingGuard(optimizer, model.parameters(), clip_norm=1.0)
+    before, losses = copy.deepcopy(model.state_dict()), []
+    for _ in range(40):
+        optimizer.zero_grad()
+        with autocast("fp16", torch.device("cpu")):
+            loss = loss_of(model, "none")
+        guard.backward(loss)
+        guard.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert not torch.equal(before["0.weight"], model.state_dict()["0.weight"])
+    assert guard.bad_steps() == 0
+    guard.backward(loss_of(model, "loss"))
+    assert guard.bad_steps() == 1
+
+
+def test_bf16_computes_in_bfloat16() -> None:
+    with autocast("bf16", torch.device("cpu")):
+        assert small_net()(torch.ones(1, 4)).dtype == AUTOCAST["bf16"]
+    with autocast("fp32", torch.device("cpu")):
+        assert small_net()(torch.ones(1, 4)).dtype == torch.float32
+
+
+def test_the_bare_step_is_the_optimizers_own_function() -> None:
+    optimizer = torch.optim.Adam(small_net().parameters())
+    assert bare_step(optimizer).__module__ == "torch.optim.adam"
+    assert not hasattr(bare_step(optimizer), "__wrapped__")
