@@ -1,0 +1,99 @@
+"""`trainer import-weights FILE --model vgg19 -o FILE.pth`: other people's weights into a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from trainer import config as knobs
+from trainer.commands.arguments import existing, parse_words
+from trainer.errors import UserError
+
+IMAGENET_SHAPE, IMAGENET_CLASSES = [3, 224, 224], 1000
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="trainer import-weights",
+        description="Turn a torchvision .pth or a MatConvNet .mat file into a checkpoint that "
+        "evaluate, predict and weights= take.",
+        epilog="Keys: model.<option>=..., data.shape=[3,224,224], data.num_classes=1000. "
+        "torchvision's GoogLeNet needs model.batch_norm=true model.branch5x5=3 "
+        "model.aux_pool=adaptive.",
+    )
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--model", required=True, help="the network that they are for, as model=")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the checkpoint to write")
+    args, values = parse_words(parser, argv, ("model.", "data.shape", "data.num_classes"))
+    existing(args.file)
+    check_output(args.output)
+    config = compose(args.model, values)
+
+    from models.weights import WeightsError
+    from trainer import build, checkpoint, runtime, weights
+
+    runtime.leave_compiler_unimported()
+    build.check_options("model", config["model"])
+    shape = tuple(config["data"]["shape"])
+    model = build.make_model(config, shape, config["data"]["num_classes"])
+    try:
+        arch = getattr(model, "torchvision_name", None)
+        start = weights.from_file(args.file, model, arch)
+    except WeightsError as error:
+        raise UserError(str(error)) from error
+    weights.load_into(model, start.state_dict, replace_head=False)
+    entries = describe(config, start, model.state_dict())
+    checkpoint.write(args.output, entries)
+    for note in start.notes:
+        print(note)
+    print(f"{args.output}: {args.model}, {len(entries['classes'])} classes, input "
+          f"{'x'.join(map(str, entries['shape']))}, mean {entries['mean']}, std {entries['std']}")  # fmt: skip
+    return 0
+
+
+def compose(model: str, values: dict[str, str]) -> dict[str, Any]:
+    """The configuration of that model on pictures like ImageNet's, without a data set."""
+    from trainer.compose import Composer, parse, plain
+
+    keys = [f"{key}={value}" for key, value in values.items()]
+    args = parse([f"model={model}", *keys])
+    for key, default in (("data.shape", IMAGENET_SHAPE), ("data.num_classes", IMAGENET_CLASSES)):
+        if key not in values:
+            args.overrides.append(f"{key}={knobs.spell(default)}")
+    composer = Composer(args)
+    config = plain(composer.jobs(composer.master())[0])
+    knobs.check(config)
+    kept = {key: config["data"][key] for key in ("shape", "num_classes")}
+    return {**config, "data": kept, "weights": None, "freeze": []}
+
+
+def check_output(path: Path) -> None:
+    if path.suffix != ".pth":
+        raise UserError(f"-o {path}: a checkpoint's name ends in .pth.")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"-o {path}: there is no folder {path.parent}.")
+
+
+def describe(config: dict[str, Any], start: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint's entries: what the file told, and ImageNet's usual values for the rest."""
+    from omegaconf import OmegaConf
+
+    from trainer.runtime import versions
+
+    shape = list(start.shape or config["data"]["shape"])
+    num_classes, channels = config["data"]["num_classes"], shape[0]
+    if list(config["data"]["shape"]) != shape:
+        config["data"]["shape"] = shape
+    return {
+        "model": state_dict,
+        "config": OmegaConf.to_yaml(OmegaConf.create(config)),
+        "classes": start.classes or [str(label) for label in range(num_classes)],
+        "shape": shape,
+        "mean": list(start.mean or [0.0] * channels),
+        "std": list(start.std or [1.0] * channels),
+        "resize": start.resize or min(shape[1:]),
+        "versions": versions(),
+        "step": 0,
+        "epoch": 0,
+    }

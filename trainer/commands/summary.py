@@ -1,0 +1,106 @@
+"""`trainer summary [key=value ...]`: the layer table of a model on a data set."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from trainer import config as knobs
+from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+HELP = """usage: trainer summary [key=value ...]
+
+The layers of a model with output shapes, parameters and multiply-adds for one picture, as they would be
+trained: `trainer summary model=vgg16 data=cifar10`. Keys as for a training; the data need not be there."""
+
+
+def main(argv: list[str]) -> int:
+    if {"-h", "--help"} & set(argv):
+        print(HELP)
+        return 0
+    from trainer.compose import Composer, parse, plain
+
+    args = parse(argv)
+    if args != argparse.Namespace(**(vars(parse([])) | {"overrides": args.overrides})):
+        raise UserError("summary takes key=value words alone. See trainer summary --help.")
+    composer = Composer(args)
+    config = plain(composer.jobs(composer.master())[0])
+    knobs.check(config)
+
+    from trainer import build, runtime
+
+    runtime.leave_compiler_unimported()
+    build.check_options("model", config["model"])
+    shape, num_classes = build.announced_size(config["data"])
+    model = build.make_model(config, shape, num_classes)
+    print(table(model, shape, build.input_size(model, shape)))
+    return 0
+
+
+def table(model: nn.Module, shape: tuple[int, int, int], size: tuple[int, int]) -> str:
+    """One row per layer that computes, in the order of the forward pass, then the totals."""
+    rows = layer_rows(model, (1, shape[0], *size))
+    num_parameters = sum(p.numel() for p in model.parameters())
+    lines = [["layer", "type", "output shape", "parameters", "multiply-adds"]]
+    lines.append(["", "input", show(shape), "", ""])
+    if size != shape[1:]:
+        lines.append(["", "enlarged", show((shape[0], *size)), "", ""])
+    for name, kind, output, parameters, macs in rows:
+        lines.append([name, kind, show(output), f"{parameters:,}" if parameters else "",
+                      f"{macs:,}" if macs else ""])  # fmt: skip
+    unseen = num_parameters - sum(row[3] for row in rows)
+    if unseen:  # auxiliary heads, which only train, and bare parameters of transformers
+        lines.append(["", "not called above", "", f"{unseen:,}", ""])
+    macs = sum(row[4] for row in rows)
+    lines.append(["total", "", "", f"{num_parameters:,}", f"{macs:,}"])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = (0, 1, 2)
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+Row = tuple[str, str, tuple[int, ...], int, int]
+
+
+def layer_rows(model: nn.Module, input_shape: tuple[int, ...]) -> list[Row]:
+    """(name, type, output shape without the batch, parameters, multiply-adds) of each leaf, by
+    one forward pass of a single picture in eval mode under torch's FLOP counter."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    rows: list[Row] = []
+    total = 0
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, _: Any, output: Tensor) -> None:
+            nonlocal total
+            now = counter.get_total_flops()
+            seen = {row[0] for row in rows}
+            own = 0 if name in seen else sum(p.numel() for p in module.parameters())
+            rows.append(
+                (name, type(module).__name__, tuple(output.shape[1:]), own, (now - total) // 2)
+            )
+            total = now
+
+        return hook
+
+    leaves = [(name, m) for name, m in model.named_modules() if not list(m.children())]
+    handles = [module.register_forward_hook(record(name)) for name, module in leaves]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(torch.zeros(input_shape))
+    for handle in handles:
+        handle.remove()
+    return rows
+
+
+def show(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,123 @@
+"""Weights to start from, and parameters to leave alone."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from models import weights as foreign
+from trainer import checkpoint
+from trainer.errors import UserError
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights as found, and what they were trained to see.
+
+    Attributes:
+        state_dict: names and tensors of the whole network that they belong to.
+        classes: the name of each output; None where the file does not tell, as the following.
+        mean, std: per channel, in units of pixel / 255.
+        resize: pixels of the shorter side before the centre crop. shape: (C, H, W) of the crop.
+        notes: what was changed or assumed on the way, for the log.
+    """
+
+    state_dict: dict[str, Tensor]
+    classes: list[str] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: int | None = None
+    shape: tuple[int, int, int] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def find(source: str, model: nn.Module) -> Start:
+    """`weights=`: a checkpoint of ours, a file of other people, or the name of official weights.
+
+    Raises UserError."""
+    try:
+        if "/" not in source and source.startswith("IMAGENET") and not Path(source).exists():
+            return _of_foreign(foreign.load_official(torchvision_name(model), source))
+        return from_file(Path(source).expanduser(), model)
+    except foreign.WeightsError as error:
+        raise UserError(f"weights={source}: {error}") from error
+
+
+def from_file(path: Path, model: nn.Module, arch: str | None = None) -> Start:
+    """A checkpoint of ours, or any file that `models.weights` reads. Raises UserError or
+    WeightsError."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file.")
+    if checkpoint.is_ours(path):
+        entries = checkpoint.read(path)
+        channels, height, width = entries["shape"]
+        return Start(
+            entries["model"], entries["classes"], tuple(entries["mean"]), tuple(entries["std"]),
+            entries["resize"], (channels, height, width),
+        )  # fmt: skip
+    return _of_foreign(foreign.read(path, shapes_of(model), arch=arch))
+
+
+def _of_foreign(found: foreign.ForeignWeights) -> Start:
+    return Start(
+        found.state_dict, found.classes, found.mean, found.std, found.resize, found.shape,
+        found.notes,
+    )  # fmt: skip
+
+
+def torchvision_name(model: nn.Module) -> str:
+    name = getattr(model, "torchvision_name", None)
+    if not isinstance(name, str):
+        raise UserError(
+            f"torchvision has no weights for this {type(model).__name__}; take weights=FILE."
+        )
+    return name
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def load_into(model: nn.Module, state_dict: dict[str, Tensor], replace_head: bool) -> list[str]:
+    """Copy the weights into the model; raises UserError, with the model untouched, if they do not
+    fit. With `replace_head`, tensors that differ in the number of outputs alone keep the model's
+    own initial values. Returns their names."""
+    want = shapes_of(model)
+    mismatch = foreign.compare(state_dict, want)
+    heads = [name for name, have, need in mismatch.misshapen if have[1:] == need[1:]]
+    only_heads = not mismatch.missing and not mismatch.unexpected
+    only_heads &= len(heads) == len(mismatch.misshapen)
+    if mismatch and not (replace_head and only_heads):
+        advice = "The last layer has another number of classes: replace_head=true starts it anew."
+        raise UserError(
+            "The weights do not fit the network.\n" + mismatch.describe()
+            + (f"\n{advice}" if only_heads else "")
+        )  # fmt: skip
+    own = model.state_dict()
+    model.load_state_dict({n: own[n] if n in heads else state_dict[n] for n in want})
+    return heads
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
+    """Exclude parameters from training by shell-style patterns of their names. Returns how many
+    numbers are left to train. Raises UserError for a pattern that matches nothing."""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.0)
+            raise UserError(
+                f"freeze={pattern}: no parameter has such a name. Names look like "
+                f"{', '.join(near)}; `python -m trainer summary model=...` lists the layers."
+            )
+    for name, parameter in model.named_parameters():
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
+    left = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if not left:
+        raise UserError(f"freeze=[{','.join(patterns)}]: leaves nothing to train.")
+    return left
