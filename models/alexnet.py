@@ -63,6 +63,7 @@ class AlexNet(nn.Module):
         is_paper = variant != "torchvision"
         use_lrn = is_paper if lrn is None else lrn
 
+        self.torchvision_name = None if is_paper else "alexnet"
         (c1, c2, c3, c4, c5), groups, width = VARIANTS[variant]
         # LRN stands between the ReLU and the pooling of the first two stages, where the unbounded
         # ReLU responses are largest. It bought the paper 1.4 % of top-1 error. The VGG paper

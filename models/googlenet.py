@@ -12,7 +12,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from models.alexnet import local_response_norm
 from models.init import check_choice, check_data, check_dropout, initialise
 
 
@@ -59,15 +58,18 @@ class GoogLeNet(nn.Module):
         check_choice("branch5x5", branch5x5, (5, 3))
         check_choice("aux_pool", aux_pool, ("paper", "adaptive"))
         check_dropout(dropout)
+        self.torchvision_name = "googlenet"
         conv = partial(BasicConv2d, batch_norm=batch_norm)
         inception = partial(Inception, batch_norm=batch_norm, branch5x5=branch5x5)
+        # The paper gives no values for its local response norms; these are AlexNet's (see there).
+        lrn = partial(nn.LocalResponseNorm, 5, alpha=5e-4, beta=0.75, k=2.0)
 
         self.conv1 = conv(channels, 64, 7, stride=2, padding=3)
         self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        self.norm1 = nn.Identity() if batch_norm else local_response_norm()
+        self.norm1 = nn.Identity() if batch_norm else lrn()
         self.conv2 = conv(64, 64, 1)
         self.conv3 = conv(64, 192, 3, padding=1)
-        self.norm2 = nn.Identity() if batch_norm else local_response_norm()
+        self.norm2 = nn.Identity() if batch_norm else lrn()
         self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
         # Table 1: maps in, 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool proj
@@ -83,7 +85,7 @@ class GoogLeNet(nn.Module):
         self.inception5a = inception(832, 256, 160, 320, 32, 128, 128)
         self.inception5b = inception(832, 384, 192, 384, 48, 128, 128)
 
-        # The first convolution has halved the sides, rounding up, and three poolings, rounding down.
+        # The first convolution has halved the sides, rounding up, three poolings, rounding down.
         map_size = [(side + 1) // 2 // 8 for side in (height, width)]
         is_5x5_pool = aux_pool == "paper" and all((side - 5) // 3 == 3 for side in map_size)
         self.aux1 = AuxiliaryHead(512, num_classes, is_5x5_pool, batch_norm)

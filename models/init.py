@@ -27,8 +27,8 @@ def initialise(model: nn.Module, name: str) -> None:
       networks", eq. 16.
     - kaiming: N(0, 2/fan_in); keeps the variance through layers of ReLU.
       He et al. 2015, "Delving deep into rectifiers", eq. 10.
-    - normal: N(0, 0.01^2); Krizhevsky et al. 2012, section 5. Signals vanish in deep plain networks;
-      the VGG paper (section 3.1) grew its deep nets out of a trained shallow one for such a reason.
+    - normal: N(0, 0.01^2); Krizhevsky et al. 2012, section 5. Signals vanish in deep plain nets;
+      for such a reason the VGG paper (section 3.1) grew its deep ones out of a trained shallow one.
 
     All but default set these layers' biases to 0. Norm layers keep what they have (scale 1 and
     shift 0, or what the network has chosen), as do parameters outside such layers.
@@ -54,7 +54,7 @@ def initialise(model: nn.Module, name: str) -> None:
 
 def check_choice(key: str, value: Any, allowed: Collection[Any]) -> None:
     """Raise ValueError, naming `model.<key>`, unless `value` is one of `allowed`."""
-    if value not in allowed:
+    if value not in list(allowed):  # a list, as the value may be one and have no hash
         choices = ", ".join(_as_typed(choice) for choice in allowed)
         raise ValueError(f"model.{key}={_as_typed(value)}: must be one of {choices}")
 
@@ -69,11 +69,11 @@ def check_dropout(value: Any) -> None:
 
 def check_data(shape: Sequence[int], num_classes: int) -> tuple[int, int, int]:
     """The shape as a tuple (C, H, W); ValueError, naming the key, if a number is below 1."""
-    if len(shape) != 3 or any(not _is_count(size) for size in shape):
+    if not isinstance(shape, Sequence) or len(shape) != 3 or not all(map(is_count, shape)):
         raise ValueError(
-            f"data.shape={list(shape)}: must be [channels, height, width], each an integer >= 1"
+            f"data.shape={shape}: must be [channels, height, width], each an integer >= 1"
         )
-    if not _is_count(num_classes):
+    if not is_count(num_classes):
         raise ValueError(f"data.num_classes={_as_typed(num_classes)}: must be an integer >= 1")
     channels, height, width = shape
     return channels, height, width
@@ -85,7 +85,8 @@ def make_activation(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether it is an integer of at least 1 (which true is not)."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 

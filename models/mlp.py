@@ -16,6 +16,7 @@ from models.init import (
     check_data,
     check_dropout,
     initialise,
+    is_count,
     make_activation,
 )
 
@@ -47,7 +48,7 @@ class MLP(nn.Module):
         channels, height, width = check_data(shape, num_classes)
         check_dropout(dropout)
         check_choice("activation", activation, ACTIVATIONS)
-        if not isinstance(hidden, Sequence) or not all(_is_width(size) for size in hidden):
+        if not isinstance(hidden, Sequence) or not all(map(is_count, hidden)):
             raise ValueError(f"model.hidden={hidden}: must be a list of integers >= 1, as [128,64]")
 
         self.flatten = nn.Flatten()
@@ -66,7 +67,3 @@ class MLP(nn.Module):
         x = self.flatten(x)  # (N, C * H * W)
         x = self.hidden(x)  # (N, hidden[-1])
         return self.fc(x)  # (N, num_classes)
-
-
-def _is_width(size: object) -> bool:
-    return isinstance(size, int) and size >= 1

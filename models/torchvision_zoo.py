@@ -51,6 +51,7 @@ def torchvision_classifier(
         replace_first_conv(model, channels)
     initialise(model, init)
     model.min_size = min_size  # type: ignore[assignment]
+    model.torchvision_name = name  # type: ignore[assignment]
     return model
 
 

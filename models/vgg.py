@@ -63,6 +63,7 @@ class VGG(nn.Module):
         if head == "auto":
             head = "imagenet" if min(height, width) >= 128 else "small"
 
+        self.torchvision_name = f"vgg{depth}_bn" if batch_norm else f"vgg{depth}"
         self.features = make_features(channels, STAGES[depth], batch_norm)
         self.avgpool = nn.AdaptiveAvgPool2d(7 if head == "imagenet" else 1)
         self.flatten = nn.Flatten()

@@ -7,8 +7,10 @@ Wrong values die here by name, before a run's folder exists: `check` makes all t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from data.loader import Batches, Preprocess, enlarged, pads
 from data.seeds import derive_seed
 from data.types import Dataset, Split
 from trainer import config as knobs
-from trainer import runtime
+from trainer import runtime, weights
 from trainer.checkpoint import CheckpointFolder
 from trainer.errors import UserError
 from trainer.guard import Guard, ScalingGuard
@@ -30,6 +32,8 @@ from trainer.log import RunLog
 from trainer.schedules import Schedule
 from trainer.state import Cost, Description, Run
 from trainer.targets import check_options, constructor_errors, make
+
+log = logging.getLogger("trainer")
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -40,7 +44,7 @@ def check(config: Mapping[str, Any]) -> None:
     for group in knobs.GROUPS:
         check_options(group, config[group])
     dataset = load_data(config["data"])
-    model = make_model(config, dataset)
+    model, _ = start_model(config, dataset)
     make_optimizer(config["optimizer"], model)
     make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
     make("loss", config["loss"])
@@ -54,7 +58,7 @@ def build(config: Mapping[str, Any], folder: Path, signals: runtime.StopSignals)
 
     dataset = load_data(config["data"])
     runtime.seed_generators(derive_seed(seed, "weights"), device)
-    model = make_model(config, dataset)
+    model, dataset = start_model(config, dataset)
     cost = measure(model, dataset.shape)
     torch.set_num_threads(
         runtime.pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])
@@ -114,10 +118,12 @@ def _load_data(options: str) -> Dataset:
     return dataset
 
 
-def make_model(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:
+def make_model(
+    config: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int
+) -> nn.Module:
     """The network, sized by the data set as it was found: a folder's classes are counted."""
     options = dict(config["model"])
-    for key, found in (("shape", list(dataset.shape)), ("num_classes", len(dataset.classes))):
+    for key, found in (("shape", list(shape)), ("num_classes", num_classes)):
         if options.get(key, found) not in (found, None):
             raise UserError(
                 f"model.{key}={knobs.spell(options[key])}: the data has {knobs.spell(found)}. "
@@ -126,6 +132,41 @@ def make_model(config: Mapping[str, Any], dataset: Dataset) -> nn.Module:
         options[key] = found
     model: nn.Module = make("model", options)
     return model
+
+
+def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module, Dataset]:
+    """The network as training starts: fresh or with given weights, some of it frozen. Weights
+    bring the normalisation that they were trained with, if it has as many channels."""
+    model = make_model(config, dataset.shape, len(dataset.classes))
+    if config["weights"]:
+        start = weights.find(config["weights"], model)
+        fresh = weights.load_into(model, start.state_dict, config["replace_head"])
+        for note in (*start.notes, *(f"{name} starts afresh" for name in fresh)):
+            log.info("weights: %s", note)
+        if start.mean and start.std and len(start.mean) == dataset.shape[0]:
+            dataset = dataclasses.replace(dataset, mean=start.mean, std=start.std)
+            log.info("weights: pictures are normalised as theirs: mean %s, std %s", *(
+                knobs.spell([round(value, 4) for value in values])
+                for values in (start.mean, start.std)
+            ))  # fmt: skip
+    if config["freeze"]:
+        left = weights.freeze(model, config["freeze"])
+        log.info("freeze: %s parameters are left to train", f"{left:,}")
+    return model, dataset
+
+
+def announced_size(options: Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
+    """Shape and number of classes as the configuration tells them, without the files if it does."""
+    if options["num_classes"] is None:
+        dataset = load_data(options)
+        return dataset.shape, len(dataset.classes)
+    channels, height, width = options["shape"]
+    return (channels, height, width), options["num_classes"]
+
+
+def input_size(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """(H, W) as the net sees pictures of this shape."""
+    return enlarged(shape[1:], min_size(model))
 
 
 def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
@@ -201,7 +242,7 @@ def measure(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
     """Counts with torch's FLOP counter on one picture; a multiply-add is two of its FLOPs."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    height, width = enlarged(shape[1:], min_size(model))
+    height, width = input_size(model, shape)
     was_training = model.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(torch.zeros(1, shape[0], height, width))

@@ -43,6 +43,10 @@ def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[st
                 knobs.unknown("key", key, [f"{group}.{k}" for k in changed[group] if k[0] != "_"])
             )
         OmegaConf.update(changed, key, value)
+    if "_target_" not in changed["data"]:
+        raise UserError(
+            "This checkpoint comes from import-weights and names no data set: add data=..."
+        )
     plain: dict[str, Any] = OmegaConf.to_container(changed, resolve=True)  # type: ignore[assignment]
     knobs.check(plain)
     return plain

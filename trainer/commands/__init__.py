@@ -12,6 +12,8 @@ from trainer.errors import Stopped, TrainingError, UserError
 # Command -> what it does. The module trainer.commands.<name, with _ for -> has main(argv) -> int.
 COMMANDS = {
     "evaluate": "metrics of a checkpoint on the test or validation split",
+    "import-weights": "other people's weights into a checkpoint",
+    "summary": "the layers of a model on some data",
     "report": "a table over runs, or over the jobs of a sweep",
 }
 

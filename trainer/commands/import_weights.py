@@ -1,4 +1,4 @@
-"""`trainer import-weights FILE --model vgg19 -o FILE.pth`: other people's weights into a checkpoint."""
+"""`trainer import-weights FILE --model vgg19 -o FILE.pth`: a checkpoint of other people's weights."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def main(argv: list[str]) -> int:
     checkpoint.write(args.output, entries)
     for note in start.notes:
         print(note)
-    print(f"{args.output}: {args.model}, {len(entries['classes'])} classes, input "
-          f"{'x'.join(map(str, entries['shape']))}, mean {entries['mean']}, std {entries['std']}")  # fmt: skip
+    seen = "x".join(map(str, entries["shape"]))
+    print(f"{args.output}: {args.model}, {len(entries['classes'])} classes, input {seen}")
+    print(f"mean {knobs.spell(entries['mean'])}, std {knobs.spell(entries['std'])}")
     return 0
 
 

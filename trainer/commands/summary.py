@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 HELP = """usage: trainer summary [key=value ...]
 
-The layers of a model with output shapes, parameters and multiply-adds for one picture, as they would be
-trained: `trainer summary model=vgg16 data=cifar10`. Keys as for a training; the data need not be there."""
+The layers of a model with output shapes, parameters and multiply-adds for one picture, as they
+would be trained: `trainer summary model=vgg16 data=cifar10`. Keys are those of a training; the
+data need not be there."""
 
 
 def main(argv: list[str]) -> int:

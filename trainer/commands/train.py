@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trainer")
 
+CHECKED_WITH_TORCH = ("device", "precision", "weights", "replace_head", "freeze", *knobs.GROUPS)
+
 
 def main(argv: list[str]) -> int:
     args = parse(argv)
@@ -63,7 +65,7 @@ def check_with_torch(jobs: list[dict[str, Any]]) -> None:
 
     seen: list[dict[str, Any]] = []
     for job in jobs:
-        parts = {key: job[key] for key in ("device", "precision", *knobs.GROUPS)}
+        parts = {key: job[key] for key in CHECKED_WITH_TORCH}
         if parts not in seen:
             seen.append(parts)
             build.check(job)
