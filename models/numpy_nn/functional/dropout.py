@@ -1,0 +1,33 @@
+"""Dropout (Srivastava et al. 2014), in the form that leaves evaluation alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from models.numpy_nn.functional.shapes import Array, Cache
+
+
+def dropout_forward(x: Array, mask: NDArray[Any], p: float = 0.5) -> tuple[Array, Cache]:
+    """out = x mask / (1 - p): what is kept grows, so that its expectation stays x.
+
+    The mask is an argument and not drawn here: the caller owns the randomness, and two
+    implementations given one mask can be compared. In evaluation, don't call it.
+
+    Args:
+        x: any shape.
+        mask: 1 (keep, with probability 1 - p) or 0 (drop), bool or number; it broadcasts to x,
+            so (N, C, 1, 1) drops whole channels.
+        p: probability of dropping, 0 <= p <= 1. With p = 1 all is dropped.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p={p} is no probability; take 0 <= p <= 1")
+    scale = mask.astype(x.dtype) * x.dtype.type(1 / (1 - p) if p < 1 else 0)
+    return x * scale, (scale,)
+
+
+def dropout_backward(grad_out: Array, cache: Cache) -> Array:
+    """The function is a factor, so the gradient takes the same factor."""
+    (scale,) = cache
+    return grad_out * scale

@@ -1,0 +1,125 @@
+"""Losses. Each takes logits (N, K) and targets, and gives one number.
+
+Targets are class indices (N,), integers 0..K-1, or probabilities (N, K), of which one-hot rows are
+the common case. Label smoothing e mixes a target with the uniform distribution,
+q = (1 - e) target + e / K (Szegedy et al. 2016, section 7).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.numpy_nn.functional.activations import sigmoid, softmax_backward, softmax_forward
+from models.numpy_nn.functional.shapes import Array, Cache
+
+Target = NDArray[Any]
+On = Literal["probabilities", "logits"]
+
+
+def target_probabilities(target: Target, logits: Array, label_smoothing: float = 0.0) -> Array:
+    """The target as (N, K) in the dtype of the logits, smoothed."""
+    num_classes = logits.shape[1]
+    if target.ndim == 1:
+        if target.shape != logits.shape[:1] or target.dtype.kind not in "iu":
+            raise ValueError(
+                f"{logits.shape[0]} class indices are needed, got {target.dtype} {target.shape}"
+            )
+        if target.size and not 0 <= target.min() <= target.max() < num_classes:
+            raise ValueError(
+                f"class indices run from {target.min()} to {target.max()}, the logits have "
+                f"{num_classes} classes: take 0..{num_classes - 1}"
+            )
+        target = np.eye(num_classes, dtype=logits.dtype)[target]
+    elif target.shape != logits.shape:
+        raise ValueError(f"target {target.shape} does not fit logits {logits.shape}")
+    smoothed = (1 - label_smoothing) * target + label_smoothing / num_classes
+    return smoothed.astype(logits.dtype, copy=False)
+
+
+def cross_entropy_forward(
+    logits: Array, target: Target, label_smoothing: float = 0.0
+) -> tuple[Array, Cache]:
+    """-sum_k q_k log softmax(logits)_k, mean over the batch.
+
+    log softmax is x - max - log(sum exp(x - max)), so that no exp overflows and no log sees 0.
+
+    Returns:
+        The loss, a 0-d array, and the cache.
+    """
+    q = target_probabilities(target, logits, label_smoothing)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    loss = -(q * log_p).sum() / logits.dtype.type(len(logits))
+    return np.asarray(loss), (log_p, q)
+
+
+def cross_entropy_backward(grad_out: Array | float, cache: Cache) -> Array:
+    """(p sum_k q_k - q) / N, with p the softmax; the sum is 1 for probabilities."""
+    log_p, q = cache
+    grad = np.exp(log_p) * q.sum(axis=1, keepdims=True) - q
+    return grad * log_p.dtype.type(grad_out / len(q))
+
+
+def mean_squared_error_forward(
+    logits: Array, target: Target, label_smoothing: float = 0.0, on: On = "probabilities"
+) -> tuple[Array, Cache]:
+    """Mean of (p - q)^2 over all N K elements.
+
+    Args:
+        on: what p is: the softmax of the logits, or the logits themselves.
+    """
+    q = target_probabilities(target, logits, label_smoothing)
+    p, softmax_cache = _predictions(logits, on)
+    return np.asarray(np.square(p - q).mean()), (p - q, softmax_cache)
+
+
+def mean_squared_error_backward(grad_out: Array | float, cache: Cache) -> Array:
+    """2 (p - q) / (N K), then back through the softmax if there was one."""
+    difference, softmax_cache = cache
+    grad_p = difference * difference.dtype.type(2 * grad_out / difference.size)
+    return grad_p if softmax_cache is None else softmax_backward(grad_p, softmax_cache)
+
+
+def l1_forward(
+    logits: Array, target: Target, label_smoothing: float = 0.0, on: On = "probabilities"
+) -> tuple[Array, Cache]:
+    """Mean of |p - q| over all N K elements; `on` as for the mean squared error."""
+    q = target_probabilities(target, logits, label_smoothing)
+    p, softmax_cache = _predictions(logits, on)
+    return np.asarray(np.abs(p - q).mean()), (p - q, softmax_cache)
+
+
+def l1_backward(grad_out: Array | float, cache: Cache) -> Array:
+    """sign(p - q) / (N K), 0 at the kink, then back through the softmax if there was one."""
+    difference, softmax_cache = cache
+    grad_p = np.sign(difference) * difference.dtype.type(grad_out / difference.size)
+    return grad_p if softmax_cache is None else softmax_backward(grad_p, softmax_cache)
+
+
+def binary_cross_entropy_forward(
+    logits: Array, target: Target, label_smoothing: float = 0.0
+) -> tuple[Array, Cache]:
+    """A sigmoid s for each class: mean of -q log s - (1 - q) log(1 - s) over all N K elements.
+
+    Computed as max(x, 0) - x q + log(1 + exp(-|x|)), which is the same and never overflows.
+    """
+    q = target_probabilities(target, logits, label_smoothing)
+    elements = np.maximum(logits, 0) - logits * q + np.log1p(np.exp(-np.abs(logits)))
+    return np.asarray(elements.mean()), (logits, q)
+
+
+def binary_cross_entropy_backward(grad_out: Array | float, cache: Cache) -> Array:
+    """(s - q) / (N K): the sigmoid's slope cancels against the logarithm's."""
+    logits, q = cache
+    return (sigmoid(logits) - q) * logits.dtype.type(grad_out / logits.size)
+
+
+def _predictions(logits: Array, on: On) -> tuple[Array, Cache | None]:
+    if on == "logits":
+        return logits, None
+    if on == "probabilities":
+        return softmax_forward(logits)
+    raise ValueError(f"on={on!r} is unknown: take probabilities or logits")
