@@ -106,7 +106,8 @@ class ResNet(nn.Module):
         stride_on: 3x3 (v1.5) or 1x1 (v1, the paper's): the convolution of a bottleneck that
             strides. Basic blocks have no 1x1 but the shortcut's; for them it must be 3x3.
         zero_init_last: start the last norm's scale of every block at 0, so that each block begins
-            as its shortcut (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
+            as its shortcut (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Without it, as in
+            the paper, the deep ones start to learn far more slowly.
         init: default, xavier, kaiming or normal.
     """
 
@@ -119,7 +120,7 @@ class ResNet(nn.Module):
         depth: int = 18,
         stem: str = "auto",
         stride_on: str = "3x3",
-        zero_init_last: bool = False,
+        zero_init_last: bool = True,
         init: str = "kaiming",
     ) -> None:
         super().__init__()

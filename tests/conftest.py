@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+# Two test processes share two cores: one thread each, for them and for what they start. Before
+# torch is imported, which reads it.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

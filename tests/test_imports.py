@@ -71,7 +71,7 @@ def test_the_trainer_names_no_model() -> None:
 def test_only_the_front_knows_the_configuration() -> None:
     allowed = {
         "trainer.compose", "trainer.config", "trainer.targets", "trainer.build",
-        "trainer.restore", "trainer.commands.train",
+        "trainer.restore", "trainer.commands.train", "trainer.commands.import_weights",
     }  # fmt: skip
     assert users_of("hydra", "omegaconf") <= allowed
 

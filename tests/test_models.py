@@ -188,7 +188,7 @@ BAD_OPTIONS: list[tuple[Callable[..., nn.Module], str, Any, Any]] = [
     (ResNet, "depth", 20, 34),
     (ResNet, "stem", "7x7", "imagenet"),
     (ResNet, "stride_on", "1x1", "3x3"),  # depth 18 has no bottlenecks
-    (ResNet, "zero_init_last", "yes", True),
+    (ResNet, "zero_init_last", "yes", False),
     (torchvision_classifier, "name", "resnet19", "squeezenet1_1"),
     (torchvision_classifier, "init", "he", "xavier"),
 ]

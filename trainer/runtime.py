@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import resource
@@ -69,10 +70,16 @@ def is_convolutional(model: nn.Module) -> bool:
 def pick_num_threads(num_threads: int, macs_per_batch: float) -> int:
     """A function of the net and the batch, never of the load, so that the same command computes
     the same bits on the same machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    all_of_them = threads_at_start()
     if num_threads:
         return num_threads
-    return 1 if macs_per_batch < SINGLE_THREAD_MACS else max(1, min(cores or 1, 16))
+    return 1 if macs_per_batch < SINGLE_THREAD_MACS else all_of_them
+
+
+@functools.cache
+def threads_at_start() -> int:
+    """What torch takes by itself, before a run has set it: the cores, or OMP_NUM_THREADS."""
+    return torch.get_num_threads()
 
 
 def set_deterministic(on: bool) -> None:

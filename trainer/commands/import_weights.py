@@ -1,4 +1,4 @@
-"""`trainer import-weights FILE --model vgg19 -o FILE.pth`: a checkpoint of other people's weights."""
+"""`trainer import-weights FILE --model NAME -o FILE.pth`: other people's weights made ours."""
 
 from __future__ import annotations
 
