@@ -16,6 +16,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +96,22 @@ def our_config(root: Path) -> dict[str, Any]:
     return compose.plain(composer.jobs(composer.master())[0])
 
 
+def noting_the_time(function: Callable[..., Any], clock: list[float]) -> Callable[..., Any]:
+    def noted(*args: Any, **options: Any) -> Any:
+        clock.append(time.perf_counter())
+        return function(*args, **options)
+
+    return noted
+
+
 def our_loop(config: dict[str, Any]) -> tuple[float, float]:
     """Seconds of the training epoch as the run reports them, and as a stopwatch has them that
     starts with the first batch asked for and stops when validation begins."""
     with tempfile.TemporaryDirectory() as folder:
         run = build.build(config, Path(folder), runtime.StopSignals())
         clock: list[float] = []
-        train_epoch, val_epoch = run.train.epoch, run.val.epoch
-        run.train.epoch = lambda *a, **k: (clock.append(time.perf_counter()), train_epoch(*a, **k))[
-            1
-        ]  # type: ignore[method-assign]  # noqa: E501
-        run.val.epoch = lambda *a, **k: (clock.append(time.perf_counter()), val_epoch(*a, **k))[1]  # type: ignore[method-assign]  # noqa: E501
+        for batches in (run.train, run.val):
+            batches.epoch = noting_the_time(batches.epoch, clock)  # type: ignore[method-assign]
         loop.fit(run)
         run.log.close()
     return run.progress.train_s, clock[1] - clock[0]

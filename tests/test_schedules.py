@@ -90,8 +90,8 @@ def test_plateau_goes_on_from_its_state() -> None:
 
 def test_warm_up_rises_in_a_line_and_then_is_gone() -> None:
     plain = schedules.Cosine(**TIMING)
-    warm = schedules.Cosine(warmup_epochs=2, **TIMING)
     steps = 2 * STEPS_PER_EPOCH
+    warm = schedules.Cosine(warmup_steps=steps, **TIMING)
     for step in range(TOTAL):
         expected = plain.factor(step) * min(1, (step + 1) / steps)
         assert warm.factor(step) == pytest.approx(expected)

@@ -119,7 +119,7 @@ def test_the_bits_do_not_depend_on_what_is_looked_at(tmp_path: Path) -> None:
         ("optimizer=adagrad", "loss=mse", "scheduler=multistep", "precision=fp64"),
         ("optimizer=rmsprop", "loss=l1", "scheduler=exponential", "clip_grad_norm=1"),
         ("optimizer=adadelta", "scheduler=plateau", "deterministic=true", "precision=fp16"),
-        ("scheduler=constant", "scheduler.warmup_epochs=1", "channels_last=true", "num_threads=2"),
+        ("scheduler=constant", "scheduler.warmup_steps=5", "channels_last=true", "num_threads=2"),
     ],
     ids=" ".join,
 )

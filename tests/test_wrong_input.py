@@ -45,7 +45,7 @@ WRONG = [
     (["loss.label_smoothing=1"], ["loss.label_smoothing=1", "less than 1"]),
     (["loss=mse", "loss.on=pixels"], ["loss.on=pixels", "probabilities"]),
     (["scheduler=multistep", "scheduler.milestones=[3,2]"], ["scheduler.milestones", "rise"]),
-    (["+scheduler.foo=1"], ["'scheduler.foo'", "warmup_epochs"]),
+    (["+scheduler.foo=1"], ["'scheduler.foo'", "warmup_steps"]),
     (["+typo=1"], ["'typo'", "epochs"]),
     (["model=null"], ["model=null"]),
     (["model=mlp,lenet5"], ["--multirun"]),
@@ -97,7 +97,7 @@ RIGHT = [
     ["model.activation=tanh"],
     ["loss=mse", "loss.on=logits", "loss.label_smoothing=0.5"],
     ["scheduler=multistep", "scheduler.milestones=[2,3]"],
-    ["scheduler=step", "scheduler.warmup_epochs=0.5"],
+    ["scheduler=step", "scheduler.warmup_steps=50"],
 ]
 
 

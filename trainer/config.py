@@ -122,7 +122,7 @@ KNOBS: dict[str, Knob] = {
     "optimizer.alpha": _SHARE,
     "optimizer.rho": _SHARE,
     "optimizer.lr_decay": _NOT_NEGATIVE,
-    "scheduler.warmup_epochs": _NOT_NEGATIVE,
+    "scheduler.warmup_steps": _COUNT_OR_OFF,
     "scheduler.first": _NOT_NEGATIVE,
     "scheduler.every": _POSITIVE,
     "scheduler.divide_by": Knob("float", above=1),

@@ -18,14 +18,14 @@ class Schedule:
     Args:
         total_steps: steps of the whole run.
         steps_per_epoch: steps of one epoch.
-        warmup_epochs: the factor is multiplied by (step + 1) / warm-up steps during that time, so
-            that the first step already moves (Goyal et al. 2017, section 2.2).
+        warmup_steps: during so many the factor is multiplied by (step + 1) / warmup_steps, so that
+            the first step already moves (Goyal et al. 2017, section 2.2).
     """
 
-    def __init__(self, total_steps: int, steps_per_epoch: int, warmup_epochs: float = 0.0) -> None:
+    def __init__(self, total_steps: int, steps_per_epoch: int, warmup_steps: int = 0) -> None:
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
-        self.warmup_steps = round(warmup_epochs * steps_per_epoch)
+        self.warmup_steps = warmup_steps
 
     def factor(self, step: int) -> float:
         warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0

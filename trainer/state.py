@@ -127,7 +127,7 @@ class Run:
                 f"The loss or a gradient became NaN or infinite at step {step + 1} "
                 f"(epoch {self.progress.epoch + 1}, learning rate {self.lr:.3g}). "
                 f"The weights of step {step} are unharmed.\n"
-                "Try a smaller optimizer.lr, a warm-up (scheduler.warmup_epochs=1) or "
+                "Try a smaller optimizer.lr, a warm-up (scheduler.warmup_steps=500) or "
                 "clip_grad_norm=1."
             )
 
