@@ -41,7 +41,7 @@ def test_metrics_rows(default_run: TrainedRun) -> None:
     keys = {"step", "epoch", "split", "loss", "accuracy", "lr", "images_per_s"}
     assert all(set(row) == keys for row in rows)
     assert rows[0]["lr"] > rows[-1]["lr"] > 0  # the default schedule falls
-    assert math.log(10) * 0.8 > rows[0]["loss"] > rows[-3]["loss"]
+    assert math.log(10) > rows[0]["loss"] > 2 * rows[-3]["loss"]  # starts near chance, and falls
 
 
 def test_the_summary_agrees_with_the_rows(default_run: TrainedRun) -> None:
