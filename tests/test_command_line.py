@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,13 @@ def loaded_modules(*argv: str, cwd: Path) -> str:
         cwd=cwd, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stderr
+
+
+def test_a_training_does_not_import_the_compiler(tmp_path: Path) -> None:
+    modules = loaded_modules("epochs=1", "limit_batches=2", "hydra.run.dir=run", cwd=tmp_path)
+    modules += loaded_modules("evaluate", "run/checkpoints/best.pth", cwd=tmp_path)
+    assert re.search(r"\| +torch$", modules, re.MULTILINE)
+    assert not re.search(r"\| +torch\._dynamo$", modules, re.MULTILINE)
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--cfg", "job"], ["report", "--help"]])
@@ -52,9 +60,10 @@ def test_cfg_job_shows_what_would_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", ["--help", "epochs=1 limit_batches=2"])
+def test_a_closed_pipe_is_no_error(tmp_path: Path, words: str) -> None:
     done = subprocess.run(
-        f"{sys.executable} -m trainer --help | head -1",
+        f"{sys.executable} -m trainer {words} | head -1",
         shell=True, cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stderr == ""
@@ -117,6 +126,34 @@ def test_runs_started_in_one_second_get_folders_of_their_own(tmp_path: Path) -> 
     assert folders == ["same", "same-2", "same-3"]
     for name in folders:
         assert read_json(tmp_path / "outputs" / name / "summary.json")["status"] == "finished"
+
+
+def test_jobs_of_a_sweep_do_not_share_a_folder(tmp_path: Path) -> None:
+    done = run_trainer(
+        "--multirun", "seed=0,1", "epochs=1", "limit_batches=2", "hydra.sweep.subdir=same",
+        "hydra.output_subdir=null", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "holds a run already" in done.stderr
+    rows = next(tmp_path.rglob("metrics.jsonl")).read_text().splitlines()
+    assert len(rows) == 3  # of the first job alone
+
+
+def test_report_survives_odd_folders(default_run: TrainedRun, tmp_path: Path) -> None:
+    """One bad folder must not hide the others."""
+    shutil.copytree(default_run.folder, tmp_path / "good")
+    for name, file, content in (
+        ("a", "summary.json", b"[]"), ("b", "metrics.jsonl", b"5\n"),
+        ("c", ".hydra/overrides.yaml", b"\xff\xfe"),
+        ("d", "summary.json", b'{"test_accuracy": "high"}'),
+    ):  # fmt: skip
+        path = tmp_path / name / file
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    done = run_trainer("report", ".", cwd=tmp_path)
+    assert done.returncode == 0, done.output
+    assert done.stdout.count("unreadable") == 4
+    assert f"{default_run.summary['test_accuracy']:.4f}" in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,11 @@ def test_data_and_models_know_no_trainer_and_not_each_other() -> None:
 
 def test_the_trainer_names_no_model() -> None:
     named = users_of("models") & in_package("trainer")
-    assert named <= {"trainer.commands.import_weights", "trainer.weights"}
+    weights = {"trainer.commands.import_weights", "trainer.weights"}
+    assert named <= weights | {"trainer.build", "trainer.numpy_losses"}
+    for name in ("trainer.build", "trainer.numpy_losses"):
+        ours = {i for i in MODULES[name] if i in MODULES and i.startswith("models.")}
+        assert {i for i in ours if not i.startswith("models.numpy_nn")} == set()
 
 
 def test_only_the_front_knows_the_configuration() -> None:

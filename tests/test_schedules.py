@@ -90,7 +90,8 @@ def test_plateau_goes_on_from_its_state() -> None:
 
 def test_warm_up_rises_in_a_line_and_then_is_gone() -> None:
     plain = schedules.Cosine(**TIMING)
-    steps = 2 * STEPS_PER_EPOCH
+    steps = STEPS_PER_EPOCH + 1  # a tenth of the run, rounded down, is the most
+    assert schedules.Cosine(warmup_steps=10**6, **TIMING).warmup_steps == TOTAL // 10 == steps
     warm = schedules.Cosine(warmup_steps=steps, **TIMING)
     for step in range(TOTAL):
         expected = plain.factor(step) * min(1, (step + 1) / steps)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TrainedRun, read_json, run_trainer, train
+from conftest import Finished, TrainedRun, read_json, run_trainer, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 QUICK = ("epochs=2", "limit_batches=5")
@@ -136,8 +137,8 @@ def test_a_loss_that_blows_up_stops_the_run_and_spares_the_weights(tmp_path: Pat
         "scheduler=constant", "hydra.run.dir=run", cwd=tmp_path,
     )  # fmt: skip
     assert command.returncode == 1
-    assert "NaN or infinite at step" in command.output
-    assert "optimizer.lr" in command.output
+    assert "NaN or infinite at step" in command.stderr
+    assert "optimizer.lr" in command.stderr
     assert "Traceback" not in command.output
     summary = read_json(tmp_path / "run" / "summary.json")
     assert summary["status"] == "failed"
@@ -167,6 +168,42 @@ def test_evaluate_refuses_a_damaged_file(default_run: TrainedRun, tmp_path: Path
     assert done.returncode == 2
     assert "flipped.pth" in done.stderr
     assert "damaged" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["device=:"], "device=:"),
+        (["device=[a"], "device=[a"),
+        (["data.shape=[1,32,32]"], "data.shape"),
+        (["data=../model/mlp"], "'../model/mlp'"),
+        (["data.=1"], "data."),
+        (["data.val_size=2"], "less than 1"),
+        (["data=cifar100", "data.download=false", "data.root=a: b"], "a: b"),
+        (["data=synthetic", "data.num_classes=3"], "data.num_classes=3"),
+        (["loss=mse", "loss.on=pixels"], "loss.on=pixels"),
+        (["epochs=3"], "'epochs'"),
+    ],
+)
+def test_evaluate_refuses_wrong_values(
+    default_run: TrainedRun, dispatch: Callable[..., Finished], words: list[str], expected: str
+) -> None:
+    done = dispatch("evaluate", str(default_run.best), *words)
+    assert done.returncode == 2, done.output
+    assert expected in done.stderr
+    assert "Traceback" not in done.output
+    assert len(done.stderr.splitlines()) < 30
+
+
+def test_evaluate_takes_the_whole_split(tmp_path: Path) -> None:
+    run = train(tmp_path, *QUICK)
+    done = run_trainer("evaluate", str(run.best), cwd=tmp_path)
+    assert "test split, 1,000 pictures" in done.stdout
+
+
+def test_a_quick_try_learns(tmp_path: Path) -> None:
+    """One epoch is 57 steps; a warm-up of a hundred must not eat it up."""
+    assert train(tmp_path, "epochs=1").summary["test_accuracy"] > 0.75
 
 
 @pytest.mark.slow

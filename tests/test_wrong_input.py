@@ -60,6 +60,15 @@ WRONG = [
      ["nesterov", "momentum"]),
     (["--multirun", "--cfg", "job"], ["--multirun"]),
     (["--resolve"], ["--cfg"]),
+    (["~model"], ["model"]),
+    (["~epochs"], ["epochs"]),
+    (["~data.mean"], ["data.mean", "missing"]),
+    (["optimizer=null"], ["optimizer=null", "adam"]),
+    (["epochs"], ["epochs=..."]),
+    (["best.pth"], ["best.pth", "key=value"]),
+    (["+experiment=mlp_fashion"], ["experiment"]),
+    (["hydra.job.chdir=true"], ["hydra.job.chdir"]),
+    (["report", "nofolder", "more"], ["more"]),
     (["evalute", "x.pth"], ["'evalute'", "Did you mean evaluate?", "report"]),
     (["evaluate", "nofile.pth"], ["nofile.pth", "best.pth"]),
     (["evaluate"], ["checkpoint"]),
@@ -109,6 +118,42 @@ def test_right_input_passes_the_same_checks(tmp_path: Path, words: list[str]) ->
     job = compose.plain(composer.jobs(composer.master())[0])
     config.check(job)
     build.check(job)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.dropout=2"],
+        ["weights=nope.pth"],
+        ["freeze=[nope]"],
+        ["scheduler=multistep", "scheduler.milestones=[5,3]"],
+        ["+optimizer.foo=1"],
+        ["--multirun", "optimizer.lr=0.1,-1"],
+        ["--multirun", "model.activation=relu,step"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_values_are_found_before_any_download(
+    dispatch: Dispatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    import data.mnist
+
+    def fetch(*_: object) -> None:
+        raise AssertionError("the download was begun")
+
+    monkeypatch.setattr(data.mnist, "fetch_idx", fetch)
+    done = dispatch("data=mnist", f"data.root={tmp_path}/raw", *words)
+    assert done.returncode == 2, done.output
+    with pytest.raises(AssertionError, match="begun"):  # the twin: right values do get there
+        dispatch("data=mnist", f"data.root={tmp_path}/raw")
+
+
+def test_flags_may_stand_between_keys(dispatch: Dispatch, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "e.yaml").write_text("epochs: 3\n")
+    done = dispatch("epochs=1", "--config-dir", "mine", "experiment=e")
+    assert done.returncode == 2
+    assert "# @package _global_" in done.stderr  # found, and its missing first line named
 
 
 def test_a_folder_that_holds_a_run_is_refused(dispatch: Dispatch, tmp_path: Path) -> None:

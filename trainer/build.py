@@ -23,37 +23,63 @@ from torch.optim import Optimizer
 from data.loader import Batches, Preprocess, enlarged, pads
 from data.seeds import derive_seed
 from data.types import Dataset, Split
+from models.numpy_nn.bridge import convert
 from trainer import config as knobs
 from trainer import runtime, weights
 from trainer.checkpoint import CheckpointFolder
 from trainer.errors import UserError
 from trainer.guard import Guard, ScalingGuard
 from trainer.log import RunLog
+from trainer.numpy_losses import convert_loss
 from trainer.schedules import Schedule
 from trainer.state import Cost, Description, Run
 from trainer.targets import check_options, constructor_errors, make
 
 log = logging.getLogger("trainer")
 
+Shape = tuple[int, int, int]  # (C, H, W)
+
 
 def check(config: Mapping[str, Any]) -> None:
-    """Make everything that wrong input can break. Raises UserError; leaves nothing behind."""
+    """Make everything that wrong input can break, but for the data, which may have to be fetched.
+    Raises UserError; leaves nothing behind."""
     runtime.leave_compiler_unimported()
-    device = runtime.pick_device(config["device"])
+    device = runtime.pick_device(config["device"], config["layers"])
     runtime.check_precision(config["precision"], device)
     for group in knobs.GROUPS:
         check_options(group, config[group])
-    dataset = load_data(config["data"])
-    model, _ = start_model(config, dataset)
-    make_optimizer(config["optimizer"], model)
     make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
-    make("loss", config["loss"])
+    make_loss(config)
+    if config["data"].get("num_classes") is not None:
+        check_model(config, *announced_size(config["data"]))
 
 
-def build(config: Mapping[str, Any], folder: Path, signals: runtime.StopSignals) -> Run:
-    """A run from a checked configuration, writing into `folder`."""
+def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> None:
+    """The model, its weights and its optimizer, on the meta device: no memory, no arithmetic."""
+    with torch.device("meta"):
+        model = make_model(config, shape, num_classes)
+    if config["weights"]:
+        weights.check_fit(model, found_weights(config, model).state_dict, config["replace_head"])
+    if config["freeze"]:
+        weights.freeze(model, config["freeze"])
+    on_layers(config["layers"], model)
+    make_optimizer(config["optimizer"], model)
+
+
+def check_data(config: Mapping[str, Any]) -> None:
+    """The data, fetched if need be; and the model, where only the files tell its size."""
+    dataset = load_data(config["data"])
+    if config["data"].get("num_classes") is None:
+        check_model(config, dataset.shape, len(dataset.classes))
+
+
+def build(
+    config: Mapping[str, Any], folder: Path, signals: runtime.StopSignals, first_step: int = 0
+) -> Run:
+    """A run from a checked configuration, writing into `folder`. What its log holds of steps after
+    `first_step`, from a training that was cut off, is dropped."""
     runtime.set_deterministic(config["deterministic"])
-    device = runtime.pick_device(config["device"])
+    device = runtime.pick_device(config["device"], config["layers"])
     precision, seed = config["precision"], config["seed"]
 
     dataset = load_data(config["data"])
@@ -63,8 +89,9 @@ def build(config: Mapping[str, Any], folder: Path, signals: runtime.StopSignals)
     torch.set_num_threads(
         runtime.pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])
     )
-    layout = memory_format(config["channels_last"], model)
+    layout = memory_format(config, model)
     place(model, device, runtime.float_dtype(precision), layout)
+    model = on_layers(config["layers"], model)
 
     preprocess = Preprocess(
         dataset.mean, dataset.std, min_size(model), device, runtime.float_dtype(precision), layout
@@ -84,7 +111,7 @@ def build(config: Mapping[str, Any], folder: Path, signals: runtime.StopSignals)
     )
     return Run(
         model=model,
-        loss=make("loss", config["loss"]),
+        loss=make_loss(config),
         guard=guard,
         schedule=schedule,
         train=train,
@@ -95,7 +122,7 @@ def build(config: Mapping[str, Any], folder: Path, signals: runtime.StopSignals)
         seed_step=lambda step: runtime.seed_generators(derive_seed(seed, "step", step), device),
         signals=signals,
         checkpoints=CheckpointFolder(folder / "checkpoints"),
-        log=RunLog(folder, len(train), config["batch_size"]),
+        log=RunLog(folder, len(train), config["batch_size"], first_step),
         description=describe(config, dataset),
         device=device,
         cost=cost,
@@ -139,7 +166,8 @@ def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module,
     bring the normalisation that they were trained with, if it has as many channels."""
     model = make_model(config, dataset.shape, len(dataset.classes))
     if config["weights"]:
-        start = weights.find(config["weights"], model)
+        start = found_weights(config, model)
+        _found.clear()
         fresh = weights.load_into(model, start.state_dict, config["replace_head"])
         for note in (*start.notes, *(f"{name} starts afresh" for name in fresh)):
             log.info("weights: %s", note)
@@ -153,6 +181,38 @@ def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module,
         left = weights.freeze(model, config["freeze"])
         log.info("freeze: %s parameters are left to train", f"{left:,}")
     return model, dataset
+
+
+def on_layers(layers: str, model: nn.Module) -> nn.Module:
+    """The network on torch's layers, as it is, or each of them in its NumPy form, in place."""
+    if layers == "torch":
+        return model
+    try:
+        return convert(model)
+    except ValueError as error:
+        raise UserError(f"layers=numpy: {error}") from error
+
+
+def make_loss(config: Mapping[str, Any]) -> nn.Module:
+    loss: nn.Module = make("loss", config["loss"])
+    if config["layers"] == "torch":
+        return loss
+    try:
+        return convert_loss(loss)
+    except ValueError as error:
+        raise UserError(f"layers=numpy: {error}") from error
+
+
+# The last weights read: `check` and `build` want the same file, which may have half a gigabyte.
+_found: dict[str, weights.Start] = {}
+
+
+def found_weights(config: Mapping[str, Any], model: nn.Module) -> weights.Start:
+    source = config["weights"]
+    if source not in _found:
+        _found.clear()
+        _found[source] = weights.find(source, model)
+    return _found[source]
 
 
 def announced_size(options: Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
@@ -216,8 +276,10 @@ def enlargement(shape: tuple[int, int, int], smallest: int) -> str:
     return f"pictures are {how} from {shape[1]}x{shape[2]} to {size[0]}x{size[1]} for this net"
 
 
-def memory_format(channels_last: Any, model: nn.Module) -> torch.memory_format:
-    wanted = runtime.is_convolutional(model) if channels_last == "auto" else channels_last
+def memory_format(config: Mapping[str, Any], model: nn.Module) -> torch.memory_format:
+    wanted = config["channels_last"]
+    if wanted == "auto":
+        wanted = config["layers"] == "torch" and runtime.is_convolutional(model)
     return torch.channels_last if wanted else torch.contiguous_format
 
 
@@ -245,7 +307,8 @@ def measure(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
     height, width = input_size(model, shape)
     was_training = model.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(torch.zeros(1, shape[0], height, width))
+        picture = torch.zeros(1, shape[0], height, width, dtype=next(model.parameters()).dtype)
+        model.eval()(picture)
     model.train(was_training)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return Cost(num_parameters, counter.get_total_flops() // 2)

@@ -48,7 +48,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Hydra's own flags and the overrides. argparse ends the process with 2 on unknown flags."""
     parser = get_args_parser()
     parser.prog = "trainer"
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     if args.experimental_rerun:
         raise UserError("--experimental-rerun is not supported; `resume` continues a run.")
     if args.multirun and (args.cfg or args.info):
@@ -104,6 +104,10 @@ class Composer:
             try:
                 return self.loader.load_configuration(self.config_name, overrides, mode)
             except ValueError as error:  # a group set to null
+                null = [word.partition("=")[0] for word in overrides if word.endswith("=null")]
+                for group in null:
+                    options = self.loader.get_group_options(group)
+                    raise UserError(f"{group}=null: one of {', '.join(options)}.") from error
                 raise UserError(f"{' '.join(overrides)}: {_first_line(error)}") from error
 
     def _combinations(self, master: DictConfig) -> Iterator[list[str]]:
@@ -163,6 +167,10 @@ def user_errors(loader: ConfigLoaderImpl | None = None) -> Iterator[None]:
     except MissingConfigException as error:
         raise UserError(_missing(error)) from error
     except OverrideParseException as error:
+        if "=" not in str(error.override):
+            raise UserError(
+                f"{error.override}: a training takes key=value words. See --help for the commands."
+            ) from error
         raise UserError(
             f"{error.override}: not understood. {_first_line(error.message)}\n"
             "A value with spaces, commas, brackets or letters beyond ASCII needs quotes of its "

@@ -95,6 +95,7 @@ KNOBS: dict[str, Knob] = {
         "str", pattern=r"auto|cpu|mps|cuda(:\d+)?", hint="one of auto, cpu, cuda, cuda:N, mps"
     ),
     "precision": Knob("str", choices=("fp32", "fp64", "bf16", "fp16")),
+    "layers": Knob("str", choices=("torch", "numpy")),
     "channels_last": Knob("str", choices=("auto", True, False)),
     "deterministic": Knob("bool"),
     "num_threads": _COUNT_OR_OFF,
@@ -145,8 +146,13 @@ def check(config: Mapping[str, Any]) -> None:
     that names the first key that does not fit, its value, and what is allowed."""
     known = [*GROUPS, *(key for key in KNOBS if "." not in key)]
     for key in config:
+        if key == "experiment":
+            raise UserError("The experiment's file must begin with the line: # @package _global_")
         if key not in known:
             raise UserError(unknown("key", key, known))
+    for key in known:
+        if key not in config:
+            raise UserError(f"{key}: is missing; every run needs it.")
     for key in GROUPS:
         if not isinstance(config[key], Mapping) or "_target_" not in config[key]:
             raise UserError(f"{key}={spell(config[key])}: must be a choice of that group.")
@@ -174,6 +180,19 @@ def _check_together(config: Mapping[str, Any]) -> None:
         values = config["data"].get(key)
         if values is not None and len(values) not in (1, 3, channels):
             raise UserError(f"data.{key}={spell(values)}: must have one value per channel.")
+    if config["layers"] == "numpy":
+        for key, possible in NUMPY_TAKES.items():
+            if config[key] not in possible:
+                raise UserError(
+                    f"{key}={spell(config[key])} with layers=numpy: the layers written in NumPy "
+                    f"take {key}={' or '.join(map(spell, possible))}. layers=torch takes all."
+                )
+
+
+# They compute on the CPU, in float32 or float64, and choose the order in memory themselves.
+NUMPY_TAKES = {
+    "device": ("auto", "cpu"), "precision": ("fp32", "fp64"), "channels_last": ("auto", False)
+}  # fmt: skip
 
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:

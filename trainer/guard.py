@@ -58,6 +58,13 @@ class Guard:
             with torch.no_grad():
                 self._update(self.optimizer)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: a state is only ever saved while the flag is down."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
+
     def bad_steps(self) -> int:
         """How many of the latest steps changed nothing because the flag was up. A sync."""
         return int(self.num_bad_steps.item())
@@ -88,6 +95,13 @@ class ScalingGuard:
     def step(self) -> None:
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale and how long it has held."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scaler.load_state_dict(state)
 
     def bad_steps(self) -> int:
         vanished = self.scaler.get_scale() < 1e-3

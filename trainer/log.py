@@ -3,6 +3,7 @@ TensorBoard for the eye, summary.json at the end."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -29,17 +30,26 @@ class RunLog:
         folder: the run's.
         num_steps: steps of one epoch, the length of the bar.
         batch_size: pictures per step, for the bar's images/s.
+        first_step: rows and points after this step are dropped; they come again.
         show_bar: None = only where stderr is a terminal.
     """
 
     def __init__(
-        self, folder: Path, num_steps: int, batch_size: int, show_bar: bool | None = None
+        self,
+        folder: Path,
+        num_steps: int,
+        batch_size: int,
+        first_step: int = 0,
+        show_bar: bool | None = None,
     ) -> None:
         # Imported here: it takes half a second that no other command should wait for.
         from torch.utils.tensorboard import SummaryWriter
 
         self.folder, self.num_steps, self.batch_size = folder, num_steps, batch_size
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        self.writer = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None
+        )
+        drop_rows_after(folder / "metrics.jsonl", first_step)
         self.rows = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
         self.show_bar = sys.stderr.isatty() if show_bar is None else show_bar
         self.bar: tqdm[Any] | None = None
@@ -128,6 +138,19 @@ class RunLog:
         self.close_bar()
         self.rows.close()
         self.writer.close()
+
+
+def drop_rows_after(file: Path, step: int) -> None:
+    """Keep the whole rows of metrics.jsonl up to a step; the test row comes again."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+        with contextlib.suppress(ValueError):  # the last line of a killed run may be cut off
+            row = json.loads(line)
+            if row["step"] <= step and row["split"] != "test" and line.endswith("\n"):
+                kept.append(line)
+    write_bytes(file, "".join(kept).encode())
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

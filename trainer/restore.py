@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from data.loader import Batches, Preprocess
 from data.types import Split
 from trainer import config as knobs
 from trainer import runtime
-from trainer.build import evaluation_batches, memory_format, min_size, place
+from trainer.build import evaluation_batches, memory_format, min_size, on_layers, place
 from trainer.errors import UserError
 from trainer.targets import ALLOWED_TARGETS, check_allowed, make
 
@@ -24,8 +26,16 @@ def stored_config(entries: Mapping[str, Any]) -> dict[str, Any]:
     config = OmegaConf.to_container(OmegaConf.create(entries["config"]))
     if not isinstance(config, dict) or not all(group in config for group in ALLOWED_TARGETS):
         raise UserError("The checkpoint's configuration is incomplete.")
-    check_allowed(config)  # type: ignore[arg-type]
-    return config  # type: ignore[return-value]
+    stored = {str(key): value for key, value in config.items()}
+    check_allowed(stored)
+    return {**run_defaults(), **stored}
+
+
+def run_defaults() -> dict[str, Any]:
+    """The run-wide keys of configs/config.yaml: older checkpoints lack those that came later."""
+    content = OmegaConf.to_container(OmegaConf.load(knobs.CONFIGS / "config.yaml"), resolve=False)
+    assert isinstance(content, dict)
+    return {str(k): v for k, v in content.items() if k not in ("defaults", "hydra")}
 
 
 def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
@@ -33,7 +43,6 @@ def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[st
     takes that choice's file whole."""
     changed = OmegaConf.create(dict(config))
     for key, text in sorted(values.items(), key=lambda item: "." in item[0]):
-        value = OmegaConf.create(f"value: {text}").value
         if key in knobs.GROUPS:
             changed[key] = OmegaConf.load(choice_file(key, text))
             continue
@@ -42,7 +51,7 @@ def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[st
             raise UserError(
                 knobs.unknown("key", key, [f"{group}.{k}" for k in changed[group] if k[0] != "_"])
             )
-        OmegaConf.update(changed, key, value)
+        OmegaConf.update(changed, key, typed(key, text))
     if "_target_" not in changed["data"]:
         raise UserError(
             "This checkpoint comes from import-weights and names no data set: add data=..."
@@ -52,12 +61,23 @@ def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[st
     return plain
 
 
+def typed(key: str, text: str) -> Any:
+    """The value that these characters mean: as they are where the key is a text, else as YAML."""
+    knob = knobs.KNOBS.get(key)
+    is_text = knob is not None and knob.kind == "str" and not knob.choices and knob.length is None
+    if is_text and text != "null":
+        return text
+    try:
+        return OmegaConf.create(f"value: {text}").value
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{key}={text}: not understood as a value.") from error
+
+
 def choice_file(group: str, name: str) -> Path:
-    file = knobs.CONFIGS / group / f"{name}.yaml"
-    if not file.is_file():
-        choices = [path.stem for path in file.parent.glob("*.yaml")]
-        raise UserError(knobs.unknown(f"choice for {group}", name, choices))
-    return file
+    files = {path.stem: path for path in (knobs.CONFIGS / group).glob("*.yaml")}
+    if name not in files:
+        raise UserError(knobs.unknown(f"choice for {group}", name, files))
+    return files[name]
 
 
 def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
@@ -76,9 +96,10 @@ def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
             + f"\n{len(names)} in all."
         )
     model.load_state_dict(entries["model"])
-    device = runtime.pick_device(config["device"])
-    layout = memory_format(config["channels_last"], model)
-    return place(model, device, runtime.float_dtype(config["precision"]), layout).eval()
+    device = runtime.pick_device(config["device"], config["layers"])
+    layout = memory_format(config, model)
+    place(model, device, runtime.float_dtype(config["precision"]), layout)
+    return on_layers(config["layers"], model).eval()
 
 
 def evaluation(
@@ -91,6 +112,6 @@ def evaluation(
     """A split as batches for a restored model, normalised as in its training."""
     preprocess = Preprocess(
         tuple(entries["mean"]), tuple(entries["std"]), min_size(model), device,
-        runtime.float_dtype(config["precision"]), memory_format(config["channels_last"], model),
+        runtime.float_dtype(config["precision"]), memory_format(config, model),
     )  # fmt: skip
     return evaluation_batches(config, preprocess, device, split)

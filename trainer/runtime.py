@@ -26,9 +26,11 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SINGLE_THREAD_MACS = 50e6
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, layers: str = "torch") -> torch.device:
     """The device behind `device=`. Raises UserError that lists those there are."""
     available = available_devices()
+    if name == "auto" and layers == "numpy":
+        return torch.device("cpu")
     if name == "auto":
         return torch.device(available[0])
     if name in available or (name == "cuda" and "cuda:0" in available):

@@ -18,14 +18,15 @@ class Schedule:
     Args:
         total_steps: steps of the whole run.
         steps_per_epoch: steps of one epoch.
-        warmup_steps: during so many the factor is multiplied by (step + 1) / warmup_steps, so that
-            the first step already moves (Goyal et al. 2017, section 2.2).
+        warmup_steps: during so many, but no more than a tenth of the run, the factor is multiplied
+            by (step + 1) / warmup_steps; so the first step already moves (Goyal et al. 2017,
+            section 2.2), and a quick try of an epoch is not all warm-up.
     """
 
     def __init__(self, total_steps: int, steps_per_epoch: int, warmup_steps: int = 0) -> None:
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
-        self.warmup_steps = warmup_steps
+        self.warmup_steps = min(warmup_steps, total_steps // 10)
 
     def factor(self, step: int) -> float:
         warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.checkpoint import CheckpointFolder
-from trainer.errors import Stopped, TrainingError
+from trainer.errors import Stopped, TrainingError, UserError
 from trainer.log import RunLog
 from trainer.metrics import Meter, Metrics
 from trainer.progress import Best, Progress
@@ -41,6 +41,10 @@ class Stepper(Protocol):
     def step(self) -> None: ...
 
     def bad_steps(self) -> int: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,8 @@ class Run:
             self.checkpoints.save_best(self.portable())
         self.save()
         self.log.epoch(self.progress, self.epochs, train, val, self.lr, is_best)
+        if self.signals.received is not None and self.progress.epoch < self.epochs:
+            raise Stopped(self.signals.received)  # it came during validation; the state is saved
 
     def save(self) -> None:
         self.checkpoints.save_state(self.progress.step, self.full_state())
@@ -163,9 +169,24 @@ class Run:
             **self.portable(),
             "optimizer": self.optimizer.state_dict(),
             "optimizer_class": type(self.optimizer).__name__,
+            "guard": self.guard.state_dict(),
             "schedule": self.schedule.state_dict(),
             "progress": asdict(self.progress),
             "best": asdict(self.best),
             "meter": self.meter.state_dict(),
             "threads": torch.get_num_threads(),
         }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `full_state` gave. Raises UserError if it belongs to another run."""
+        if state["optimizer_class"] != type(self.optimizer).__name__:
+            raise UserError(
+                f"optimizer: the state is of {state['optimizer_class']}, "
+                f"and the configuration asks for {type(self.optimizer).__name__}."
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.guard.load_state_dict(state["guard"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.meter.load_state_dict(state["meter"])
+        self.progress, self.best = Progress(**state["progress"]), Best(**state["best"])

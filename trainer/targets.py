@@ -29,6 +29,9 @@ ALLOWED_TARGETS = {
     "loss": ("trainer.losses.",),
 }
 
+# What `build` hands in, beside the options.
+SUPPLIED = {"optimizer": ("params",), "scheduler": ("total_steps", "steps_per_epoch")}
+
 
 def make(group: str, options: Mapping[str, Any], **supplied: Any) -> Any:
     """Instantiate a group's target; what its constructor says against the values is shown to the
@@ -54,19 +57,33 @@ def constructor_errors(group: str) -> Iterator[None]:
 
 def check_options(group: str, options: Mapping[str, Any]) -> None:
     """Hold a group's options against the signature of its target: unknown and missing names."""
-    target = locate(group, options["_target_"])
-    parameters = dict(inspect.signature(target).parameters)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if takes_any and group == "scheduler":  # whose classes hand **timing on to their base
-        parameters |= dict(inspect.signature(target.__mro__[1]).parameters)  # type: ignore[attr-defined]
-        takes_any = False
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names = [name for name, parameter in parameters.items() if parameter.kind in named]
-    for name in options:
-        if not takes_any and name not in names and not name.startswith("_"):
+    parameters, takes_any = parameters_of(locate(group, options["_target_"]))
+    names = [name for name in parameters if name not in SUPPLIED.get(group, ())]
+    given = [name for name in options if not name.startswith("_")]
+    for name in given:
+        if name not in names and not takes_any:
             raise UserError(
                 knobs.unknown("key", f"{group}.{name}", [f"{group}.{n}" for n in names])
             )
+    for name in names:
+        if name not in given and parameters[name].default is inspect.Parameter.empty:
+            raise UserError(f"{group}.{name}: is missing; {options['_target_']} needs it.")
+
+
+def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """The named parameters of a class or function, those of base classes included as far as
+    **kwargs hands on to them, and whether any further names are taken."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    bases = [c for c in getattr(target, "__mro__", ())[1:] if "__init__" in vars(c)]
+    found: dict[str, inspect.Parameter] = {}
+    takes_any = False
+    for owner in (target, *bases):
+        parameters = inspect.signature(owner).parameters
+        found = {n: p for n, p in parameters.items() if p.kind in named} | found
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        if not takes_any or owner is object:
+            break
+    return found, takes_any and not bases
 
 
 def locate(group: str, target: str) -> Callable[..., Any]:

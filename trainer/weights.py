@@ -83,12 +83,10 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def load_into(model: nn.Module, state_dict: dict[str, Tensor], replace_head: bool) -> list[str]:
-    """Copy the weights into the model; raises UserError, with the model untouched, if they do not
-    fit. With `replace_head`, tensors that differ in the number of outputs alone keep the model's
-    own initial values. Returns their names."""
-    want = shapes_of(model)
-    mismatch = foreign.compare(state_dict, want)
+def check_fit(model: nn.Module, state_dict: dict[str, Tensor], replace_head: bool) -> list[str]:
+    """Hold weights against a model. Raises UserError with a list of what does not fit. With
+    `replace_head`, tensors that differ in the number of outputs alone may; returns their names."""
+    mismatch = foreign.compare(state_dict, shapes_of(model))
     heads = [name for name, have, need in mismatch.misshapen if have[1:] == need[1:]]
     only_heads = not mismatch.missing and not mismatch.unexpected
     only_heads &= len(heads) == len(mismatch.misshapen)
@@ -98,8 +96,15 @@ def load_into(model: nn.Module, state_dict: dict[str, Tensor], replace_head: boo
             "The weights do not fit the network.\n" + mismatch.describe()
             + (f"\n{advice}" if only_heads else "")
         )  # fmt: skip
+    return heads
+
+
+def load_into(model: nn.Module, state_dict: dict[str, Tensor], replace_head: bool) -> list[str]:
+    """Copy the weights into the model, but for a head that starts afresh. Returns the names of
+    that. Raises UserError, with the model untouched, if they do not fit."""
+    heads = check_fit(model, state_dict, replace_head)
     own = model.state_dict()
-    model.load_state_dict({n: own[n] if n in heads else state_dict[n] for n in want})
+    model.load_state_dict({n: own[n] if n in heads else state_dict[n] for n in own})
     return heads
 
 

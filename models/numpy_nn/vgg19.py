@@ -23,10 +23,15 @@ Step = Callable[[Array], Array]
 def he_params(rng: np.random.Generator, num_classes: int = 1000) -> Params:
     """Random float32 parameters; weights N(0, 2 / inputs) keep the variance through ReLUs
     (He et al. 2015, "Delving deep into rectifiers", equation 10), biases are 0."""
+    shapes = weight_shapes(num_classes)
+    return [(_he_weight(shape, rng), np.zeros(shape[0], np.float32)) for shape in shapes]
+
+
+def weight_shapes(num_classes: int = 1000) -> list[tuple[int, ...]]:
+    """(out, in, 3, 3) of the convolutions, then (out, in) of the linear layers."""
     widths = [3, *(width for block in CHANNELS for width in block)]
     shapes: list[tuple[int, ...]] = [(after, before, 3, 3) for before, after in pairwise(widths)]
-    shapes += [(HIDDEN, FEATURES), (HIDDEN, HIDDEN), (num_classes, HIDDEN)]
-    return [(_he_weight(shape, rng), np.zeros(shape[0], np.float32)) for shape in shapes]
+    return [*shapes, (HIDDEN, FEATURES), (HIDDEN, HIDDEN), (num_classes, HIDDEN)]
 
 
 def vgg19(params: Params, fast: bool = True) -> list[Step]:

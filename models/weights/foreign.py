@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from torch import Tensor
+import numpy as np
+
+if TYPE_CHECKING:  # what this file and matconvnet.py do runs where torch is not installed
+    from torch import Tensor
 
 Shape = tuple[int, ...]
+Numbers = TypeVar("Numbers", "Tensor", np.ndarray)
 MAX_LISTED = 10  # of each kind of mismatch; a wrong file has hundreds
 
 
@@ -16,12 +22,12 @@ class WeightsError(ValueError):
 
 
 @dataclass(frozen=True)
-class ForeignWeights:
+class ForeignWeights(Generic[Numbers]):
     """A foreign file's content in PyTorch's terms. What the file does not tell is None.
 
     Attributes:
-        state_dict: dense CPU tensors; floating point ones are float32 and finite, integer ones
-            (batch norm's counters) keep their type.
+        state_dict: dense CPU tensors, or arrays of NumPy; floating point ones are float32 and
+            finite, integer ones (batch norm's counters) keep their type.
         classes: the name of each output, in order.
         mean, std: per channel, in units of pixel / 255; an image becomes (x / 255 - mean) / std.
         resize: pixels; the shorter side is brought to it before the centre crop.
@@ -29,7 +35,7 @@ class ForeignWeights:
         notes: what was changed or assumed on the way, one sentence each, for the log.
     """
 
-    state_dict: dict[str, Tensor]
+    state_dict: dict[str, Numbers]
     classes: list[str] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -66,7 +72,7 @@ class Mismatch:
         return "\n".join(f"{title}: {_listed(names)}" for title, names in groups.items() if names)
 
 
-def compare(state_dict: Mapping[str, Tensor], target_shapes: Mapping[str, Shape]) -> Mismatch:
+def compare(state_dict: Mapping[str, Numbers], target_shapes: Mapping[str, Shape]) -> Mismatch:
     """Hold names and shapes of a state_dict against those of a network; nothing is loaded.
 
     To be asked before `load_state_dict`, which has overwritten half the network when it fails.
@@ -80,6 +86,15 @@ def compare(state_dict: Mapping[str, Tensor], target_shapes: Mapping[str, Shape]
             if name in target_shapes and tuple(tensor.shape) != tuple(target_shapes[name])
         ],
     )
+
+
+def refuse_nonfinite(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    bad = [name for name, array in state.items() if not np.isfinite(array).all()]
+    if bad:
+        names = ", ".join(printable(name) for name in bad[:10])
+        raise WeightsError(
+            f"{path}: NaN, infinite or too large for float32 in {len(bad)} tensors: {names}"
+        )
 
 
 def printable(text: str, most: int = 200) -> str:

@@ -4,6 +4,8 @@ Vedaldi, Lenc: "MatConvNet: Convolutional Neural Networks for MATLAB", 2015. Its
 PyTorch's, a correlation (section 4.1); its kernels are H x W x in x out; a fully connected layer is
 a convolution whose kernel covers the whole map; an average picture in 0..255 RGB is subtracted and
 nothing divided.
+
+All of it runs without torch: models/numpy_nn/examples/classify_photo.py has none.
 """
 
 from __future__ import annotations
@@ -12,13 +14,23 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from models.weights.foreign import ForeignWeights, Mismatch, Shape
+from models.weights.foreign import (
+    ForeignWeights,
+    Mismatch,
+    Shape,
+    WeightsError,
+    refuse_nonfinite,
+)
+from models.weights.formats import kind_of
+from models.weights.matfile import check_mat
+from models.weights.sandbox import parsed
+
+MAT_SLACK = 64 << 20  # average image, class names, fields nobody reads; bytes
 
 # Types without weights that leave the architecture what its convolutions say.
 PLAIN_TYPES = {"relu", "pool", "dropout", "softmax", "softmaxloss", "loss"}
@@ -41,11 +53,31 @@ class Target:
     kernel: Shape
 
 
+def read_mat(path: Path, target_shapes: Mapping[str, Shape]) -> ForeignWeights[np.ndarray]:
+    """Read a MatConvNet file in a child process with limits, and match it with a network.
+
+    Raises:
+        WeightsError: the file is damaged, hostile, of another format, or does not fit.
+    """
+    if kind_of(path) != "mat":
+        raise WeightsError(f"{path}: not a MATLAB file; expected a .mat of MatConvNet")
+    # In doubles, and as much again for what a training leaves in the file (momentum).
+    at_most = 16 * sum(math.prod(shape) for shape in target_shapes.values()) + MAT_SLACK
+    num_bytes = check_mat(path, at_most)
+    with parsed(path, "mat", num_bytes) as (report, array):
+        try:
+            foreign = convert(report, array, target_shapes)
+        except ValueError as error:
+            raise WeightsError(f"{path}: {error}") from error
+    refuse_nonfinite(path, foreign.state_dict)
+    return foreign
+
+
 def convert(
     report: Mapping[str, Any],
     array: Callable[[int], np.ndarray],
     target_shapes: Mapping[str, Shape],
-) -> ForeignWeights:
+) -> ForeignWeights[np.ndarray]:
     """Match a file's layers with a network's, in order, and turn their kernels.
 
     Args:
@@ -60,10 +92,10 @@ def convert(
     kernels = [array(layer["arrays"][0]) for layer in layers]
     biases = [array(layer["arrays"][1]) for layer in layers]
     _check_layers([layer["name"] for layer in layers], kernels, biases, targets)
-    state: dict[str, Tensor] = {}
+    state: dict[str, np.ndarray] = {}
     for kernel, bias, target in zip(kernels, biases, targets, strict=True):
-        state[target.weight] = _tensor(turned(_four(kernel), linear=len(target.shape) == 2))
-        state[target.bias] = _tensor(bias.reshape(-1))
+        state[target.weight] = _float32(turned(_four(kernel), linear=len(target.shape) == 2))
+        state[target.bias] = _float32(bias.reshape(-1))
     notes = _notes(report["layers"])
     mean = _mean(report, array, channels=targets[0].kernel[2], notes=notes)
     shape, resize = _input_size(report, targets[0].kernel[2], notes)
@@ -178,9 +210,10 @@ def _four(kernel: np.ndarray) -> np.ndarray:
     return kernel.reshape(kernel.shape + (1,) * (4 - kernel.ndim))
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    with np.errstate(over="ignore"):  # becomes infinite, which the reader refuses by name
-        return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+def _float32(array: np.ndarray) -> np.ndarray:
+    """A copy, since the mapped file will be gone."""
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
+        return np.array(array, dtype=np.float32, order="C")
 
 
 def _notes(layers: list[dict[str, Any]]) -> list[str]:

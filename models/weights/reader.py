@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.weights.foreign import ForeignWeights, Shape, WeightsError, printable
+from models.weights.foreign import ForeignWeights, Shape, refuse_nonfinite
 from models.weights.formats import check_zip, kind_of
-from models.weights.matconvnet import convert
-from models.weights.matfile import check_mat
+from models.weights.matconvnet import read_mat
 from models.weights.sandbox import parsed
 from models.weights.torchvision_files import describe, fetch, official, with_metadata
-
-MAT_SLACK = 64 << 20  # average image, class names, fields nobody reads; bytes
 
 
 def read(
     path: str | Path, target_shapes: Mapping[str, Shape], *, arch: str | None = None
-) -> ForeignWeights:
+) -> ForeignWeights[Tensor]:
     """Read a weight file of other people, in a child process with limits.
 
     A torch.save file is read as it is: hold it against the network with `compare`. A MatConvNet
@@ -40,18 +37,14 @@ def read(
     path = Path(path)
     kind = kind_of(path)
     if kind == "mat":
-        foreign = _read_mat(path, target_shapes)
-    else:
-        if kind == "zip":
-            check_zip(path)  # in the child again; here it spares starting one
-        foreign = _read_torch(path)
-        if arch is not None:
-            foreign = describe(foreign, path, arch)
-    _refuse_nonfinite(path, foreign.state_dict)
-    return foreign
+        return _with_tensors(read_mat(path, target_shapes))
+    if kind == "zip":
+        check_zip(path)  # in the child again; here it spares starting one
+    foreign = _with_tensors(_read_torch(path))
+    return foreign if arch is None else describe(foreign, path, arch)
 
 
-def load_official(arch: str, name: str = "IMAGENET1K_V1") -> ForeignWeights:
+def load_official(arch: str, name: str = "IMAGENET1K_V1") -> ForeignWeights[Tensor]:
     """torchvision's official weights, from torch hub's folder or downloaded into it.
 
     Raises:
@@ -61,43 +54,27 @@ def load_official(arch: str, name: str = "IMAGENET1K_V1") -> ForeignWeights:
     return with_metadata(read(fetch(info), {}), info)
 
 
-def _read_mat(path: Path, target_shapes: Mapping[str, Shape]) -> ForeignWeights:
-    # In doubles, and as much again for what a training leaves in the file (momentum).
-    at_most = 16 * sum(math.prod(shape) for shape in target_shapes.values()) + MAT_SLACK
-    num_bytes = check_mat(path, at_most)
-    with parsed(path, "mat", num_bytes) as (report, array):
-        try:
-            return convert(report, array, target_shapes)
-        except ValueError as error:
-            raise WeightsError(f"{path}: {error}") from error
+def _with_tensors(foreign: ForeignWeights[np.ndarray]) -> ForeignWeights[Tensor]:
+    """The same, each tensor in its array's memory."""
+    tensors = {name: torch.from_numpy(array) for name, array in foreign.state_dict.items()}
+    return replace(foreign, state_dict=tensors)  # type: ignore[arg-type, return-value]
 
 
-def _read_torch(path: Path) -> ForeignWeights:
+def _read_torch(path: Path) -> ForeignWeights[np.ndarray]:
     with parsed(path, "torch", path.stat().st_size) as (report, array):
         # A copy: the mapped file is gone after this block.
-        state = {
-            name: torch.from_numpy(np.array(array(number)))
-            for name, number in report["tensors"].items()
-        }
+        state = {name: np.array(array(number)) for name, number in report["tensors"].items()}
+    refuse_nonfinite(path, state)
     notes = report["notes"]
     if _add_counters(state):
         notes.append("added batch norm's num_batches_tracked = 0, which old files lack")
     return ForeignWeights(state, notes=notes)
 
 
-def _add_counters(state: dict[str, Tensor]) -> int:
+def _add_counters(state: dict[str, np.ndarray]) -> int:
     """Files from before PyTorch 0.4.1 lack batch norm's counters; torch fills in zeros as well."""
     owners = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
-    added = {f"{owner}num_batches_tracked": torch.tensor(0) for owner in owners}
+    added = {f"{owner}num_batches_tracked": np.array(0, dtype=np.int64) for owner in owners}
     added = {name: zero for name, zero in added.items() if name not in state}
     state.update(added)
     return len(added)
-
-
-def _refuse_nonfinite(path: Path, state: Mapping[str, Tensor]) -> None:
-    bad = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
-    if bad:
-        names = ", ".join(printable(name) for name in bad[:10])
-        raise WeightsError(
-            f"{path}: NaN, infinite or too large for float32 in {len(bad)} tensors: {names}"
-        )

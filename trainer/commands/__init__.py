@@ -6,12 +6,15 @@ import importlib
 import re
 import sys
 
+from trainer import config as knobs
 from trainer.config import unknown
 from trainer.errors import Stopped, TrainingError, UserError
 
 # Command -> what it does. The module trainer.commands.<name, with _ for -> has main(argv) -> int.
 COMMANDS = {
+    "resume": "go on where a training was cut off",
     "evaluate": "metrics of a checkpoint on the test or validation split",
+    "predict": "the classes of pictures, with probabilities",
     "import-weights": "other people's weights into a checkpoint",
     "summary": "the layers of a model on some data",
     "report": "a table over runs, or over the jobs of a sweep",
@@ -40,6 +43,8 @@ def dispatch(argv: list[str]) -> int:
 
 
 def _command(name: str, argv: list[str]) -> int:
+    if name in (*knobs.KNOBS, *knobs.GROUPS):
+        raise UserError(f"{name}: a key needs a value: {name}=...")
     if name not in COMMANDS:
         raise UserError(
             unknown("command", name, COMMANDS)

@@ -10,7 +10,7 @@ from trainer import config as knobs
 from trainer.errors import UserError
 
 # What may change when a checkpoint is used: where and how it computes, never what it is.
-MACHINE_KEYS = ("device", "precision", "num_threads", "channels_last", "deterministic")
+MACHINE_KEYS = ("device", "precision", "num_threads", "channels_last", "deterministic", "layers")
 
 
 def parse_words(
@@ -27,8 +27,9 @@ def parse_words(
     for word in argv[:end]:
         key, equals, value = word.partition("=")
         if equals and not word.startswith("-") and not Path(word).exists():
-            if not any(key == k or (k.endswith(".") and key.startswith(k)) for k in keys):
-                names = [k if not k.endswith(".") else k + "..." for k in keys]
+            below = any(k.endswith(".") and key.startswith(k) and key != k for k in keys)
+            if not below and (key not in keys or key.endswith(".")):
+                names = [f"{k}<name>" if k.endswith(".") else k for k in keys]
                 raise UserError(knobs.unknown("key of this command", key, names))
             values[key] = value
         else:

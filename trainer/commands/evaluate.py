@@ -32,13 +32,20 @@ def main(argv: list[str]) -> int:
 
     from trainer import build, checkpoint, loop, restore, runtime
     from trainer.metrics import per_class
-    from trainer.targets import make
+    from trainer.targets import check_options
 
+    runtime.leave_compiler_unimported()
     entries = checkpoint.read(args.checkpoint)
     config = restore.reconfigure(restore.stored_config(entries), values)
-    if "data" in values:
-        config["data"]["shape"] = entries["shape"]
-    device = runtime.pick_device(config["device"])
+    if "limit_batches" not in values:  # a quick training deserves a whole evaluation
+        config["limit_batches"] = 0
+    for key in ("data.shape", "data.num_classes"):
+        if key in values:
+            raise UserError(f"{key}={values[key]}: the checkpoint has fixed it. Leave the key out.")
+    config["data"]["shape"] = entries["shape"]
+    for group in ("data", "loss"):
+        check_options(group, config[group])
+    device = runtime.pick_device(config["device"], config["layers"])
     runtime.check_precision(config["precision"], device)
     runtime.set_deterministic(config["deterministic"])
     model = restore.restore(entries, config)
@@ -49,13 +56,15 @@ def main(argv: list[str]) -> int:
             f"{len(entries['classes'])} classes ({', '.join(entries['classes'][:10])} ...); "
             "evaluate it on a set with the same."
         )
+    if list(dataset.classes) != list(entries["classes"]):
+        print("The class names below are the checkpoint's; those of this data set differ.")
     cost = build.measure(model, dataset.shape)
     batches = restore.evaluation(config, model, entries, getattr(dataset, split), device)
     torch.set_num_threads(
         runtime.pick_num_threads(config["num_threads"], cost.macs * batches.batch_size)
     )
     metrics = loop.evaluate(
-        model, make("loss", config["loss"]), batches,
+        model, build.make_loss(config), batches,
         runtime.autocast(config["precision"], device), with_confusion=True,
     )  # fmt: skip
     assert metrics.confusion is not None

@@ -47,6 +47,8 @@ def main(argv: list[str]) -> int:
     checkpoint.write(args.output, entries)
     for note in start.notes:
         print(note)
+    if start.mean is None:
+        print("the file tells no mean and std: pictures are taken as pixel / 255")
     seen = "x".join(map(str, entries["shape"]))
     print(f"{args.output}: {args.model}, {len(entries['classes'])} classes, input {seen}")
     print(f"mean {knobs.spell(entries['mean'])}, std {knobs.spell(entries['std'])}")
@@ -77,7 +79,8 @@ def check_output(path: Path) -> None:
 
 
 def describe(config: dict[str, Any], start: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint's entries: what the file told, and ImageNet's usual values for the rest."""
+    """The checkpoint's entries: what the file told; what it did not: classes as numbers, pictures
+    as they are (mean 0, std 1), no margin round the crop."""
     from omegaconf import OmegaConf
 
     from trainer.runtime import versions

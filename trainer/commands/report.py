@@ -15,7 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from trainer.errors import UserError
+from trainer.tables import align
+
+RUN_FILES = ("summary.json", "metrics.jsonl")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ def main(argv: list[str]) -> int:
 def read_runs(folder: Path) -> list[Row]:
     """The runs at or below a folder, in natural order (2 before 10)."""
     found = {path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")}
+    found |= {path.parent for name in RUN_FILES for path in folder.rglob(name)}
     return [read_run(run) for run in sorted(found, key=natural)]
 
 
@@ -66,28 +72,33 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 
 def read_run(folder: Path) -> Row:
-    summary = read_summary(folder)
-    return Row(
-        folder=folder,
-        overrides=read_overrides(folder / ".hydra" / "overrides.yaml"),
-        status=summary.get("status", "unfinished"),
-        reason=summary.get("reason"),
-        test_accuracy=summary.get("test_accuracy"),
-        val_accuracy=summary.get("val_accuracy"),
-        best_epoch=summary.get("best_epoch"),
-        epochs=summary.get("epochs"),
-        train_s=summary.get("train_s"),
-        images_per_s=summary.get("images_per_s"),
-    )
+    """One run; "unreadable" where its files are not what they should be."""
+    overrides: list[str] = []
+    try:
+        overrides = read_overrides(folder / ".hydra" / "overrides.yaml")
+        summary = read_summary(folder)
+        numbers = {name: number(summary.get(name)) for name in NUMBERS}
+        status, reason = summary.get("status", "unfinished"), summary.get("reason")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        status, reason, numbers = "unreadable", None, dict.fromkeys(NUMBERS)
+    return Row(folder, overrides, status, reason, **numbers)
+
+
+NUMBERS = ("test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s")
+
+
+def number(value: Any) -> Any:
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return value
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """summary.json; of a run without one, what metrics.jsonl tells so far."""
-    try:
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
+    file = folder / "summary.json"
+    if file.is_file():
+        summary: dict[str, Any] = json.loads(file.read_text("utf-8"))
         return summary
-    except (OSError, ValueError):
-        pass
     best: dict[str, Any] = {}
     for row in read_metrics(folder / "metrics.jsonl"):
         if row["split"] == "val" and row["accuracy"] > best.get("val_accuracy", -1.0):
@@ -108,9 +119,9 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
 
 
 def read_overrides(file: Path) -> list[str]:
-    """Hydra writes a YAML list of strings, one a line."""
-    lines = file.read_text("utf-8").splitlines()
-    return [line.removeprefix("- ").strip("'\"") for line in lines if line.startswith("- ")]
+    """What Hydra noted of the command line."""
+    noted = yaml.safe_load(file.read_text("utf-8")) if file.is_file() else []
+    return [str(word) for word in noted or []]
 
 
 def table(rows: list[Row], folder: Path) -> str:
@@ -125,7 +136,7 @@ def table(rows: list[Row], folder: Path) -> str:
             duration(row.train_s), "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}",
             " ".join(word for word in row.overrides if word not in shared) or "-",
         ])  # fmt: skip
-    blocks = [align(lines)]
+    blocks = [align(lines, left=(0, len(header) - 1))]
     if shared:
         blocks.append(f"all: {' '.join(sorted(shared))}")
     blocks += [seeds] if (seeds := over_seeds(rows, shared)) else []
@@ -135,32 +146,20 @@ def table(rows: list[Row], folder: Path) -> str:
 
 
 def over_seeds(rows: list[Row], shared: set[str]) -> str:
-    """Mean and standard deviation of the test accuracy over runs that differ in the seed alone."""
-    groups: dict[str, list[float]] = defaultdict(list)
+    """Mean and standard deviation of the test accuracy over runs that differ in the seed alone;
+    of runs that do not even differ in that, the last."""
+    groups: dict[str, dict[str, float]] = defaultdict(dict)
     for row in rows:
-        if row.test_accuracy is not None:
-            rest = [w for w in row.overrides if not w.startswith("seed=") and w not in shared]
-            groups[" ".join(rest) or "all runs"].append(row.test_accuracy)
-    if not any("seed=" in word for row in rows for word in row.overrides):
-        return ""
+        seeds = [word for word in row.overrides if word.startswith("seed=")]
+        if row.test_accuracy is not None and seeds:
+            rest = [word for word in row.overrides if word not in seeds and word not in shared]
+            groups[" ".join(rest) or "all runs"][seeds[-1]] = row.test_accuracy
     lines = [["over seeds", "runs", "test mean", "std"]]
-    for name, values in groups.items():
-        if len(values) > 1:
-            mean, deviation = statistics.mean(values), statistics.stdev(values)
-            lines.append([name, str(len(values)), f"{mean:.4f}", f"{deviation:.4f}"])
-    return "\n" + align(lines) if len(lines) > 1 else ""
-
-
-def align(lines: list[list[str]]) -> str:
-    """Columns two spaces apart; numbers to the right, the first and last column to the left."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i in (0, len(line) - 1) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    for name, by_seed in groups.items():
+        if len(by_seed) > 1:
+            mean, deviation = statistics.mean(by_seed.values()), statistics.stdev(by_seed.values())
+            lines.append([name, str(len(by_seed)), f"{mean:.4f}", f"{deviation:.4f}"])
+    return "\n" + align(lines, left=(0,)) if len(lines) > 1 else ""
 
 
 def share(value: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import config as knobs
 from trainer.errors import UserError
+from trainer.tables import align
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -58,15 +59,7 @@ def table(model: nn.Module, shape: tuple[int, int, int], size: tuple[int, int]) 
         lines.append(["", "not called above", "", f"{unseen:,}", ""])
     macs = sum(row[4] for row in rows)
     lines.append(["total", "", "", f"{num_parameters:,}", f"{macs:,}"])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = (0, 1, 2)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return align(lines, left=(0, 1, 2))
 
 
 Row = tuple[str, str, tuple[int, ...], int, int]

@@ -72,12 +72,12 @@ def num_windows(
     its left padding (PyTorch's rule).
     """
     room = length + 2 * padding - dilation * (kernel - 1) - 1
-    if room < 0:
+    windows = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if windows < 1:
         raise ValueError(
             f"a window of {kernel} taps (dilation {dilation}) does not fit into {length} pixels "
             f"padded by {padding} on each side: take a larger input or a smaller kernel"
         )
-    windows = (-(-room // stride) if ceil_mode else room // stride) + 1
     if ceil_mode and (windows - 1) * stride >= length + padding:
         windows -= 1
     return windows

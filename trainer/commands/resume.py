@@ -1,0 +1,136 @@
+"""`trainer resume [RUN_DIR] [--force] [key=value ...]`: go on where a training was cut off."""
+
+from __future__ import annotations
+
+import argparse
+import logging.config
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import config as knobs
+from trainer.commands.arguments import parse_words
+from trainer.commands.report import read_summary
+from trainer.errors import Stopped, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What may change without another result being trained: where and how loudly it computes.
+FREE_KEYS = ("device", "layers", "num_threads", "log_interval", "data.root", "data.download")
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="trainer resume",
+        description="Continue a training in its own folder, from its newest sound state.",
+        epilog=f"Keys that may change: {', '.join(FREE_KEYS)}, and epochs, if it grows. Any other "
+        "with --force, since the result is then no longer that of one command.",
+    )
+    parser.add_argument(
+        "run_dir", type=Path, nargs="?", help="default: the newest unfinished run below outputs/"
+    )
+    parser.add_argument("--force", action="store_true", help="change any key")
+    args, values = parse_words(parser, argv, everything())
+    folder = args.run_dir or newest_unfinished(Path("outputs"))
+    if not (folder / "checkpoints").is_dir():
+        raise UserError(f"{folder}: holds no run. A run's folder has checkpoints/ in it.")
+    finished = read_summary(folder).get("status") == "finished"
+    if finished and "epochs" not in values:
+        raise UserError(f"{folder}: is finished. A larger epochs=N extends it.")
+
+    from trainer import job, restore
+
+    log_to(folder / job.LOG_NAME)
+    state = newest_sound_state(folder)
+    stored = restore.stored_config(state)
+    config = restore.reconfigure(stored, values)
+    check_changes(stored, config, args.force)
+    # What `weights=` brought lies in the state by now, and the file may be gone.
+    config |= {"weights": None, "data": {**config["data"], "mean": state["mean"],
+                                         "std": state["std"]}}  # fmt: skip
+    try:
+        job.run(config, folder, choices(folder), state=state)
+    except Stopped:
+        raise
+    except Exception as error:
+        job.tell(error, folder)
+        return 2 if isinstance(error, UserError) else 1
+    return 0
+
+
+def everything() -> tuple[str, ...]:
+    """Every key; which of them may change is checked against the run."""
+    own = (key for key in knobs.KNOBS if "." not in key)
+    return (*own, *knobs.GROUPS, *(f"{group}." for group in knobs.GROUPS))
+
+
+def newest_unfinished(outputs: Path) -> Path:
+    found = {state.parent.parent for state in outputs.rglob("checkpoints/step_*.pth")}
+    unfinished = [run for run in found if read_summary(run).get("status") != "finished"]
+    if not unfinished:
+        raise UserError(f"{outputs}: no unfinished run below it. Name one: trainer resume RUN_DIR.")
+    return max(unfinished, key=lambda run: (run / "checkpoints").stat().st_mtime)
+
+
+def newest_sound_state(folder: Path) -> dict[str, Any]:
+    """The state of the highest step that passes its digest; damaged ones are named on the way."""
+    from trainer import checkpoint
+
+    log = logging.getLogger("trainer")
+    for path in reversed(checkpoint.CheckpointFolder(folder / "checkpoints").states()):
+        try:
+            state = checkpoint.read(path)
+        except UserError as error:
+            log.warning("%s", error)
+            continue
+        log.info("resuming from step %s of %s", f"{state['step']:,}", path)
+        return state
+    raise UserError(f"{folder}: no sound state in its checkpoints/ to go on from.")
+
+
+def check_changes(stored: Mapping[str, Any], config: Mapping[str, Any], force: bool) -> None:
+    """Raises UserError that lists the changes that would make it another training."""
+    changed = [
+        (key, old, new)
+        for key, old, new in differences(stored, config)
+        if key not in FREE_KEYS and not (key == "epochs" and new > old)
+    ]
+    if changed and not force:
+        lines = [f"  {key}: {knobs.spell(old)} -> {knobs.spell(new)}" for key, old, new in changed]
+        raise UserError(
+            "This would no longer be the training that was begun:\n" + "\n".join(lines)
+            + "\nLeave these keys out, or add --force."
+        )  # fmt: skip
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield prefix + key, before, after
+
+
+def choices(folder: Path) -> dict[str, Any]:
+    """The names of the run's choices, as Hydra noted them when it began."""
+    import yaml
+
+    try:
+        noted = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text("utf-8"))
+        return dict(noted["hydra"]["runtime"]["choices"])
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        return {}
+
+
+def log_to(file: Path) -> None:
+    """The same two handlers that Hydra makes from configs/hydra/job_logging."""
+    import yaml
+
+    text = (knobs.CONFIGS / "hydra" / "job_logging" / "trainer.yaml").read_text("utf-8")
+    settings = yaml.safe_load(text)
+    settings["handlers"]["file"]["filename"] = str(file)
+    logging.config.dictConfig(settings)

@@ -1,0 +1,177 @@
+"""One training from its configuration to the last line on the terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import build, loop, runtime
+from trainer.checkpoint import weights_sha256
+from trainer.config import GROUPS
+from trainer.errors import Stopped, TrainingError, UserError
+from trainer.log import write_summary
+from trainer.metrics import Metrics
+from trainer.state import Run
+
+log = logging.getLogger("trainer")
+
+LOG_NAME = "trainer.log"
+
+
+def run(
+    config: dict[str, Any],
+    folder: Path,
+    choices: dict[str, Any],
+    in_sweep: bool = False,
+    state: dict[str, Any] | None = None,
+) -> None:
+    """Build, train, test, and say what came of it.
+
+    Args:
+        config: checked.
+        folder: the run's, which exists.
+        choices: the name of each group's choice, for the log and TensorBoard.
+        in_sweep: leave out the lines that propose what to do next.
+        state: a full state to go on from; None: from the start.
+    """
+
+    with runtime.StopSignals().listen() as signals:
+        run = build.build(config, folder, signals, first_step=state["step"] if state else 0)
+        if state:
+            run.load(state)
+        try:
+            introduce(run, choices)
+            loop.fit(run)
+            sha256 = weights_sha256(run.model.state_dict())
+            test = loop.test_best(run)
+            run.log.row(run.progress, "test", test, run.lr)
+            summary = summarise(run, folder, "finished", test, sha256)
+            run.log.hparams(
+                hparams(config, choices, run),
+                {"accuracy/test": test.accuracy, "loss/test": test.loss,
+                 "accuracy/val": run.best.accuracy},
+            )  # fmt: skip
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed"
+            summarise(run, folder, status, reason=str(error).partition("\n")[0])
+            if status == "interrupted" and run.checkpoints.states():
+                log.info("Stopped. Continue with: python -m trainer resume %s", show(folder))
+            raise
+        finally:
+            run.log.close()
+        conclude(summary)
+        if not in_sweep:
+            show_next(run, folder)
+        elif signals.received is not None:  # during the test: this job is done, the others wait
+            raise Stopped(signals.received)
+
+
+def introduce(run: Run, choices: dict[str, Any]) -> None:
+    """What is about to be trained, on what, where."""
+    shape = "x".join(map(str, run.description.shape))
+    log.info("%s: %s parameters, %s multiply-adds per picture, input %s",
+             choices.get("model"), f"{run.cost.num_parameters:,}", f"{run.cost.macs:,}",
+             shape)  # fmt: skip
+    log.info("%s: %s train, %s val, %s test pictures, %d classes", choices.get("data"),
+             *(f"{b.num_images:,}" for b in (run.train, run.val, run.test)),
+             len(run.description.classes))  # fmt: skip
+    threads = torch.get_num_threads()
+    on_cpu = f", {count(threads, 'thread')}" if run.device.type == "cpu" else ""
+    log.info("device %s%s, %s of %s", run.device, on_cpu, count(run.epochs, "epoch"),
+             count(len(run.train), "step"))  # fmt: skip
+    if run.enlarges:
+        log.info(run.enlarges)
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def summarise(
+    run: Run,
+    folder: Path,
+    status: str,
+    test: Metrics | None = None,
+    sha256: str | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    """Write summary.json, and hand it back."""
+    progress, best = run.progress, run.best
+    summary = {
+        "status": status,
+        "reason": reason,
+        "test_accuracy": test.accuracy if test else None,
+        "test_loss": test.loss if test else None,
+        "val_accuracy": best.accuracy if best.epoch else None,
+        "best_epoch": best.epoch or None,
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "num_parameters": run.cost.num_parameters,
+        "train_s": round(progress.train_s, 3),
+        "images_per_s": round(progress.num_images / progress.train_s, 1)
+        if progress.train_s
+        else None,
+        "peak_memory_bytes": runtime.peak_memory_bytes(run.device),
+        "weights_sha256": sha256 or weights_sha256(run.model.state_dict()),
+        "checkpoint": str(run.checkpoints.best) if best.epoch else None,
+        "device": str(run.device),
+        "versions": run.description.versions,
+    }
+    write_summary(folder, summary)
+    return summary
+
+
+def hparams(config: dict[str, Any], choices: dict[str, Any], run: Run) -> dict[str, Any]:
+    """The same keys in every run: TensorBoard shows only those of the first one that it reads."""
+    return {
+        **{group: str(choices.get(group)) for group in GROUPS},
+        **{key: config[key] for key in ("epochs", "batch_size", "seed", "precision")},
+        "lr": config["optimizer"].get("lr", 0.0),
+        "weight_decay": config["optimizer"].get("weight_decay", 0.0),
+        "num_parameters": run.cost.num_parameters,
+    }
+
+
+def conclude(summary: dict[str, Any]) -> None:
+    """What was reached."""
+    log.info("")
+    log.info("test accuracy %.4f   loss %.4f   with the weights of epoch %s (val accuracy %.4f)",
+             summary["test_accuracy"], summary["test_loss"], summary["best_epoch"] or "last",
+             summary["val_accuracy"] or 0.0)  # fmt: skip
+    log.info("trained for %.1f s at %s images/s, %s steps", summary["train_s"],
+             f"{summary['images_per_s']:,.0f}", f"{summary['steps']:,}")  # fmt: skip
+
+
+def show_next(run: Run, folder: Path) -> None:
+    """Where it lies, and the lines to copy."""
+    log.info("run folder    %s", show(folder))
+    log.info("look closer   python -m trainer evaluate %s", show(run.checkpoints.best))
+    log.info("see curves    tensorboard --logdir %s", show(folder.parent))
+
+
+def show(path: Path) -> str:
+    """A path as short as it can be pasted here, quoted where a shell needs it."""
+    short = os.path.relpath(path)
+    return shlex.quote(str(path) if short.startswith("..") else short)
+
+
+def tell(error: Exception, folder: Path) -> None:
+    """One message for people, on stderr and in the log; of an error that nobody foresaw, the
+    traceback in the log alone. A run that failed before it could say so itself gets a summary."""
+    foreseen = isinstance(error, TrainingError | UserError)
+    log_file = folder / LOG_NAME
+    message = str(error) if foreseen else f"{type(error).__name__}: {error}"
+    with open(log_file, "a", encoding="utf-8") as file:
+        file.write(f"ERROR {message}\n")
+        if not foreseen:
+            traceback.print_exc(file=file)
+    print(message if foreseen else f"{message}\nThe traceback is in {log_file}", file=sys.stderr)
+    if not (folder / "summary.json").exists():
+        write_summary(folder, {"status": "failed", "reason": message.partition("\n")[0]})

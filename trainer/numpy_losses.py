@@ -1,0 +1,57 @@
+"""The losses of `losses.py` as NumPy computes them (`layers=numpy`): all heads in one go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from models.numpy_nn import functional as F
+from models.numpy_nn.bridge import array_of, by_hand
+from models.numpy_nn.functional.shapes import Array, Cache
+from trainer import losses
+
+PAIRS: dict[type[nn.Module], tuple[Any, Any]] = {
+    losses.CrossEntropy: (F.cross_entropy_forward, F.cross_entropy_backward),
+    losses.MSE: (F.mean_squared_error_forward, F.mean_squared_error_backward),
+    losses.L1: (F.l1_forward, F.l1_backward),
+    losses.BCE: (F.binary_cross_entropy_forward, F.binary_cross_entropy_backward),
+}
+
+
+def convert_loss(loss: nn.Module) -> nn.Module:
+    """The same loss in its NumPy form. Raises ValueError if it has none."""
+    if type(loss) not in PAIRS:
+        known = ", ".join(kind.__name__ for kind in PAIRS)
+        raise ValueError(
+            f"the loss is {type(loss).__module__}.{type(loss).__qualname__}, which has no NumPy "
+            f"form. There are: {known}."
+        )
+    options = {key: getattr(loss, key) for key in ("on", "label_smoothing") if hasattr(loss, key)}
+    return NumpyLoss(*PAIRS[type(loss)], **options)
+
+
+class NumpyLoss(nn.Module):
+    """A pair of functions of (logits, target) as a loss; `options` are the forward's."""
+
+    def __init__(self, forward: Any, backward: Any, **options: Any) -> None:
+        super().__init__()
+        self._forward, self._backward, self._options = forward, backward, options
+
+    def forward(self, output: losses.Output, target: Tensor) -> Tensor:
+        heads = (output,) if isinstance(output, Tensor) else output
+        weights = [1.0] + [losses.AUXILIARY_WEIGHT] * (len(heads) - 1)
+        targets = array_of(target)
+
+        def forward(*logits: Array) -> tuple[Array, Cache]:
+            values, caches = zip(
+                *(self._forward(z, targets, **self._options) for z in logits), strict=True
+            )
+            return np.asarray(np.dot(weights, values), logits[0].dtype), caches
+
+        def backward(grad_out: Array, caches: Cache) -> tuple[Array, ...]:
+            pairs = zip(weights, caches, strict=True)
+            return tuple(self._backward(weight * grad_out, cache) for weight, cache in pairs)
+
+        return by_hand(forward, backward, *heads)
