@@ -107,8 +107,8 @@ def fitted(picture: Image.Image, size: tuple[int, int], resize: int, fit: Fit) -
     if fit == "squash":
         return picture.resize((width, height), Image.Resampling.BILINEAR)
     short = min(picture.size)
-    resize = max(resize, *(-(-side * short // own) for side, own in
-                           zip((width, height), picture.size, strict=True)))  # fmt: skip
+    covering = (-(-n * short // own) for n, own in zip((width, height), picture.size, strict=True))
+    resize = max(resize, *covering)
     resized = (resize * picture.width // short, resize * picture.height // short)
     if resized[0] * resized[1] > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise _UnusableError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Finished, run_trainer
+from hydra.errors import InstantiationException
 
 Dispatch = Callable[..., Finished]
 
@@ -144,7 +145,7 @@ def test_wrong_values_are_found_before_any_download(
     monkeypatch.setattr(data.mnist, "fetch_idx", fetch)
     done = dispatch("data=mnist", f"data.root={tmp_path}/raw", *words)
     assert done.returncode == 2, done.output
-    with pytest.raises(AssertionError, match="begun"):  # the twin: right values do get there
+    with pytest.raises(InstantiationException, match="begun"):  # the twin: right values do get there
         dispatch("data=mnist", f"data.root={tmp_path}/raw")
 
 
