@@ -18,7 +18,7 @@ from trainer.numpy_losses import convert_loss
 NETS = [name for name in NAMES if name != "torchvision"]
 SHAPE = (1, 28, 28)
 DEEP = {"resnet50", "resnet101", "resnet152", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"}
-SLOW = {name: pytest.mark.slow for name in DEEP | {"alexnet"}}
+SLOW = dict.fromkeys(DEEP | {"alexnet", "resnet34", "vgg13"}, pytest.mark.slow)
 # Smaller forms of the heavy ones; the default forms of the rest.
 FORMS = {
     "mlp": ["model.dropout=0.5"],
