@@ -80,7 +80,7 @@ def test_everything_but_the_bridge_imports_without_torch() -> None:
 
 def test_arithmetic_names_nothing_but_numpy_and_itself() -> None:
     for file in PACKAGE.rglob("*.py"):
-        if file.name == "bridge.py":
+        if file.name in ("bridge.py", "classify_photo.py"):  # the latter reads a .mat and a JPEG
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []

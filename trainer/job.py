@@ -41,7 +41,6 @@ def run(
         in_sweep: leave out the lines that propose what to do next.
         state: a full state to go on from; None: from the start.
     """
-
     with runtime.StopSignals().listen() as signals:
         run = build.build(config, folder, signals, first_step=state["step"] if state else 0)
         if state:

@@ -26,7 +26,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SINGLE_THREAD_MACS = 50e6
 
 
-def pick_device(name: str, layers: str = "torch") -> torch.device:
+def pick_device(name: str, layers: str) -> torch.device:
     """The device behind `device=`. Raises UserError that lists those there are."""
     available = available_devices()
     if name == "auto" and layers == "numpy":

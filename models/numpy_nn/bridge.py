@@ -76,9 +76,6 @@ def _options(layer: nn.Module, *names: str) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in names}
 
 
-# --- the twins -------------------------------------------------------------------------------
-
-
 class Conv2d(nn.Conv2d):
     """In inference 3 x 3 convolutions go Winograd's way, on weights transformed once."""
 
@@ -225,9 +222,6 @@ BETWEEN: tuple[Any, ...] = (
     operator.add, torch.add, "add", torch.cat, torch.flatten, "flatten",
     torch.reshape, "reshape", "view", "size", getattr, operator.getitem,
 )  # fmt: skip
-
-
-# --- the conversion --------------------------------------------------------------------------
 
 
 def convert(model: nn.Module) -> nn.Module:
