@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from trainer import build, compose, loop, runtime
+from trainer import build, compose, loop, parts, runtime
 
 NUM_IMAGES, BATCH_SIZE = 60_000, 64
 MEAN, STD = 0.1307, 0.3081
@@ -128,7 +128,7 @@ def main() -> None:
         root = Path(folder)
         write_idx(root)
         config = our_config(root)
-        train = build.load_data(config["data"]).train
+        train = parts.load_data(config["data"]).train
         for _ in range(repeats):
             torch.set_num_threads(default_threads)
             times["usual loop"].append(usual_loop(root))

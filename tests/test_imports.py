@@ -66,15 +66,15 @@ def test_data_and_models_know_no_trainer_and_not_each_other() -> None:
 def test_the_trainer_names_no_model() -> None:
     named = users_of("models") & in_package("trainer")
     weights = {"trainer.commands.import_weights", "trainer.weights"}
-    assert named <= weights | {"trainer.build", "trainer.numpy_losses"}
-    for name in ("trainer.build", "trainer.numpy_losses"):
+    assert named <= weights | {"trainer.parts", "trainer.numpy_losses"}
+    for name in ("trainer.parts", "trainer.numpy_losses"):
         ours = {i for i in MODULES[name] if i in MODULES and i.startswith("models.")}
         assert {i for i in ours if not i.startswith("models.numpy_nn")} == set()
 
 
 def test_only_the_front_knows_the_configuration() -> None:
     allowed = {
-        "trainer.compose", "trainer.config", "trainer.targets", "trainer.build",
+        "trainer.compose", "trainer.config", "trainer.targets", "trainer.build", "trainer.parts",
         "trainer.restore", "trainer.commands.train", "trainer.commands.import_weights",
     }  # fmt: skip
     assert users_of("hydra", "omegaconf") <= allowed
@@ -83,7 +83,7 @@ def test_only_the_front_knows_the_configuration() -> None:
 def test_only_build_and_restore_take_parts_of_data() -> None:
     users = users_of("data") & in_package("trainer")
     assert {name for name in users if not name.startswith("trainer.commands")} <= {
-        "trainer.build", "trainer.restore",
+        "trainer.build", "trainer.parts", "trainer.restore",
     }  # fmt: skip
 
 

@@ -53,7 +53,8 @@ def test_checkpoints_go_from_either_to_the_other(quick: tuple[TrainedRun, Traine
 def test_double_precision_checkpoints_are_evaluated_as_such(tmp_path: Path) -> None:
     for run in both(tmp_path, "model=lenet5", "precision=fp64", "epochs=1", "limit_batches=2"):
         for layers in ("torch", "numpy"):
-            done = run_trainer("evaluate", str(run.best), f"layers={layers}", cwd=run.folder)
+            words = (f"layers={layers}", "limit_batches=2")
+            done = run_trainer("evaluate", str(run.best), *words, cwd=run.folder)
             assert f"loss {run.summary['test_loss']:.4f}" in done.stdout, done.output
 
 

@@ -46,7 +46,7 @@ def test_predict_agrees_with_evaluate(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
     """The same weights see the same pictures, once as files: accuracy, and each probability."""
-    from trainer import build, restore
+    from trainer import parts, restore
 
     done = dispatch("predict", str(default_run.best), str(digits), "--json", "--top-k=10")
     assert done.returncode == 0, done.output
@@ -55,7 +55,7 @@ def test_predict_agrees_with_evaluate(
 
     entries = checkpoint.read(default_run.best)
     config = restore.stored_config(entries)
-    test = build.load_data(config["data"]).test
+    test = parts.load_data(config["data"]).test
     model = restore.restore(entries, config)
     batches = restore.evaluation(config, model, entries, test, torch.device("cpu"))
     images, labels = next(batches.epoch())

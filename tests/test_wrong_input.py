@@ -145,7 +145,7 @@ def test_wrong_values_are_found_before_any_download(
     monkeypatch.setattr(data.mnist, "fetch_idx", fetch)
     done = dispatch("data=mnist", f"data.root={tmp_path}/raw", *words)
     assert done.returncode == 2, done.output
-    with pytest.raises(InstantiationException, match="begun"):  # the twin: right values do get there
+    with pytest.raises(InstantiationException, match="begun"):  # the twin: right values go on
         dispatch("data=mnist", f"data.root={tmp_path}/raw")
 
 

@@ -16,8 +16,8 @@ from data.loader import Batches, Preprocess
 from data.types import Split
 from trainer import config as knobs
 from trainer import runtime
-from trainer.build import evaluation_batches, memory_format, min_size, on_layers, place
 from trainer.errors import UserError
+from trainer.parts import evaluation_batches, memory_format, min_size, on_layers, place
 from trainer.targets import ALLOWED_TARGETS, check_allowed, make
 
 

@@ -146,8 +146,8 @@ class Run:
         if is_best:
             self.best = Best(self.progress.epoch, val.accuracy, val.loss)
             self.checkpoints.save_best(self.portable())
-        # The rows before the state: a resumed run drops rows that its state does not know, but could
-        # not make up for missing ones.
+        # The rows before the state: a resumed run drops rows that its state does not know, but it
+        # could not make up for missing ones.
         self.log.epoch(self.progress, self.epochs, train, val, self.lr, is_best)
         self.save()
         if self.signals.received is not None and self.progress.epoch < self.epochs:

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
 
     import torch
 
-    from trainer import build, checkpoint, loop, restore, runtime
+    from trainer import checkpoint, loop, parts, restore, runtime
     from trainer.metrics import per_class
     from trainer.targets import check_options
 
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     runtime.check_precision(config["precision"], device)
     runtime.set_deterministic(config["deterministic"])
     model = restore.restore(entries, config)
-    dataset = build.load_data(config["data"])
+    dataset = parts.load_data(config["data"])
     if len(dataset.classes) != len(entries["classes"]):
         raise UserError(
             f"data.num_classes={len(dataset.classes)}: the checkpoint tells apart "
@@ -58,13 +58,13 @@ def main(argv: list[str]) -> int:
         )
     if list(dataset.classes) != list(entries["classes"]):
         print("The class names below are the checkpoint's; those of this data set differ.")
-    cost = build.measure(model, dataset.shape)
+    cost = parts.measure(model, dataset.shape)
     batches = restore.evaluation(config, model, entries, getattr(dataset, split), device)
     torch.set_num_threads(
         runtime.pick_num_threads(config["num_threads"], cost.macs * batches.batch_size)
     )
     metrics = loop.evaluate(
-        model, build.make_loss(config), batches,
+        model, parts.make_loss(config), batches,
         runtime.autocast(config["precision"], device), with_confusion=True,
     )  # fmt: skip
     assert metrics.confusion is not None

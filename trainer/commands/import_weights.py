@@ -31,12 +31,13 @@ def main(argv: list[str]) -> int:
     config = compose(args.model, values)
 
     from models.weights import WeightsError
-    from trainer import build, checkpoint, runtime, weights
+    from trainer import checkpoint, parts, runtime, weights
+    from trainer.targets import check_options
 
     runtime.leave_compiler_unimported()
-    build.check_options("model", config["model"])
+    check_options("model", config["model"])
     shape = tuple(config["data"]["shape"])
-    model = build.make_model(config, shape, config["data"]["num_classes"])
+    model = parts.make_model(config, shape, config["data"]["num_classes"])
     try:
         arch = getattr(model, "torchvision_name", None)
         start = weights.from_file(args.file, model, arch)

@@ -33,13 +33,14 @@ def main(argv: list[str]) -> int:
     config = plain(composer.jobs(composer.master())[0])
     knobs.check(config)
 
-    from trainer import build, runtime
+    from trainer import parts, runtime
+    from trainer.targets import check_options
 
     runtime.leave_compiler_unimported()
-    build.check_options("model", config["model"])
-    shape, num_classes = build.announced_size(config["data"])
-    model = build.make_model(config, shape, num_classes)
-    print(table(model, shape, build.input_size(model, shape)))
+    check_options("model", config["model"])
+    shape, num_classes = parts.announced_size(config["data"])
+    model = parts.make_model(config, shape, num_classes)
+    print(table(model, shape, parts.input_size(model, shape)))
     return 0
 
 

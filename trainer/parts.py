@@ -1,0 +1,222 @@
+"""The parts that a configuration names, made one by one and placed where they compute."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+from torch.optim import Optimizer
+
+from data.loader import Batches, Preprocess, enlarged, pads
+from data.types import Dataset, Split
+from models.numpy_nn.bridge import convert
+from trainer import config as knobs
+from trainer import runtime, weights
+from trainer.errors import UserError
+from trainer.numpy_losses import convert_loss
+from trainer.schedules import Schedule
+from trainer.state import Cost, Description
+from trainer.targets import constructor_errors, make
+
+log = logging.getLogger("trainer")
+
+Shape = tuple[int, int, int]  # (C, H, W)
+
+
+def load_data(options: Mapping[str, Any]) -> Dataset:
+    """The data set, on the CPU. The last one is kept: `check` and `build` want the same."""
+    return _load_data(OmegaConf.to_yaml(OmegaConf.create(dict(options))))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_data(options: str) -> Dataset:
+    dataset: Dataset = make("data", OmegaConf.create(options))  # type: ignore[arg-type]
+    return dataset
+
+
+def make_model(
+    config: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int
+) -> nn.Module:
+    """The network, sized by the data set as it was found: a folder's classes are counted."""
+    options = dict(config["model"])
+    for key, found in (("shape", list(shape)), ("num_classes", num_classes)):
+        if options.get(key, found) not in (found, None):
+            raise UserError(
+                f"model.{key}={knobs.spell(options[key])}: the data has {knobs.spell(found)}. "
+                f"Leave the key out, or set data.{key}."
+            )
+        options[key] = found
+    model: nn.Module = make("model", options)
+    return model
+
+
+def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module, Dataset]:
+    """The network as training starts: fresh or with given weights, some of it frozen. Weights
+    bring the normalisation that they were trained with, if it has as many channels."""
+    model = make_model(config, dataset.shape, len(dataset.classes))
+    if config["weights"]:
+        start = found_weights(config, model)
+        _found.clear()
+        fresh = weights.load_into(model, start.state_dict, config["replace_head"])
+        for note in (*start.notes, *(f"{name} starts afresh" for name in fresh)):
+            log.info("weights: %s", note)
+        if start.mean and start.std and len(start.mean) == dataset.shape[0]:
+            dataset = dataclasses.replace(dataset, mean=start.mean, std=start.std)
+            log.info("weights: pictures are normalised as theirs: mean %s, std %s", *(
+                knobs.spell([round(value, 4) for value in values])
+                for values in (start.mean, start.std)
+            ))  # fmt: skip
+    if config["freeze"]:
+        left = weights.freeze(model, config["freeze"])
+        log.info("freeze: %s parameters are left to train", f"{left:,}")
+    return model, dataset
+
+
+def on_layers(layers: str, model: nn.Module) -> nn.Module:
+    """The network on torch's layers, as it is, or each of them in its NumPy form, in place."""
+    if layers == "torch":
+        return model
+    try:
+        return convert(model)
+    except ValueError as error:
+        raise UserError(f"layers=numpy: {error}") from error
+
+
+def make_loss(config: Mapping[str, Any]) -> nn.Module:
+    loss: nn.Module = make("loss", config["loss"])
+    if config["layers"] == "torch":
+        return loss
+    try:
+        return convert_loss(loss)
+    except ValueError as error:
+        raise UserError(f"layers=numpy: {error}") from error
+
+
+# The last weights read: `check` and `build` want the same file, which may have half a gigabyte.
+_found: dict[str, weights.Start] = {}
+
+
+def found_weights(config: Mapping[str, Any], model: nn.Module) -> weights.Start:
+    source = config["weights"]
+    if source not in _found:
+        _found.clear()
+        _found[source] = weights.find(source, model)
+    return _found[source]
+
+
+def announced_size(options: Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
+    """Shape and number of classes as the configuration tells them, without the files if it does."""
+    if options["num_classes"] is None:
+        dataset = load_data(options)
+        return dataset.shape, len(dataset.classes)
+    channels, height, width = options["shape"]
+    return (channels, height, width), options["num_classes"]
+
+
+def input_size(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """(H, W) as the net sees pictures of this shape."""
+    return enlarged(shape[1:], min_size(model))
+
+
+def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
+    """The optimizer over the parameters that are to be trained, in its fused form if there is one:
+    one kernel per step instead of several per parameter."""
+    create = make("optimizer", options)
+    parameters = trainable(model)
+    with constructor_errors("optimizer"):
+        if "fused" not in options and takes_fused(create):
+            with contextlib.suppress(RuntimeError):  # this device has no fused form
+                return with_initial_lr(create(parameters, fused=True))
+        return with_initial_lr(create(parameters))
+
+
+def make_schedule(options: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> Schedule:
+    create = make("scheduler", options)
+    with constructor_errors("scheduler"):
+        schedule: Schedule = create(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        return schedule
+
+
+def takes_fused(create: Callable[..., Optimizer]) -> bool:
+    return "fused" in inspect.signature(create).parameters
+
+
+def with_initial_lr(optimizer: Optimizer) -> Optimizer:
+    """The rate that schedules multiply, kept apart from the current one as torch does."""
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def min_size(model: nn.Module) -> int:
+    return int(getattr(model, "min_size", 1))
+
+
+def enlargement(shape: tuple[int, int, int], smallest: int) -> str:
+    """What happens to pictures below the net's smallest side, as a line for the log."""
+    size = enlarged(shape[1:], smallest)
+    if size == shape[1:]:
+        return ""
+    how = "padded" if pads(shape[1:], smallest) else "resized"
+    return f"pictures are {how} from {shape[1]}x{shape[2]} to {size[0]}x{size[1]} for this net"
+
+
+def memory_format(config: Mapping[str, Any], model: nn.Module) -> torch.memory_format:
+    wanted = config["channels_last"]
+    if wanted == "auto":
+        wanted = config["layers"] == "torch" and runtime.is_convolutional(model)
+    return torch.channels_last if wanted else torch.contiguous_format
+
+
+def place(
+    model: nn.Module, device: torch.device, dtype: torch.dtype, layout: torch.memory_format
+) -> nn.Module:
+    """Moves the model, in place; the layout is that of its four-dimensional weights."""
+    return model.to(device=device, dtype=dtype).to(memory_format=layout)
+
+
+def evaluation_batches(
+    config: Mapping[str, Any], preprocess: Preprocess, device: torch.device, split: Split
+) -> Batches:
+    """Large batches, without gradients to keep: 256 small pictures, fewer as they grow, so that
+    the activations of a deep net at 224 px stay under a gigabyte or two."""
+    height, width = enlarged(split.images.shape[-2:], preprocess.min_size)
+    batch_size = max(1, min(256, 2**20 // (height * width)))
+    return Batches(split, batch_size, preprocess, device, limit=config["limit_batches"])
+
+
+def measure(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
+    """Counts with torch's FLOP counter on one picture; a multiply-add is two of its FLOPs."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    height, width = input_size(model, shape)
+    was_training = model.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        picture = torch.zeros(1, shape[0], height, width, dtype=next(model.parameters()).dtype)
+        model.eval()(picture)
+    model.train(was_training)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(num_parameters, counter.get_total_flops() // 2)
+
+
+def describe(config: Mapping[str, Any], dataset: Dataset) -> Description:
+    return Description(
+        config=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
+        classes=list(dataset.classes),
+        shape=list(dataset.shape),
+        mean=list(dataset.mean),
+        std=list(dataset.std),
+        resize=min(dataset.shape[1:]),
+    )
