@@ -90,8 +90,9 @@ def build(
     runtime.seed_generators(derive_seed(seed, "weights"), device)
     model, dataset = start_model(config, dataset)
     cost = measure(model, dataset.shape)
-    torch.set_num_threads(
-        runtime.pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])
+    runtime.set_num_threads(
+        runtime.pick_num_threads(config["num_threads"], cost.macs * config["batch_size"]),
+        config["layers"],
     )
     layout = memory_format(config, model)
     place(model, device, runtime.float_dtype(precision), layout)

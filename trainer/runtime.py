@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+import threadpoolctl
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -82,6 +83,14 @@ def pick_num_threads(num_threads: int, macs_per_batch: float) -> int:
 def threads_at_start() -> int:
     """What torch takes by itself, before a run has set it: the cores, or OMP_NUM_THREADS."""
     return torch.get_num_threads()
+
+
+def set_num_threads(num_threads: int, layers: str = "torch") -> None:
+    """For torch; and for NumPy's BLAS where the layers are NumPy's. Left alone, it takes all cores
+    for products that one does faster."""
+    torch.set_num_threads(num_threads)
+    if layers == "numpy":
+        threadpoolctl.threadpool_limits(num_threads, user_api="blas")
 
 
 def set_deterministic(on: bool) -> None:

@@ -28,8 +28,6 @@ def main(argv: list[str]) -> int:
 
     existing(args.checkpoint)
 
-    import torch
-
     from trainer import checkpoint, loop, parts, restore, runtime
     from trainer.metrics import per_class
     from trainer.targets import check_options
@@ -60,8 +58,9 @@ def main(argv: list[str]) -> int:
         print("The class names below are the checkpoint's; those of this data set differ.")
     cost = parts.measure(model, dataset.shape)
     batches = restore.evaluation(config, model, entries, getattr(dataset, split), device)
-    torch.set_num_threads(
-        runtime.pick_num_threads(config["num_threads"], cost.macs * batches.batch_size)
+    runtime.set_num_threads(
+        runtime.pick_num_threads(config["num_threads"], cost.macs * batches.batch_size),
+        config["layers"],
     )
     metrics = loop.evaluate(
         model, parts.make_loss(config), batches,

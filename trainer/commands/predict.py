@@ -116,7 +116,7 @@ def classifier(entries: Mapping[str, Any], values: Mapping[str, str]) -> Callabl
     runtime.check_precision(config["precision"], device)
     runtime.set_deterministic(config["deterministic"])
     if config["num_threads"]:
-        torch.set_num_threads(config["num_threads"])
+        runtime.set_num_threads(config["num_threads"], config["layers"])
     model: nn.Module = restore.restore(entries, config)
     autocast = runtime.autocast(config["precision"], device)
 
