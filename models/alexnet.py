@@ -63,12 +63,12 @@ class AlexNet(nn.Module):
         is_paper = variant != "torchvision"
         use_lrn = is_paper if lrn is None else lrn
 
-        self.torchvision_name = None if is_paper else "alexnet"
+        self.torchvision_name = None if is_paper or use_lrn else "alexnet"
         (c1, c2, c3, c4, c5), groups, width = VARIANTS[variant]
-        # LRN stands between the ReLU and the pooling of the first two stages, where the unbounded
-        # ReLU responses are largest. It bought the paper 1.4 % of top-1 error. The VGG paper
-        # (section 4.1, A-LRN) measured no gain from it, only time and memory, and since then batch
-        # norm, which has the scale under control in every layer, took its place.
+        # LRN stands between the ReLU and the pooling of the first two stages. It bought the paper
+        # 1.4 % of top-1 error. The VGG paper (section 4.1, A-LRN) measured no gain from it, only
+        # time and memory, and since then batch norm, which has the scale under control in every
+        # layer, took its place.
         self.features = nn.Sequential(
             nn.Conv2d(channels, c1, 11, stride=4, padding=2),  # (N, c1, 55, 55)
             nn.ReLU(inplace=True),

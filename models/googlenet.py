@@ -58,7 +58,7 @@ class GoogLeNet(nn.Module):
         check_choice("branch5x5", branch5x5, (5, 3))
         check_choice("aux_pool", aux_pool, ("paper", "adaptive"))
         check_dropout(dropout)
-        self.torchvision_name = "googlenet"
+        self.torchvision_name = "googlenet" if batch_norm and branch5x5 == 3 else None
         conv = partial(BasicConv2d, batch_norm=batch_norm)
         inception = partial(Inception, batch_norm=batch_norm, branch5x5=branch5x5)
         # The paper gives no values for its local response norms; these are AlexNet's (see there).

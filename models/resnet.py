@@ -129,7 +129,8 @@ class ResNet(nn.Module):
         check_choice("stem", stem, ("auto", "imagenet", "small"))
         check_choice("stride_on", stride_on, ("3x3", "1x1") if depth >= 50 else ("3x3",))
         check_choice("zero_init_last", zero_init_last, (True, False))
-        self.torchvision_name = f"resnet{depth}"
+        # The paper's stride has the same shapes and another function: no weights of torchvision's.
+        self.torchvision_name = f"resnet{depth}" if stride_on == "3x3" else None
         if stem == "auto":
             stem = "imagenet" if min(height, width) >= 64 else "small"
 

@@ -31,8 +31,9 @@ def torchvision_classifier(
             sees it.
         num_classes: number of logits.
         name: one of torchvision.models.list_models(module=torchvision.models).
-        init: default (torchvision's), xavier, kaiming or normal, for convolutions and linear
-            layers; what a transformer keeps in bare parameters stays torchvision's.
+        init: default (torchvision's, but PyTorch's for a first layer that had to be replaced),
+            xavier, kaiming or normal, for convolutions and linear layers; what a transformer keeps
+            in bare parameters stays torchvision's.
     """
     channels, height, width = check_data(shape, num_classes)
     check_choice("name", name, list_models(module=torchvision.models))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import matconvnet_files as mcn
 import numpy as np
 import pytest
 import torch
@@ -46,10 +47,10 @@ def test_only_the_head_may_be_replaced_and_only_when_asked() -> None:
     model = small_net(4)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(UserError, match="replace_head=true"):
-        weights.load_into(model, source, replace_head=False)
+        weights.load_into(model, source, False, "weights=x.pth")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
-    assert weights.load_into(model, source, replace_head=True) == ["2.weight", "2.bias"]
+    assert weights.load_into(model, source, True, "weights=x.pth") == ["2.weight", "2.bias"]
     assert torch.equal(model[0].weight, source["0.weight"])
     assert torch.equal(model[2].weight, before["2.weight"])
 
@@ -61,8 +62,9 @@ def test_the_model_is_untouched_when_more_than_the_head_differs(replace_head: bo
     model = small_net(4)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(UserError, match=r"0\.weight \(6, 7\) -> \(6, 5\)") as error:
-        weights.load_into(model, source, replace_head)
+        weights.load_into(model, source, replace_head, "weights=x.pth")
     assert "replace_head" not in str(error.value)
+    assert "weights=x.pth" in str(error.value)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
 
@@ -79,8 +81,7 @@ def test_replace_head_by_the_command_line(default_run: TrainedRun, tmp_path: Pat
 
 def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
     argv = (*QUICK, "model=cifar_net", "seed=3")
-    names = [n for n in train(tmp_path, *argv, folder="a").command.stdout.split() if n]
-    assert names
+    train(tmp_path, *argv, folder="a")
     whole = torch.load(tmp_path / "a" / "checkpoints" / "last.pth", weights_only=True)["model"]
     first = next(iter(whole)).rpartition(".")[0]
     frozen = train(tmp_path, *argv, f"freeze=['{first}.*']", folder="b")
@@ -91,6 +92,32 @@ def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
     for name in whole:
         moved = not torch.equal(after[name], other[name])  # another rate moves what is trained
         assert moved is not name.startswith(first + ".")
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics() -> None:
+    from models.resnet import ResNet
+
+    model = ResNet((3, 32, 32), 4, depth=18)
+    weights.freeze(model, ["bn1.*", "layer1.*"])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()(torch.randn(2, 3, 32, 32))
+    after = model.state_dict()
+    assert torch.equal(before["bn1.running_mean"], after["bn1.running_mean"])
+    assert torch.equal(before["layer1.0.bn1.running_var"], after["layer1.0.bn1.running_var"])
+    assert not torch.equal(before["layer2.0.bn1.running_mean"], after["layer2.0.bn1.running_mean"])
+
+
+def test_each_job_of_a_sweep_gets_weights_for_its_own_net(
+    default_run: TrainedRun, tmp_path: Path
+) -> None:
+    other = train(tmp_path, *QUICK, "model=lenet5", folder="other")
+    done = run_trainer("--multirun", "model=mlp,lenet5", f"weights={other.best}", cwd=tmp_path)
+    assert done.returncode == 2  # lenet5's do not fit mlp, and the message is about mlp's layers
+    assert "missing" in done.stderr
+    same = run_trainer(
+        "--multirun", *QUICK, "seed=0,1", f"weights={default_run.best}", cwd=tmp_path
+    )
+    assert same.returncode == 0, same.output
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
@@ -161,6 +188,25 @@ def test_imported_weights_start_a_training(
     assert "fc.weight starts afresh" in run.command.stdout
 
 
+def test_import_weights_keeps_the_shape_that_was_asked_for(tmp_path: Path) -> None:
+    """A small-stem ResNet with 1000 outputs is no ImageNet net, whatever its head looks like."""
+    from models.resnet import ResNet
+
+    torch.save(ResNet((3, 32, 32), 1000, depth=18).state_dict(), tmp_path / "small.pth")
+    argv = ("import-weights", "small.pth", "--model", "resnet18", "-o", "ours.pth")
+    done = run_trainer(*argv, "data.shape=[3,32,32]", cwd=tmp_path)
+    assert done.returncode == 0, done.output
+    entries = checkpoint.read(tmp_path / "ours.pth")
+    assert (entries["shape"], entries["resize"]) == ([3, 32, 32], 32)
+
+    from trainer import restore
+
+    assert restore.restore(entries, restore.stored_config(entries)).conv1.kernel_size == (3, 3)
+    refused = run_trainer(*argv[:-1], "again.pth", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "conv1.weight (64, 3, 3, 3) -> (64, 3, 7, 7)" in refused.stderr
+
+
 def test_import_weights_refuses_what_does_not_fit(
     torchvision_file: tuple[Path, nn.Module],
 ) -> None:
@@ -173,19 +219,41 @@ def test_import_weights_refuses_what_does_not_fit(
     assert not (file.parent / "ours.pth").exists()
 
 
-def test_import_weights_of_matconvnet(tmp_path: Path) -> None:
-    """A net of 11 layers in MatConvNet's layout, and back by name, shape and preprocessing."""
-    import matconvnet_files
+@pytest.mark.parametrize("fields", ["weights", "filters"])
+def test_import_weights_of_matconvnet(tmp_path: Path, fields: str) -> None:
+    """The whole way: .mat in, checkpoint out, the net computes what the file computes."""
+    rng = np.random.default_rng(0)
+    blocks = [[64], [128], [256] * 2, [512] * 2, [512] * 2]  # configuration A
+    layers = mcn.vgg(rng, blocks, hidden=[], num_classes=7, side=1)
+    names = [f"thing {i}" for i in range(7)]
+    sizes = {"imageSize": np.array([[32.0, 32.0, 3.0]]), "border": np.array([[4.0, 4.0]])}
+    mcn.save(tmp_path / "theirs.mat", layers, fields=fields, meta=fields == "weights",
+             descriptions=names, normalization=sizes)  # fmt: skip
+    argv = ("import-weights", "theirs.mat", "--model", "vgg11", "-o", "ours.pth")
+    done = run_trainer(*argv, "data.shape=[3,32,32]", "data.num_classes=7", cwd=tmp_path)
+    assert done.returncode == 0, done.output
 
-    from models.weights import WeightsError
+    from trainer import restore
 
-    assert WeightsError
-    assert matconvnet_files
+    entries = checkpoint.read(tmp_path / "ours.pth")
+    assert (entries["classes"], entries["shape"]) == (names, [3, 32, 32])
+    net = restore.restore(entries, restore.stored_config(entries))
+    picture = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].double() / 255
+    mean, std = (torch.tensor(entries[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        ours = net(((pixels - mean) / std).float())[0].numpy()
+    theirs = mcn.forward(layers, picture, mcn.AVERAGE)
+    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
+def test_a_damaged_mat_file_ends_in_one_message(tmp_path: Path) -> None:
     (tmp_path / "bad.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(np.arange(200) % 256))
     done = run_trainer("import-weights", "bad.mat", "--model", "vgg11", "-o", "x.pth", cwd=tmp_path)
     assert done.returncode == 2
     assert "bad.mat" in done.stderr
     assert "Traceback" not in done.output
+    assert not (tmp_path / "x.pth").exists()
 
 
 Dispatch = Callable[..., Finished]

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from data.loader import Batches, Preprocess
 from data.seeds import derive_seed
 from trainer import config as knobs
 from trainer import runtime, weights
 from trainer.checkpoint import CheckpointFolder
+from trainer.errors import UserError
 from trainer.guard import Guard, ScalingGuard
 from trainer.log import RunLog
 from trainer.parts import (
@@ -27,6 +29,7 @@ from trainer.parts import (
     enlargement,
     evaluation_batches,
     found_weights,
+    input_size,
     load_data,
     make_loss,
     make_model,
@@ -63,11 +66,23 @@ def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> No
     with torch.device("meta"):
         model = make_model(config, shape, num_classes)
     if config["weights"]:
-        weights.check_fit(model, found_weights(config, model).state_dict, config["replace_head"])
+        start = found_weights(config, model)
+        source = f"weights={config['weights']}"
+        weights.check_fit(model, start.state_dict, config["replace_head"], source)
     if config["freeze"]:
         weights.freeze(model, config["freeze"])
+    if config["batch_size"] == 1:
+        check_batch_of_one(model, shape)
     on_layers(config["layers"], model)
     make_optimizer(config["optimizer"], model)
+
+
+def check_batch_of_one(model: nn.Module, shape: Shape) -> None:
+    """Batch norm over a map of one pixel has nothing to norm in a batch of one."""
+    try:
+        model.train()(torch.empty(1, shape[0], *input_size(model, shape), device="meta"))
+    except ValueError as error:
+        raise UserError(f"batch_size=1: too few for this net's batch norm: {error}") from error
 
 
 def check_data(config: Mapping[str, Any]) -> None:

@@ -180,6 +180,8 @@ def _check_together(config: Mapping[str, Any]) -> None:
         values = config["data"].get(key)
         if values is not None and len(values) not in (1, 3, channels):
             raise UserError(f"data.{key}={spell(values)}: must have one value per channel.")
+    if config["replace_head"] and config["weights"] is None:
+        raise UserError("replace_head=true: replaces the head of given weights; add weights=...")
     if config["layers"] == "numpy":
         for key, possible in NUMPY_TAKES.items():
             if config[key] not in possible:

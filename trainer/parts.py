@@ -65,7 +65,9 @@ def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module,
     if config["weights"]:
         start = found_weights(config, model)
         _found.clear()
-        fresh = weights.load_into(model, start.state_dict, config["replace_head"])
+        fresh = weights.load_into(
+            model, start.state_dict, config["replace_head"], f"weights={config['weights']}"
+        )
         for note in (*start.notes, *(f"{name} starts afresh" for name in fresh)):
             log.info("weights: %s", note)
         if start.mean and start.std and len(start.mean) == dataset.shape[0]:
@@ -76,7 +78,8 @@ def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module,
             ))  # fmt: skip
     if config["freeze"]:
         left = weights.freeze(model, config["freeze"])
-        log.info("freeze: %s parameters are left to train", f"{left:,}")
+        log.info("freeze: %s parameters are left to train; frozen batch norms keep their "
+                 "statistics", f"{left:,}")  # fmt: skip
     return model, dataset
 
 
@@ -100,16 +103,18 @@ def make_loss(config: Mapping[str, Any]) -> nn.Module:
         raise UserError(f"layers=numpy: {error}") from error
 
 
-# The last weights read: `check` and `build` want the same file, which may have half a gigabyte.
-_found: dict[str, weights.Start] = {}
+# The last weights read, with what they were read for: `check` and `build` want the same file, which
+# may have half a gigabyte.
+_found: dict[Any, weights.Start] = {}
 
 
 def found_weights(config: Mapping[str, Any], model: nn.Module) -> weights.Start:
-    source = config["weights"]
-    if source not in _found:
+    key = (config["weights"], getattr(model, "torchvision_name", None),
+           tuple(weights.shapes_of(model).items()))  # fmt: skip
+    if key not in _found:
         _found.clear()
-        _found[source] = weights.find(source, model)
-    return _found[source]
+        _found[key] = weights.find(config["weights"], model)
+    return _found[key]
 
 
 def announced_size(options: Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
@@ -199,11 +204,9 @@ def evaluation_batches(
 
 def measure(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
     """Counts with torch's FLOP counter on one picture; a multiply-add is two of its FLOPs."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     height, width = input_size(model, shape)
     was_training = model.training
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), runtime.counting_flops() as counter:
         picture = torch.zeros(1, shape[0], height, width, dtype=next(model.parameters()).dtype)
         model.eval()(picture)
     model.train(was_training)

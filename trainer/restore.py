@@ -83,8 +83,7 @@ def choice_file(group: str, name: str) -> Path:
 def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
     """The checkpoint's network with its weights, on the configuration's device, in eval mode."""
     sized = {"shape": entries["shape"], "num_classes": len(entries["classes"])}
-    options = {key: sized.get(key, value) for key, value in config["model"].items()}
-    model: nn.Module = make("model", options)
+    model: nn.Module = make("model", {**config["model"], **sized})
     have = {name: tuple(tensor.shape) for name, tensor in entries["model"].items()}
     want = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if have != want:

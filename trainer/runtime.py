@@ -16,7 +16,9 @@ from typing import Any
 import threadpoolctl
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
+from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.errors import UserError
 
@@ -83,6 +85,18 @@ def pick_num_threads(num_threads: int, macs_per_batch: float) -> int:
 def threads_at_start() -> int:
     """What torch takes by itself, before a run has set it: the cores, or OMP_NUM_THREADS."""
     return torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def counting_flops() -> Iterator[FlopCounterMode]:
+    """torch's FLOP counter, with attention computed in the form that it has formulas for."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def set_num_threads(num_threads: int, layers: str = "torch") -> None:

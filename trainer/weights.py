@@ -7,8 +7,10 @@ import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MethodType
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from models import weights as foreign
 from trainer import checkpoint
@@ -41,16 +43,16 @@ def find(source: str, model: nn.Module) -> Start:
 
     Raises UserError."""
     try:
-        if "/" not in source and source.startswith("IMAGENET") and not Path(source).exists():
-            return _of_foreign(foreign.load_official(torchvision_name(model), source))
+        if source.upper().startswith("IMAGENET") and not Path(source).exists():
+            return _of_foreign(foreign.load_official(torchvision_name(model), source.upper()))
         return from_file(Path(source).expanduser(), model)
     except foreign.WeightsError as error:
         raise UserError(f"weights={source}: {error}") from error
 
 
-def from_file(path: Path, model: nn.Module, arch: str | None = None) -> Start:
-    """A checkpoint of ours, or any file that `models.weights` reads. Raises UserError or
-    WeightsError."""
+def from_file(path: Path, model: nn.Module) -> Start:
+    """A checkpoint of ours, or any file that `models.weights` reads; torchvision's own files bring
+    their class names and preprocessing. Raises UserError or WeightsError."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file.")
     if checkpoint.is_ours(path):
@@ -60,6 +62,7 @@ def from_file(path: Path, model: nn.Module, arch: str | None = None) -> Start:
             entries["model"], entries["classes"], tuple(entries["mean"]), tuple(entries["std"]),
             entries["resize"], (channels, height, width),
         )  # fmt: skip
+    arch = getattr(model, "torchvision_name", None)
     return _of_foreign(foreign.read(path, shapes_of(model), arch=arch))
 
 
@@ -74,7 +77,8 @@ def torchvision_name(model: nn.Module) -> str:
     name = getattr(model, "torchvision_name", None)
     if not isinstance(name, str):
         raise UserError(
-            f"torchvision has no weights for this {type(model).__name__}; take weights=FILE."
+            f"torchvision has no weights for this {type(model).__name__} with these options; "
+            "the net's file in configs/model/ says which form is torchvision's. Or weights=FILE."
         )
     return name
 
@@ -83,34 +87,54 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def check_fit(model: nn.Module, state_dict: dict[str, Tensor], replace_head: bool) -> list[str]:
-    """Hold weights against a model. Raises UserError with a list of what does not fit. With
-    `replace_head`, tensors that differ in the number of outputs alone may; returns their names."""
+HEAD_ADVICE = "The last layer has another number of classes: replace_head=true starts it anew."
+
+
+def check_fit(
+    model: nn.Module,
+    state_dict: dict[str, Tensor],
+    replace_head: bool,
+    source: str,
+    head_advice: str = HEAD_ADVICE,
+) -> list[str]:
+    """Hold weights against a model. With `replace_head`, tensors that differ in the number of
+    outputs alone may; returns their names. Raises UserError with a list of what does not fit and
+    the way out; `source` is how the user named the weights."""
     mismatch = foreign.compare(state_dict, shapes_of(model))
     heads = [name for name, have, need in mismatch.misshapen if have[1:] == need[1:]]
     only_heads = not mismatch.missing and not mismatch.unexpected
     only_heads &= len(heads) == len(mismatch.misshapen)
     if mismatch and not (replace_head and only_heads):
-        advice = "The last layer has another number of classes: replace_head=true starts it anew."
+        other = (
+            "If they are of another form of this net, its options make it so: model.stem=imagenet, "
+            "model.head=imagenet and the like, see configs/model/."
+        )
         raise UserError(
-            "The weights do not fit the network.\n" + mismatch.describe()
-            + (f"\n{advice}" if only_heads else "")
-        )  # fmt: skip
+            f"{source}: does not fit the network.\n{mismatch.describe()}\n"
+            + (head_advice if only_heads else other)
+        )
     return heads
 
 
-def load_into(model: nn.Module, state_dict: dict[str, Tensor], replace_head: bool) -> list[str]:
+def load_into(
+    model: nn.Module,
+    state_dict: dict[str, Tensor],
+    replace_head: bool,
+    source: str,
+    head_advice: str = HEAD_ADVICE,
+) -> list[str]:
     """Copy the weights into the model, but for a head that starts afresh. Returns the names of
     that. Raises UserError, with the model untouched, if they do not fit."""
-    heads = check_fit(model, state_dict, replace_head)
+    heads = check_fit(model, state_dict, replace_head, source, head_advice)
     own = model.state_dict()
     model.load_state_dict({n: own[n] if n in heads else state_dict[n] for n in own})
     return heads
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
-    """Exclude parameters from training by shell-style patterns of their names. Returns how many
-    numbers are left to train. Raises UserError for a pattern that matches nothing."""
+    """Exclude parameters from training by shell-style patterns of their names. A batch norm whose
+    parameters are all excluded keeps its statistics, too. Returns how many numbers are left to
+    train. Raises UserError for a pattern that matches nothing."""
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
@@ -122,7 +146,16 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
     for name, parameter in model.named_parameters():
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, _BatchNorm) and own and not any(p.requires_grad for p in own):
+            module.eval()
+            module.train = MethodType(_stay_as_it_is, module)  # type: ignore[method-assign]
     left = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if not left:
         raise UserError(f"freeze=[{','.join(patterns)}]: leaves nothing to train.")
     return left
+
+
+def _stay_as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module

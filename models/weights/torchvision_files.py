@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from torch import Tensor
 
 from models.weights.foreign import ForeignWeights, WeightsError
 
@@ -165,8 +164,9 @@ def with_metadata(foreign: ForeignWeights, info: Official) -> ForeignWeights:
 
 
 def _num_outputs(foreign: ForeignWeights) -> int:
-    last: Tensor = next(reversed(foreign.state_dict.values()))
-    return last.shape[0] if last.ndim else 0
+    """Of the last layer; scalars, such as batch norm's counters, are none."""
+    lengths = [len(tensor) for tensor in foreign.state_dict.values() if tensor.ndim]
+    return lengths[-1] if lengths else 0
 
 
 def _current_name(name: str) -> str:

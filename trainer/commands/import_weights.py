@@ -35,15 +35,19 @@ def main(argv: list[str]) -> int:
     from trainer.targets import check_options
 
     runtime.leave_compiler_unimported()
-    check_options("model", config["model"])
-    shape = tuple(config["data"]["shape"])
-    model = parts.make_model(config, shape, config["data"]["num_classes"])
+    check_options("model", {**config["model"], **config["data"]})
+    model = parts.make_model(config, *parts.announced_size(config["data"]))
     try:
-        arch = getattr(model, "torchvision_name", None)
-        start = weights.from_file(args.file, model, arch)
+        start = weights.from_file(args.file, model)
     except WeightsError as error:
         raise UserError(str(error)) from error
-    weights.load_into(model, start.state_dict, replace_head=False)
+    if start.shape and "data.shape" not in values and list(start.shape) != config["data"]["shape"]:
+        config["data"]["shape"] = list(start.shape)  # another size may mean another head or stem
+        model = parts.make_model(config, *parts.announced_size(config["data"]))
+    weights.load_into(
+        model, start.state_dict, False, str(args.file),
+        "The file has another number of classes: give data.num_classes=N.",
+    )  # fmt: skip
     entries = describe(config, start, model.state_dict())
     checkpoint.write(args.output, entries)
     for note in start.notes:
@@ -69,7 +73,9 @@ def compose(model: str, values: dict[str, str]) -> dict[str, Any]:
     config = plain(composer.jobs(composer.master())[0])
     knobs.check(config)
     kept = {key: config["data"][key] for key in ("shape", "num_classes")}
-    return {**config, "data": kept, "weights": None, "freeze": []}
+    for key in kept:  # as the data says, once that is known
+        config["model"].pop(key, None)
+    return {**config, "data": kept}
 
 
 def check_output(path: Path) -> None:
@@ -86,10 +92,9 @@ def describe(config: dict[str, Any], start: Any, state_dict: dict[str, Any]) -> 
 
     from trainer.runtime import versions
 
-    shape = list(start.shape or config["data"]["shape"])
-    num_classes, channels = config["data"]["num_classes"], shape[0]
-    if list(config["data"]["shape"]) != shape:
-        config["data"]["shape"] = shape
+    shape, num_classes = list(config["data"]["shape"]), config["data"]["num_classes"]
+    channels = shape[0]
+    told = start.resize if start.shape and list(start.shape) == shape else None
     return {
         "model": state_dict,
         "config": OmegaConf.to_yaml(OmegaConf.create(config)),
@@ -97,7 +102,7 @@ def describe(config: dict[str, Any], start: Any, state_dict: dict[str, Any]) -> 
         "shape": shape,
         "mean": list(start.mean or [0.0] * channels),
         "std": list(start.std or [1.0] * channels),
-        "resize": start.resize or min(shape[1:]),
+        "resize": told or min(shape[1:]),
         "versions": versions(),
         "step": 0,
         "epoch": 0,

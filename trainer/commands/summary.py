@@ -56,8 +56,8 @@ def table(model: nn.Module, shape: tuple[int, int, int], size: tuple[int, int]) 
         lines.append([name, kind, show(output), f"{parameters:,}" if parameters else "",
                       f"{macs:,}" if macs else ""])  # fmt: skip
     unseen = num_parameters - sum(row[3] for row in rows)
-    if unseen:  # auxiliary heads, which only train, and bare parameters of transformers
-        lines.append(["", "not called above", "", f"{unseen:,}", ""])
+    if unseen:  # auxiliary heads; a transformer's embeddings, and projections called as functions
+        lines.append(["", "in training only, or no layer of their own", "", f"{unseen:,}", ""])
     macs = sum(row[4] for row in rows)
     lines.append(["total", "", "", f"{num_parameters:,}", f"{macs:,}"])
     return align(lines, left=(0, 1, 2))
@@ -70,7 +70,8 @@ def layer_rows(model: nn.Module, input_shape: tuple[int, ...]) -> list[Row]:
     """(name, type, output shape without the batch, parameters, multiply-adds) of each leaf, by
     one forward pass of a single picture in eval mode under torch's FLOP counter."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+
+    from trainer import runtime
 
     rows: list[Row] = []
     total = 0
@@ -90,7 +91,7 @@ def layer_rows(model: nn.Module, input_shape: tuple[int, ...]) -> list[Row]:
 
     leaves = [(name, m) for name, m in model.named_modules() if not list(m.children())]
     handles = [module.register_forward_hook(record(name)) for name, module in leaves]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), runtime.counting_flops() as counter:
         model.eval()(torch.zeros(input_shape))
     for handle in handles:
         handle.remove()
