@@ -107,23 +107,21 @@ def test_nothing_of_the_bar_without_a_terminal(default_run: TrainedRun) -> None:
 
 
 def test_runs_started_in_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
-    day = "hydra.run.dir=outputs/${now:%Y}"  # the same name for a year
     config = tmp_path / "mine"
     config.mkdir()
     (config / "base.yaml").write_text(
         "defaults: [config, _self_]\nhydra: {run: {dir: 'outputs/same'}}\n"
     )
-    assert day
     argv = ["--config-dir", str(config), "--config-name", "base", "epochs=1", "limit_batches=2"]
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "trainer", *argv], cwd=tmp_path, stdout=subprocess.DEVNULL
         )
-        for _ in range(3)
+        for _ in range(2)
     ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
     folders = sorted(path.name for path in (tmp_path / "outputs").iterdir())
-    assert folders == ["same", "same-2", "same-3"]
+    assert folders == ["same", "same-2"]
     for name in folders:
         assert read_json(tmp_path / "outputs" / name / "summary.json")["status"] == "finished"
 

@@ -37,19 +37,19 @@ def test_twenty_steps_in_float32(quick: tuple[TrainedRun, TrainedRun]) -> None:
 
 
 def test_checkpoints_go_from_either_to_the_other(quick: tuple[TrainedRun, TrainedRun]) -> None:
-    for run, own, other in zip(quick, ("torch", "numpy"), ("numpy", "torch"), strict=True):
+    for run, other in zip(quick, ("numpy", "torch"), strict=True):
         said = []
-        for words in ([], [f"layers={own}"], [f"layers={other}"]):
+        for words in ([], [f"layers={other}"]):  # its own layers are the checkpoint's default
             done = run_trainer(
                 "evaluate", str(run.best), "limit_batches=20", *words, cwd=run.folder
             )
             assert done.returncode == 0, done.output
             said.append(re.sub(r"[\d,]+ images/s", "", done.stdout))
-        assert said[0] == said[1]
-        assert said[0] == said[2]  # loss to four digits, and every class
+        assert said[0] == said[1]  # loss to four digits, and every class
         assert f"accuracy {run.summary['test_accuracy']:.4f}" in said[0]
 
 
+@pytest.mark.slow
 def test_double_precision_checkpoints_are_evaluated_as_such(tmp_path: Path) -> None:
     for run in both(tmp_path, "model=lenet5", "precision=fp64", "epochs=1", "limit_batches=2"):
         for layers in ("torch", "numpy"):

@@ -75,6 +75,7 @@ def test_stopped_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     assert done["weights_sha256"] == whole.summary["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_named_and_the_one_before_is_taken(tmp_path: Path) -> None:
     whole = train(tmp_path, *ARGV, folder="whole")
     killed = cut_off(tmp_path, *ARGV, after_rows=6)

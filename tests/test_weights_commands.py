@@ -107,6 +107,7 @@ def test_a_frozen_batch_norm_keeps_its_statistics() -> None:
     assert not torch.equal(before["layer2.0.bn1.running_mean"], after["layer2.0.bn1.running_mean"])
 
 
+@pytest.mark.slow
 def test_each_job_of_a_sweep_gets_weights_for_its_own_net(
     default_run: TrainedRun, tmp_path: Path
 ) -> None:
