@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MethodType
 
@@ -16,26 +15,8 @@ from models import weights as foreign
 from trainer import checkpoint
 from trainer.errors import UserError
 
-
-@dataclass(frozen=True)
-class Start:
-    """Weights as found, and what they were trained to see.
-
-    Attributes:
-        state_dict: names and tensors of the whole network that they belong to.
-        classes: the name of each output; None where the file does not tell, as the following.
-        mean, std: per channel, in units of pixel / 255.
-        resize: pixels of the shorter side before the centre crop. shape: (C, H, W) of the crop.
-        notes: what was changed or assumed on the way, for the log.
-    """
-
-    state_dict: dict[str, Tensor]
-    classes: list[str] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    resize: int | None = None
-    shape: tuple[int, int, int] | None = None
-    notes: list[str] = field(default_factory=list)
+# Weights as found, ours or other people's, and what they were trained to see.
+Start = foreign.ForeignWeights[Tensor]
 
 
 def find(source: str, model: nn.Module) -> Start:
@@ -44,7 +25,7 @@ def find(source: str, model: nn.Module) -> Start:
     Raises UserError."""
     try:
         if source.upper().startswith("IMAGENET") and not Path(source).exists():
-            return _of_foreign(foreign.load_official(torchvision_name(model), source.upper()))
+            return foreign.load_official(torchvision_name(model), source.upper())
         return from_file(Path(source).expanduser(), model)
     except foreign.WeightsError as error:
         raise UserError(f"weights={source}: {error}") from error
@@ -63,14 +44,7 @@ def from_file(path: Path, model: nn.Module) -> Start:
             entries["resize"], (channels, height, width),
         )  # fmt: skip
     arch = getattr(model, "torchvision_name", None)
-    return _of_foreign(foreign.read(path, shapes_of(model), arch=arch))
-
-
-def _of_foreign(found: foreign.ForeignWeights) -> Start:
-    return Start(
-        found.state_dict, found.classes, found.mean, found.std, found.resize, found.shape,
-        found.notes,
-    )  # fmt: skip
+    return foreign.read(path, shapes_of(model), arch=arch)
 
 
 def torchvision_name(model: nn.Module) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer import config as knobs
 from trainer.commands.arguments import existing, parse_words
 from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from trainer.weights import Start
 
 IMAGENET_SHAPE, IMAGENET_CLASSES = [3, 224, 224], 1000
 
@@ -85,7 +88,7 @@ def check_output(path: Path) -> None:
         raise UserError(f"-o {path}: there is no folder {path.parent}.")
 
 
-def describe(config: dict[str, Any], start: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+def describe(config: dict[str, Any], start: Start, state_dict: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint's entries: what the file told; what it did not: classes as numbers, pictures
     as they are (mean 0, std 1), no margin round the crop."""
     from omegaconf import OmegaConf
