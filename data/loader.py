@@ -1,16 +1,28 @@
-"""Batches from pictures that are resident on the device: indexed, cast and normalised there."""
+"""Batches on the device, where pictures are indexed, augmented, cast and normalised.
+
+A set that fits stays there; another is gathered on the CPU, ahead of time by threads.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.augment import Augment
 from data.seeds import derive_seed
 from data.types import Split
+
+Result = TypeVar("Result")
 
 
 class Preprocess:
@@ -35,6 +47,9 @@ class Preprocess:
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         self.dtype, self.memory_format, self.min_size = dtype, memory_format, min_size
+        # Several channels are reordered last: bytes take twice as long to reorder, and arithmetic
+        # along channels of three ten times as long.
+        self.first_format = memory_format if len(mean) == 1 else torch.contiguous_format
         # One multiplication and one addition per pixel: x * scale - offset.
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
         offset = torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
@@ -43,11 +58,19 @@ class Preprocess:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, C, H, W) uint8 -> (N, C, max(H, min_size), max(W, min_size)) float."""
+        return self.lay_out(self.normalize(images))
+
+    def lay_out(self, x: Tensor) -> Tensor:
+        """The same in the memory format that the net takes."""
+        return x.to(memory_format=self.memory_format)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """All of it but the memory format."""
         size = enlarged(images.shape[-2:], self.min_size)
         pad = size != images.shape[-2:] and pads(images.shape[-2:], self.min_size)
         if pad:
             images = F.pad(images, (2, 2, 2, 2))
-        x = images.to(self.dtype, memory_format=self.memory_format)
+        x = images.to(self.dtype, memory_format=self.first_format)
         x = x.mul_(self.scale).sub_(self.offset)
         if size != x.shape[-2:]:
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
@@ -66,15 +89,22 @@ def pads(size: tuple[int, ...], min_size: int) -> bool:
 
 
 class Batches:
-    """One split as batches of (images float (N, C, H, W), labels int64 (N,)) on the device.
+    """One split as batches of (images float (N, C, H, W), targets) on the device.
 
-    The order of an epoch is a function of (seed, epoch) alone. Every picture comes once an epoch;
-    a last batch of a single picture is left out when shuffling, since batch norm cannot train on
-    it.
+    Targets are labels, int64 (N,), or probabilities (N, K) where an augmentation mixes pictures.
+    The order of an epoch is a function of (seed, epoch) alone, the augmentation of a batch of
+    (seed, epoch, batch); neither knows of devices, threads or where an epoch was started. Every
+    picture comes once an epoch; a last batch of a single picture is left out when shuffling, since
+    batch norm cannot train on it.
 
     Args:
+        split: images on the CPU; they may be a view of a file.
         limit: at most so many batches an epoch; 0 = all.
         shuffle: the order given by (seed, epoch); False: the split's own order.
+        augment: random changes; None = none.
+        resident: keep all pictures on the device; False: bring them there batch by batch.
+        num_workers: threads that gather the batches of a set that is not resident, two batches
+            ahead each; 0 = none, each is gathered when its turn comes.
     """
 
     def __init__(
@@ -86,10 +116,16 @@ class Batches:
         shuffle: bool = False,
         seed: int = 0,
         limit: int = 0,
+        augment: Augment | None = None,
+        resident: bool = True,
+        num_workers: int = 0,
     ) -> None:
-        self.images, self.labels = split.images.to(device), split.labels.to(device)
+        self.images = split.images.to(device) if resident else split.images
+        self.labels = split.labels.to(device)
         self.batch_size, self.preprocess, self.device = batch_size, preprocess, device
         self.shuffle, self.seed = shuffle, seed
+        self.augment = None if augment is None or augment.does_nothing else augment
+        self.resident, self.num_workers = resident, num_workers
         self.num_images = len(split)
         if shuffle and self.num_images % batch_size == 1 and self.num_images > 1:
             self.num_images -= 1
@@ -102,18 +138,126 @@ class Batches:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of that epoch, from batch `start` on."""
-        order = self.order(epoch)
-        for first in range(start * self.batch_size, self.num_images, self.batch_size):
-            index = order[first : min(first + self.batch_size, self.num_images)]
-            images = self.images.index_select(0, index)
-            yield self.preprocess(images), self.labels.index_select(0, index)
+        order = self.order(epoch) if self.shuffle else None
+        labels = self.labels
+        if order is not None:
+            labels = labels.index_select(0, order.to(self.device))
+        with contextlib.closing(self._pictures(order, start)) as pictures:
+            batches = zip(pictures, self._split(labels, start), strict=True)
+            if self.augment is None:
+                for images, targets in batches:
+                    yield self.preprocess(images), targets
+                return
+            for batch, (images, targets) in enumerate(batches, start):
+                yield self._augmented(self.augment, images, targets, epoch, batch)
 
     def order(self, epoch: int) -> Tensor:
-        """(number of pictures in the split,) int64: indices in the order of that epoch.
+        """(number of pictures in the split,) int64: indices in the shuffled order of that epoch.
 
         Drawn on the CPU, so that a GPU trains on the same batches.
         """
-        if not self.shuffle:
-            return torch.arange(len(self.images), device=self.device)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-        return torch.randperm(len(self.images), generator=generator).to(self.device)
+        return torch.randperm(len(self.images), generator=generator)
+
+    def _augmented(
+        self, augment: Augment, images: Tensor, labels: Tensor, epoch: int, batch: int
+    ) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "augment", epoch, batch))
+        inputs = self.preprocess.normalize(augment.change_bytes(images, generator))
+        inputs, targets = augment.change_inputs(inputs, labels, generator)
+        return self.preprocess.lay_out(inputs), targets
+
+    def _split(self, rows: Tensor, start: int) -> tuple[Tensor, ...]:
+        """Views of so many rows as belong to each batch."""
+        return rows[: self.num_images].split(self.batch_size)[start:]
+
+    def _pictures(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
+        """(n, C, H, W) uint8 on the device, batch by batch; not to be written to."""
+        if not self.resident:
+            yield from self._brought(order, start)
+        elif order is None:
+            yield from self._split(self.images, start)
+        else:
+            for index in self._split(order.to(self.device), start):
+                yield self.images.index_select(0, index)
+
+    def _brought(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
+        """The same of pictures that are not on the device."""
+        order = torch.arange(len(self.images)) if order is None else order
+        on_cuda = self.device.type == "cuda"
+        bring = to_cuda(self.device) if on_cuda else partial(torch.Tensor.to, device=self.device)
+        calls = (
+            partial(gather, self.images, index, on_cuda) for index in self._split(order, start)
+        )
+        with contextlib.closing(read_ahead(calls, self.num_workers)) as gathered:
+            for images in gathered:
+                yield bring(images)
+
+
+def gather(images: Tensor, index: Tensor, pinned: bool) -> Tensor:
+    """images[index], in page-locked memory if a GPU is to fetch it from there."""
+    shape = (len(index), *images.shape[1:])
+    rows = torch.empty(shape, dtype=images.dtype, pin_memory=pinned)
+    return torch.index_select(images, 0, index, out=rows)
+
+
+def read_ahead(
+    calls: Iterable[Callable[[], Result]], num_workers: int
+) -> Generator[Result, None, None]:
+    """What the calls return, in their order, each called in one of `num_workers` threads while
+    the consumer is busy, with at most two per thread waiting or under way; 0 = called here.
+
+    A call's error is raised where its result would have come. The threads have ended when the
+    generator is exhausted, closed or has raised.
+    """
+    if num_workers == 0:
+        for call in calls:
+            yield call()
+        return
+    ahead: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="batches") as pool:
+        try:
+            for call in calls:
+                ahead.append(pool.submit(call))
+                if len(ahead) > 2 * num_workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def to_cuda(device: torch.device) -> Callable[[Tensor], Tensor]:
+    """A copy from page-locked memory that runs beside the kernels of the training, for which the
+    CPU does not wait. torch keeps such memory from being used again until the copy is done."""
+    copies = torch.cuda.Stream(device)
+
+    def bring(images: Tensor) -> Tensor:
+        with torch.cuda.stream(copies):
+            there = images.to(device, non_blocking=True)
+        training = torch.cuda.current_stream(device)
+        training.wait_stream(copies)
+        there.record_stream(training)  # its memory belongs to the stream of the copies
+        return there
+
+    return bring
+
+
+def fits(device: torch.device, num_bytes: int) -> bool:
+    """Whether so many bytes of pictures may stay on the device: if they take at most half of what
+    is free, which leaves as much for the net."""
+    return 2 * num_bytes <= free_bytes(device)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that could be had on the device. On a CPU that of the machine; a set in a mapped file
+    that is larger works as well, only slower."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    with contextlib.suppress(OSError), open("/proc/meminfo") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # no Linux: all there is
