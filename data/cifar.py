@@ -21,7 +21,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from data.files import FETCH_AGAIN, WAY_OUT, check_md5, fetch, md5_of, resolve_root
+from data.fetch import fetch
+from data.files import (
+    FETCH_AGAIN,
+    WAY_OUT,
+    check_md5,
+    check_md5_names,
+    md5_of,
+    resolve_root,
+)
 from data.prepare import Preparation
 from data.types import DataError, Dataset, Split
 
@@ -73,7 +81,7 @@ def load_cifar10(
     *,
     root: str | None,
     download: bool,
-    url: str,
+    mirrors: Sequence[str],
     archive_md5: str,
     file_md5: Mapping[str, str],
     shape: Sequence[int],
@@ -88,7 +96,8 @@ def load_cifar10(
 
     Args:
         root: folder of the archive or of the batches; None for the default place.
-        download: fetch the archive from `url` if neither is there.
+        download: fetch the archive if neither is there.
+        mirrors: addresses of folders that have the archive, tried in order.
         archive_md5, file_md5: of the archive, and of each file in it by its name.
         The others: `Preparation`.
 
@@ -96,7 +105,7 @@ def load_cifar10(
         DataError: no files and no way to get them, damaged files, or keys that contradict them.
     """
     preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
-    source = url if download else None
+    source = mirrors if download else None
     return _load(CIFAR10, preparation, resolve_root(root), source, archive_md5, file_md5)
 
 
@@ -104,7 +113,7 @@ def load_cifar100(
     *,
     root: str | None,
     download: bool,
-    url: str,
+    mirrors: Sequence[str],
     archive_md5: str,
     file_md5: Mapping[str, str],
     shape: Sequence[int],
@@ -117,7 +126,7 @@ def load_cifar100(
 ) -> Dataset:
     """CIFAR-100, with its 100 fine labels; arguments and errors: `load_cifar10`."""
     preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
-    source = url if download else None
+    source = mirrors if download else None
     return _load(CIFAR100, preparation, resolve_root(root), source, archive_md5, file_md5)
 
 
@@ -125,20 +134,16 @@ def _load(
     layout: Layout,
     preparation: Preparation,
     root: Path,
-    url: str | None,
+    mirrors: Sequence[str] | None,
     archive_md5: str,
     file_md5: Mapping[str, str],
 ) -> Dataset:
-    """Reads what lies in `root`; fetches the archive from `url` if nothing does."""
+    """Reads what lies in `root`; fetches the archive from `mirrors` if nothing does."""
     preparation.check_num_classes(layout.num_classes)
-    if set(file_md5) != set(layout.files):
-        raise DataError(
-            f"data.file_md5 has the keys {', '.join(sorted(file_md5))}; expected are "
-            f"{', '.join(sorted(layout.files))}."
-        )
+    check_md5_names(file_md5, layout.files)
     found = _read_folder(layout, root) or _read_archive(layout, root, archive_md5)
-    if not found and url is not None:
-        fetch(url, root, layout.archive, archive_md5)
+    if not found and mirrors is not None:
+        fetch(root, {layout.archive: archive_md5}, mirrors, _otherwise(layout, root, archive_md5))
         found = _read_archive(layout, root, archive_md5)
     if not found:
         raise DataError(_not_found(layout, root))
@@ -182,6 +187,13 @@ def _read_archive(layout: Layout, root: Path, md5: str) -> dict[str, tuple[str, 
     if missing := [name for name in layout.files if name not in found]:
         raise DataError(f"{path} lacks {', '.join(missing)} in {layout.folder}/. {FETCH_AGAIN}")
     return found
+
+
+def _otherwise(layout: Layout, root: Path, md5: str) -> str:
+    return (
+        f"Try again, or put {layout.archive} (MD5 {md5})\ninto {root},\n"
+        f"or name the folder that has it by data.root=FOLDER; {WAY_OUT}."
+    )
 
 
 def _not_found(layout: Layout, root: Path) -> str:

@@ -1,24 +1,14 @@
-"""Where the files of a data set lie, and how they get there."""
+"""Where the files of a data set lie, and whether they are what they should be."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import sys
-import tempfile
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.client import HTTPException
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from urllib.error import HTTPError
-
-from tqdm import tqdm
 
 from data.types import DataError
-
-TIMEOUT_S = 20.0
-"""Seconds that a server may stay silent before a download is given up."""
 
 FETCH_AGAIN = "Delete it and fetch it again (data.download=true does)."
 WAY_OUT = "data=mnist_5k needs no files and no network"
@@ -57,24 +47,6 @@ def resolve_root(root: str | os.PathLike[str] | None) -> Path:
     return path
 
 
-@contextmanager
-def scratch_folder(root: Path) -> Iterator[Path]:
-    """An empty folder inside `root`, so on the same disk: a rename out of it is atomic.
-
-    It is removed at the end, and so are `root` and its parents if they were made here and nothing
-    was put into them: a failed download leaves the disk as it was.
-    """
-    made = [folder for folder in (root, *root.parents) if not folder.exists()]
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as scratch:
-            yield Path(scratch)
-    finally:
-        for folder in made:
-            with suppress(OSError):  # not empty: what was asked for has arrived
-                folder.rmdir()
-
-
 def md5_of(path: Path) -> str:
     """The MD5 of a file as 32 hex digits. It finds damage; it does not stop a forger."""
     digest = hashlib.md5(usedforsecurity=False)
@@ -92,39 +64,10 @@ def check_md5(place: str, found: str, expected: str) -> None:
         )
 
 
-def fetch(url: str, root: Path, name: str, md5: str) -> None:
-    """Downloads `url` to `root / name`: complete and with this MD5, or not at all.
-
-    Raises:
-        DataError: no network, no such file, a silent server, no room, or other content than
-            expected; nothing is left behind.
-    """
-    try:
-        with scratch_folder(root) as scratch:
-            part = scratch / name
-            _copy(url, part)
-            if (found := md5_of(part)) != md5.lower():
-                size = part.stat().st_size
-                raise OSError(f"{size:,} bytes arrived, with the MD5 {found} instead of {md5}")
-            os.replace(part, root / name)
-    except (OSError, ValueError, HTTPException) as error:
-        if isinstance(error, HTTPError):
-            error.close()  # it is the server's open answer as well
+def check_md5_names(file_md5: Mapping[str, str], files: Iterable[str]) -> None:
+    """`data.file_md5` must have these files' names as its keys."""
+    if set(file_md5) != set(files):
         raise DataError(
-            f"Could not download {url}: {error}.\n"
-            f"Try again, or put {name} (MD5 {md5}) into {root},\n"
-            f"or name the folder that has it by data.root=FOLDER; {WAY_OUT}."
-        ) from error
-
-
-def _copy(url: str, path: Path) -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": "trainer"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply, path.open("wb") as file:
-        size = int(reply.headers.get("Content-Length") or 0)
-        # disable=None: a bar on a terminal, nothing elsewhere.
-        with tqdm(
-            desc=path.name, total=size or None, unit="B", unit_scale=True, disable=None
-        ) as bar:
-            while chunk := reply.read(1 << 18):
-                file.write(chunk)
-                bar.update(len(chunk))
+            f"data.file_md5 has the keys {', '.join(sorted(file_md5))}; expected are "
+            f"{', '.join(sorted(files))}."
+        )

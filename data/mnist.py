@@ -6,19 +6,14 @@ Proc. IEEE 86 (1998). Fashion-MNIST: Xiao, Rasul, Vollgraf, arXiv:1708.07747 (20
 
 from __future__ import annotations
 
-import io
-import os
-import socket
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
-from http.client import HTTPException
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data.files import TIMEOUT_S, WAY_OUT, resolve_root, scratch_folder
+from data.fetch import fetch
+from data.files import WAY_OUT, check_md5_names, resolve_root
 from data.idx import read_idx
 from data.prepare import Preparation
 from data.types import DataError, Dataset, Split
@@ -42,6 +37,7 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+ENDS = (".gz", "")
 
 
 def load_mnist_5k(
@@ -67,6 +63,8 @@ def load_mnist(
     *,
     root: str | None,
     download: bool,
+    mirrors: Sequence[str],
+    file_md5: Mapping[str, str],
     shape: Sequence[int],
     num_classes: int,
     mean: Sequence[float],
@@ -80,6 +78,9 @@ def load_mnist(
     Args:
         root: folder of the files; None for the default place.
         download: fetch the files if they are not there.
+        mirrors: addresses of folders that have them with .gz, tried in order.
+        file_md5: of each such .gz, by its name without .gz. Files that were put there by hand may
+            be packed otherwise; they are not held against it.
         The others: `Preparation`.
 
     Raises:
@@ -87,7 +88,9 @@ def load_mnist(
     """
     preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
     preparation.check_num_classes(len(DIGITS))
-    train, test = _read_or_fetch("MNIST", resolve_root(root), download)
+    check_md5_names(file_md5, FILES)
+    source = mirrors if download else None
+    train, test = _read_or_fetch("MNIST", resolve_root(root), source, file_md5)
     return preparation.dataset(train, test, DIGITS)
 
 
@@ -95,6 +98,8 @@ def load_fashion_mnist(
     *,
     root: str | None,
     download: bool,
+    mirrors: Sequence[str],
+    file_md5: Mapping[str, str],
     shape: Sequence[int],
     num_classes: int,
     mean: Sequence[float],
@@ -106,16 +111,21 @@ def load_fashion_mnist(
     """Fashion-MNIST, 60,000 and 10,000 pictures of clothes; arguments and errors: `load_mnist`."""
     preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
     preparation.check_num_classes(len(FASHION))
-    train, test = _read_or_fetch("FashionMNIST", resolve_root(root), download)
+    check_md5_names(file_md5, FILES)
+    source = mirrors if download else None
+    train, test = _read_or_fetch("FashionMNIST", resolve_root(root), source, file_md5)
     return preparation.dataset(train, test, FASHION)
 
 
-def _read_or_fetch(name: str, root: Path, download: bool) -> tuple[Split, Split]:
+def _read_or_fetch(
+    name: str, root: Path, mirrors: Sequence[str] | None, file_md5: Mapping[str, str]
+) -> tuple[Split, Split]:
+    """Train and test part; without mirrors, only from what lies there."""
     paths = find_files(root, name)
     if len(paths) < len(FILES):
-        if not download:
+        if mirrors is None:
             raise DataError(_not_found(root, name, paths))
-        fetch_idx(root, name)
+        fetch_idx(root, name, mirrors, file_md5)
         paths = find_files(root, name)
     train = _read_split(*(paths[file] for file in FILES[:2]))
     test = _read_split(*(paths[file] for file in FILES[2:]))
@@ -136,7 +146,7 @@ def find_files(root: Path, name: str) -> dict[str, Path]:
     """
 
     def found_in(folder: Path) -> dict[str, Path]:
-        candidates = ((file, folder / (file + end)) for end in (".gz", "") for file in FILES)
+        candidates = ((file, folder / (file + end)) for end in ENDS for file in FILES)
         return {file: path for file, path in candidates if path.is_file()}
 
     return max(found_in(root / name / "raw"), found_in(root), key=len)
@@ -156,9 +166,9 @@ def _not_found(root: Path, name: str, paths: dict[str, Path]) -> str:
 
 def _help(root: Path, name: str) -> str:
     return (
-        "put these four files, each as it is or with .gz,\n  "
-        + "\n  ".join(FILES)
-        + f"\ninto {root / name / 'raw'} (torchvision's layout) or directly into {root},\n"
+        "put these four files, each as it is or with .gz,\n"
+        f"  {', '.join(FILES[:2])},\n  {', '.join(FILES[2:])}\n"
+        f"into {root / name / 'raw'} (torchvision's layout) or directly into {root},\n"
         f"or name the folder that has them by data.root=FOLDER; {WAY_OUT}."
     )
 
@@ -181,42 +191,14 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Split:
     return Split(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels).long())
 
 
-def fetch_idx(root: Path, name: str) -> None:
-    """Downloads the set's files into `root/name/raw`, by torchvision: its mirrors, its checksums.
-
-    It works in a scratch folder; a file of the same name that is there already is kept.
+def fetch_idx(root: Path, name: str, mirrors: Sequence[str], file_md5: Mapping[str, str]) -> None:
+    """Downloads those of the set's files that `root/name/raw` lacks. They stay packed, for gzip's
+    checksum finds damage each time that they are read.
 
     Raises:
-        DataError: no network, no room, or files with a wrong checksum; nothing is left behind.
+        DataError: `fetch`'s.
     """
-    from torchvision import datasets  # costs seconds, and only a download needs it
-
-    try:
-        with scratch_folder(root) as scratch, _quiet(), _timeout(TIMEOUT_S):
-            getattr(datasets, name)(scratch, download=True)
-            source, target = scratch / name / "raw", root / name / "raw"
-            target.mkdir(parents=True, exist_ok=True)
-            for path in source.iterdir():
-                if not (target / path.name).exists():
-                    os.replace(path, target / path.name)
-    except (RuntimeError, OSError, HTTPException) as error:
-        reason = str(error).strip()
-        raise DataError(
-            f"Could not download {name}: {reason}\nTry again, or {_help(root, name)}"
-        ) from error
-
-
-def _quiet() -> redirect_stderr | nullcontext:
-    """torchvision's progress bars belong on a terminal and nowhere else."""
-    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
-
-
-@contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    """torchvision opens its addresses without a timeout; a silent server would hang the run."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    folder = root / name / "raw"
+    lacking = [file for file in FILES if not any((folder / (file + end)).is_file() for end in ENDS)]
+    md5 = {f"{file}.gz": file_md5[file] for file in lacking}
+    fetch(folder, md5, mirrors, f"Try again, or {_help(root, name)}")

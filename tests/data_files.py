@@ -1,18 +1,13 @@
-"""For tests: files in the formats of the data sets (IDX, CIFAR's Python 2 pickles), and servers."""
+"""For tests: files in the formats of the data sets (IDX, CIFAR's Python 2 pickles)."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import io
-import socket
 import struct
 import tarfile
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -201,35 +196,3 @@ def tar_gz(folder: str, files: Mapping[str, bytes]) -> bytes:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return out.getvalue()
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    """Serves a folder quietly; of a name that ends in .cut, half of what it announces."""
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-    def copyfile(self, source: Any, outputfile: Any) -> None:
-        content = source.read()
-        outputfile.write(content[: len(content) // 2] if self.path.endswith(".cut") else content)
-
-
-@contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """The address, with a slash at its end, under which this machine serves the folder."""
-    handler = partial(_Handler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@contextmanager
-def silent_server() -> Iterator[str]:
-    """An address that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        yield f"http://127.0.0.1:{silent.getsockname()[1]}/"

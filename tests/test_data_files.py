@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from data_files import md5, serve, silent_server
+from data_files import md5
 
 import data.files
-from data.files import default_root, fetch, md5_of, resolve_root, scratch_folder
+from data.files import check_md5, default_root, md5_of, resolve_root
 from data.types import DataError
 
 
@@ -74,75 +74,11 @@ def test_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
         resolve_root(tmp_path / "file")
 
 
-def test_scratch_folder_takes_away_what_it_made(tmp_path: Path) -> None:
-    root = tmp_path / "a" / "b"
-    with scratch_folder(root) as scratch:
-        (scratch / "half").touch()
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(KeyboardInterrupt), scratch_folder(root) as scratch:
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-    root.mkdir(parents=True)
-    with scratch_folder(root):
-        pass
-    assert root.is_dir()  # it was there before
-
-
-def test_scratch_folder_leaves_what_arrived(tmp_path: Path) -> None:
-    with scratch_folder(tmp_path / "a") as scratch:
-        (scratch / "whole").touch()
-        (scratch / "whole").rename(tmp_path / "a" / "whole")
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["whole"]
-
-
-@pytest.mark.parametrize("scheme", ["http", "file"])
-def test_fetch_brings_a_verified_file(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], scheme: str
-) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(b"content" * 100_000)
-    expected = md5(source.read_bytes())
-    with serve(tmp_path) as server:
-        url = source.as_uri() if scheme == "file" else f"{server}source"
-        fetch(url, tmp_path / "new", "copy", expected)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["copy"]
-    assert md5_of(tmp_path / "new" / "copy") == expected
-    assert capfd.readouterr() == ("", "")  # no bar where no terminal is
-
-
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("SERVER/another", "7 bytes arrived, with the MD5"),
-        ("SERVER/half.cut", "50 bytes arrived, with the MD5"),
-        ("SERVER/absent", "HTTP Error 404: File not found"),
-        ("SILENT", "timed out"),
-        ("file:///no/such/file", "No such file"),
-        ("http://127.0.0.1:1/file", "refused"),
-        ("nonsense", "unknown url type"),
-    ],
-)
-def test_failed_fetch_says_why_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, reason: str
-) -> None:
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "another").write_bytes(b"content")
-    (tmp_path / "source" / "half.cut").write_bytes(b"c" * 100)
-    monkeypatch.setattr(data.files, "TIMEOUT_S", 0.2)
-    with serve(tmp_path / "source") as server, silent_server() as silent:
-        url = url.replace("SERVER/", server).replace("SILENT", silent)
-        with pytest.raises(DataError) as caught:
-            fetch(url, tmp_path / "new", "copy", md5(b"c" * 100))
-    message = str(caught.value)
-    assert message.startswith(f"Could not download {url}: ")
-    for part in (reason, "put copy (MD5", str(tmp_path / "new"), "data.root=", "data=mnist_5k"):
-        assert part in message
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
-
-
-def test_fetch_into_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "source").write_bytes(b"content")
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="Not a directory"):
-        fetch((tmp_path / "source").as_uri(), tmp_path / "file" / "new", "copy", md5(b"content"))
-    fetch((tmp_path / "source").as_uri(), tmp_path / "new", "copy", md5(b"content"))
+def test_md5_is_that_of_the_standard_library_and_of_either_case(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "file").write_bytes(content)
+    found = md5_of(tmp_path / "file")
+    assert found == md5(content)
+    check_md5("file", found, found.upper())
+    with pytest.raises(DataError, match=f"file has the MD5 {found}, expected {md5(b'')}: .*Delete"):
+        check_md5("file", found, md5(b""))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import gzip
 import os
 import re
@@ -8,7 +7,6 @@ import shutil
 import socket
 import struct
 import sys
-import time
 import tracemalloc
 import types
 from collections.abc import Callable, Iterator
@@ -20,6 +18,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from data_mirror import Mirror, serve
+from omegaconf import OmegaConf
 
 import data.mnist
 from data.idx import read_idx
@@ -28,6 +28,7 @@ from data.mnist import load_fashion_mnist, load_mnist, load_mnist_5k
 from data.prepare import choose_validation
 from data.types import DataError
 
+YAMLS = Path(__file__).parents[1] / "configs" / "data"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 COMMON: dict[str, Any] = {
     "shape": [1, 28, 28],
@@ -42,8 +43,12 @@ TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = data.mnist.FILES
 PACKED = TRAIN_IMAGES + ".gz"
 
 
+SUMS = {name: data_files.md5(b"") for name in data.mnist.FILES}  # not those of any file here
+
+
 def load(root: Path, **changes: Any) -> Any:
-    return load_mnist(**{"root": str(root), "download": False, **COMMON, **changes})
+    keys = {"root": str(root), "download": False, "mirrors": [], "file_md5": SUMS, **COMMON}
+    return load_mnist(**{**keys, **changes})
 
 
 def tree(folder: Path) -> list[str]:
@@ -146,7 +151,8 @@ def test_real_fashion_mnist_equals_torchvisions_reader(debian: Path, tmp_path: P
     for name in data.mnist.FILES:
         with gzip.open(debian / f"{name}.gz") as packed, (raw / name).open("wb") as plain:
             shutil.copyfileobj(packed, plain, 1 << 20)
-    ours = load_fashion_mnist(**{"root": str(debian), "download": False, **COMMON, "val_size": 0.1})
+    keys = {"root": str(debian), "download": False, "mirrors": [], "file_md5": SUMS}
+    ours = load_fashion_mnist(**{**keys, **COMMON, "val_size": 0.1})
     assert (len(ours.train), len(ours.val), len(ours.test)) == (54_000, 6_000, 10_000)
     assert ours.val.labels.bincount().tolist() == [600] * 10
     assert list(ours.classes) == torchvision.datasets.FashionMNIST.classes
@@ -319,75 +325,147 @@ def test_root_that_lacks_files_says_which(tmp_path: Path) -> None:
 
 def test_wrong_num_classes_is_refused_before_any_download(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.num_classes=42"):
-        load(tmp_path / "nowhere", num_classes=42, download=True)
+        download(tmp_path / "nowhere", num_classes=42)
     assert tree(tmp_path) == []
 
 
+PACKED_FILES = {f"{name}.gz": packed(c) for name, c in data_files.mnist_files().items()}
+PACKED_SUMS = {name[:-3]: data_files.md5(content) for name, content in PACKED_FILES.items()}
+
+
 @pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder served on this machine, which torchvision takes for MNIST's only mirror."""
-    folder = tmp_path / "mirror"
-    data_files.write(folder, data_files.mnist_files(), gz=True)
-    with data_files.serve(folder) as address:
-        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
-        sums = [(path.name, data_files.md5(path.read_bytes())) for path in folder.iterdir()]
-        monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sorted(sums))
-        yield folder
+def mirror() -> Iterator[Mirror]:
+    mirror = Mirror(dict(PACKED_FILES))
+    with serve(mirror):
+        yield mirror
+
+
+def download(root: Path, *mirrors: str, **changes: Any) -> Any:
+    keys = {"download": True, "mirrors": mirrors, "file_md5": PACKED_SUMS}
+    return load(root, **{**keys, **changes})
 
 
 def test_download_makes_the_root_and_is_done_once(
-    tmp_path: Path, mirror: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, mirror: Mirror, capfd: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "new" / "root"
-    first = load(root, download=True)
-    shutil.rmtree(mirror)
-    second = load(root, download=True)  # and does not miss the mirror
-    assert torch.equal(first.train.images, second.train.images)
-    names = [f"MNIST/raw/{name}{end}" for name in data.mnist.FILES for end in ("", ".gz")]
-    assert tree(root) == sorted(["MNIST", "MNIST/raw", *names])
+    first = download(root, mirror.address)
+    second = download(root)  # from no mirror
+    data_files.write(tmp_path / "by hand", data_files.mnist_files())
+    by_hand = load(tmp_path / "by hand")
+    for one in (second, by_hand):
+        assert torch.equal(first.train.images, one.train.images)
+        assert torch.equal(first.test.labels, one.test.labels)
+    assert tree(root) == sorted(["MNIST", "MNIST/raw", *(f"MNIST/raw/{n}" for n in PACKED_FILES)])
     assert capfd.readouterr() == ("", "")  # no bars where no terminal is
 
 
-def test_download_keeps_what_is_there(tmp_path: Path, mirror: Path) -> None:
+def test_torchvision_takes_what_was_downloaded(
+    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same place, the same names: it unpacks them and asks no server."""
+    ours = download(tmp_path, mirror.address)
+    reader = torchvision.datasets.MNIST
+    monkeypatch.setattr(reader, "mirrors", ["http://127.0.0.1:1/"])
+    monkeypatch.setattr(reader, "resources", [(f"{n}.gz", md5) for n, md5 in PACKED_SUMS.items()])
+    theirs = reader(tmp_path, train=False, download=True)
+    assert torch.equal(ours.test.images.squeeze(1), theirs.data)
+
+
+def test_download_keeps_what_is_there(tmp_path: Path, mirror: Mirror) -> None:
+    """Also beside three of four files that lie flat in the root, which are not mixed with it."""
     own = data_files.mnist_files(seed=5)
+    data_files.write(tmp_path, {name: own[name] for name in data.mnist.FILES[:3]})
     data_files.write(tmp_path / "MNIST" / "raw", {TEST_IMAGES: own[TEST_IMAGES]})
-    load(tmp_path, download=True)
+    digits = download(tmp_path, mirror.address)
     assert (tmp_path / "MNIST" / "raw" / TEST_IMAGES).read_bytes() == own[TEST_IMAGES]
+    assert sorted(name for name, _, _ in mirror.asked) == sorted(
+        {*PACKED_FILES} - {f"{TEST_IMAGES}.gz"}
+    )
+    theirs = np.frombuffer(own[TEST_IMAGES][16:], np.uint8).reshape(20, 1, 28, 28)
+    assert np.array_equal(digits.test.images.numpy(), theirs)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("damage", ["absent", "another file", "not there at all"])
-def test_failed_download_leaves_nothing_behind(
-    tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+def test_a_failure_keeps_what_arrived_and_the_next_run_goes_on(
+    tmp_path: Path, mirror: Mirror
 ) -> None:
-    last = mirror / f"{TRAIN_LABELS}.gz"  # three files arrive before it
-    if damage == "absent":
-        last.unlink()
-    elif damage == "another file":
-        last.write_bytes(b"<html>Please log in</html>")
-    else:
-        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:1/"])
-    before = tree(tmp_path)
+    root = tmp_path / "new" / "root"
+    good, last = mirror.files, f"{TEST_LABELS}.gz"  # three files arrive before it
+    mirror.files = {**good, last: b"another"}
+    with pytest.raises(DataError, match=f"Could not download {last}:\n.*7 bytes arrived"):
+        download(root, mirror.address)
+    assert tree(root / "MNIST" / "raw") == sorted({*PACKED_FILES} - {last})
+    mirror.files = good
+    mirror.asked.clear()
+    assert len(download(root, mirror.address).test) == 20
+    assert [name for name, _, _ in mirror.asked] == [last]
+
+
+def test_without_network_one_short_message_names_all_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    published = OmegaConf.load(YAMLS / "mnist.yaml").mirrors
+    root = tmp_path / "new" / "root"
     with pytest.raises(DataError) as caught:
-        load(tmp_path / "new" / "root", download=True)
+        download(root, *published)
     message = str(caught.value)
-    assert message.startswith("Could not download MNIST: ")
-    for part in (*data.mnist.FILES, str(tmp_path / "new" / "root"), "data=mnist_5k"):
+    assert len(message.splitlines()) < 12
+    assert message.startswith(f"Could not download {TRAIN_IMAGES}.gz:\n")
+    assert message.count("failure in name resolution") == len(published) == 3
+    ways = (*data.mnist.FILES, str(root / "MNIST" / "raw"), f"into {root}", "data=mnist_5k")
+    for part in (*published, *ways):
         assert part in message
-    assert tree(tmp_path) == before
-    del caught
-    gc.collect()  # torchvision leaves the server's answer to the garbage collector, unclosed
+    assert tree(tmp_path) == []
 
 
-def test_silent_server_is_given_up(
-    tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+def test_download_false_never_touches_the_network(
+    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data.mnist, "TIMEOUT_S", 0.2)
-    with data_files.silent_server() as address:
-        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
-        start = time.monotonic()
-        with pytest.raises(DataError, match="timed out"):
-            load(tmp_path / "root", download=True)
-    assert time.monotonic() - start < 5
-    assert socket.getdefaulttimeout() is None
-    assert not (tmp_path / "root").exists()
+    def touched(*_: Any, **__: Any) -> Any:
+        raise OSError("the network was touched")
+
+    monkeypatch.setattr(socket, "socket", touched)
+    with pytest.raises(DataError, match=r"data\.download=false"):
+        download(tmp_path / "new", mirror.address, download=False)
+    with pytest.raises(DataError, match="the network was touched"):  # the twin
+        download(tmp_path / "new", mirror.address)
+    assert tree(tmp_path) == []
+    data_files.write(tmp_path, data_files.mnist_files())
+    assert len(download(tmp_path, mirror.address).test) == 20  # nor if the files are there
+
+
+def test_downloaded_damage_is_named_and_fetched_again(tmp_path: Path, mirror: Mirror) -> None:
+    """A bit that flips on the disk later: gzip's checksum finds it."""
+    download(tmp_path, mirror.address)
+    path = tmp_path / "MNIST" / "raw" / PACKED
+    path.write_bytes(flip_bit(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"{path} is no IDX file .*Delete it and fetch it again"):
+        download(tmp_path, mirror.address)
+    path.unlink()
+    download(tmp_path, mirror.address)
+    assert path.read_bytes() == PACKED_FILES[PACKED]
+
+
+def test_file_md5_must_name_the_files(tmp_path: Path) -> None:
+    data_files.write(tmp_path, data_files.mnist_files())
+    lacking = {name: SUMS[name] for name in (TRAIN_IMAGES, TRAIN_LABELS)}
+    with pytest.raises(DataError, match=r"data\.file_md5 has the keys .*; expected are .*t10k"):
+        load(tmp_path, file_md5=lacking)
+    load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [("mnist", torchvision.datasets.MNIST), ("fashion_mnist", torchvision.datasets.FashionMNIST)],
+)
+def test_published_addresses_and_checksums_are_torchvisions(name: str, reader: Any) -> None:
+    config = OmegaConf.load(YAMLS / f"{name}.yaml")
+    sums = {f"{file}.gz": md5 for file, md5 in config.file_md5.items()}
+    assert sums == dict(reader.resources)
+    assert set(reader.mirrors) < set(config.mirrors)
+    encrypted = [address.startswith("https://") for address in config.mirrors]
+    assert encrypted == sorted(encrypted, reverse=True)  # plain http only as the last resort
