@@ -6,6 +6,7 @@ Decoding is Pillow's, of the formats in FORMATS; a file of several pictures give
 from __future__ import annotations
 
 import stat
+import threading
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -24,13 +25,14 @@ Fit = Literal["crop", "squash"]
 
 
 def read_picture(
-    path: Path, shape: tuple[int, int, int], resize: int, fit: Fit = "crop"
+    path: Path, shape: tuple[int, int, int], resize: int, fit: Fit = "crop", background: int = 0
 ) -> NDArray[np.uint8]:
-    """A file as a net sees it.
+    """A file as a net sees it. Several threads may read at a time.
 
     Args:
         shape: (C, H, W) wanted, C being 1 or 3; see `decode` for what becomes of other channels.
         resize: pixels of the shorter side before the crop; see `fitted`.
+        background: grey value, 0..255, behind transparent parts.
 
     Returns:
         `shape` uint8, 0..255.
@@ -41,7 +43,7 @@ def read_picture(
     """
     channels, height, width = shape
     try:
-        picture = fitted(decode(path, channels), (height, width), resize, fit)
+        picture = fitted(decode(path, channels, background), (height, width), resize, fit)
     except Exception as error:  # decoders of damaged files raise every kind
         raise DataError(f"{path}: {_what_is_wrong(path, error)}") from error
     return np.ascontiguousarray(
@@ -49,24 +51,24 @@ def read_picture(
     )
 
 
-def decode(path: Path, channels: int) -> Image.Image:
+def decode(path: Path, channels: int, background: int = 0) -> Image.Image:
     """A file's picture with 8 bits in each of 1 or 3 channels, upright as EXIF has it.
 
     Grey is repeated for 3 channels, colour becomes grey as ITU-R BT.601 weighs it, transparent
-    parts lie on black, and deeper pixels are scaled as `to_8_bits` says.
+    parts lie on `background`, and deeper pixels are scaled as `to_8_bits` says.
     """
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
         raise _UnusableError("this is not a file.")
     Image.init()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged EXIF and the like, which hurt no pixel
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _UNWARNED:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+            if file.width * file.height > (Image.MAX_IMAGE_PIXELS or np.inf):
+                raise Image.DecompressionBombError  # up to twice as many, Pillow only warns
             picture = ImageOps.exif_transpose(file)
         if picture.mode.startswith(("I", "F")):
             picture = Image.fromarray(to_8_bits(np.asarray(picture)))
         elif picture.has_transparency_data:
-            picture = _on_black(picture.convert("RGBA"))
+            picture = _over(background, picture.convert("RGBA"))
         return picture if picture.mode == MODES[channels] else _converted(picture, channels)
 
 
@@ -125,11 +127,39 @@ class _UnusableError(ValueError):
     """What is wrong with a picture, in words for the user; the file's name comes before them."""
 
 
-def _on_black(picture: Image.Image) -> Image.Image:
-    """RGBA -> RGB: colour times alpha."""
-    black = Image.new("RGB", picture.size)
-    black.paste(picture, mask=picture.getchannel("A"))
-    return black
+class _Unwarned:
+    """Without Pillow's warnings, of damaged EXIF and the like, which hurt no pixel.
+
+    The filters of warnings belong to the whole process, and threads that each saved and restored
+    them would undo each other's: the first one in saves them, the last one out restores them.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.num_inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.num_inside == 0:
+                self.saved = warnings.catch_warnings()
+                self.saved.__enter__()
+                warnings.simplefilter("ignore")
+            self.num_inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.num_inside -= 1
+            if self.num_inside == 0:
+                self.saved.__exit__(None, None, None)
+
+
+_UNWARNED = _Unwarned()
+
+
+def _over(background: int, picture: Image.Image) -> Image.Image:
+    """RGBA -> RGB: the colour where it is opaque, `background` where it is not."""
+    below = Image.new("RGB", picture.size, (background,) * 3)
+    below.paste(picture, mask=picture.getchannel("A"))
+    return below
 
 
 def _converted(picture: Image.Image, channels: int) -> Image.Image:
@@ -142,7 +172,7 @@ def _converted(picture: Image.Image, channels: int) -> Image.Image:
 def _what_is_wrong(path: Path, error: Exception) -> str:
     if isinstance(error, _UnusableError):
         return str(error)
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+    if isinstance(error, Image.DecompressionBombError):
         return f"too large to be decoded safely: at most {Image.MAX_IMAGE_PIXELS:,} pixels are."
     if isinstance(error, OSError) and error.errno is not None:
         return f"it cannot be read: {error.strerror}."

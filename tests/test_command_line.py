@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -137,23 +136,6 @@ def test_jobs_of_a_sweep_do_not_share_a_folder(tmp_path: Path) -> None:
     assert len(rows) == 3  # of the first job alone
 
 
-def test_report_survives_odd_folders(default_run: TrainedRun, tmp_path: Path) -> None:
-    """One bad folder must not hide the others."""
-    shutil.copytree(default_run.folder, tmp_path / "good")
-    for name, file, content in (
-        ("a", "summary.json", b"[]"), ("b", "metrics.jsonl", b"5\n"),
-        ("c", ".hydra/overrides.yaml", b"\xff\xfe"),
-        ("d", "summary.json", b'{"test_accuracy": "high"}'),
-    ):  # fmt: skip
-        path = tmp_path / name / file
-        path.parent.mkdir(parents=True)
-        path.write_bytes(content)
-    done = run_trainer("report", ".", cwd=tmp_path)
-    assert done.returncode == 0, done.output
-    assert done.stdout.count("unreadable") == 4
-    assert f"{default_run.summary['test_accuracy']:.4f}" in done.stdout
-
-
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, int]:
     """Four jobs; the two with a learning rate that blows up the weights fail."""
@@ -192,25 +174,6 @@ def test_report_on_a_sweep(sweep: tuple[Path, str, int]) -> None:
     mean = (summary["test_accuracy"] + other["test_accuracy"]) / 2
     assert f"{mean:.4f}" in table.partition("over seeds")[2]
     assert "all: epochs=1" in table  # what they share is said once
-
-
-def test_report_on_a_single_run(default_run: TrainedRun) -> None:
-    done = run_trainer("report", str(default_run.folder), cwd=default_run.folder)
-    assert done.returncode == 0
-    assert f"{default_run.summary['test_accuracy']:.4f}" in done.stdout
-
-
-def test_report_shows_unfinished_runs(default_run: TrainedRun, tmp_path: Path) -> None:
-    """A run that was killed has no summary, and its last row may be cut off."""
-    for name in (".hydra/overrides.yaml", "metrics.jsonl"):
-        copy = tmp_path / "killed" / name
-        copy.parent.mkdir(exist_ok=True, parents=True)
-        content = (default_run.folder / name).read_text()
-        copy.write_text(content[:-30] if name.endswith("jsonl") else content)
-    done = run_trainer("report", ".", cwd=tmp_path)
-    assert "unfinished" in done.stdout
-    val = max(row["accuracy"] for row in default_run.rows if row["split"] == "val")
-    assert f"{val:.4f}" in done.stdout
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -133,3 +133,43 @@ def test_the_bare_step_is_the_optimizers_own_function() -> None:
     optimizer = torch.optim.Adam(small_net().parameters())
     assert bare_step(optimizer).__module__ == "torch.optim.adam"
     assert not hasattr(bare_step(optimizer), "__wrapped__")
+
+
+@pytest.mark.parametrize(
+    ("optimizer_class", "options"),
+    [(torch.optim.RMSprop, {"lr": 0.1, "momentum": 0.9}), (torch.optim.Adadelta, {"lr": 1.0})],
+)
+def test_the_form_for_gpus_without_a_sync_does_the_same(
+    optimizer_class: type[torch.optim.Optimizer], options: dict[str, Any]
+) -> None:
+    model, other = small_net(), small_net()
+    first, second = (optimizer_class(m.parameters(), **options) for m in (model, other))
+    guards = [Guard(first, model.parameters()), Guard(second, other.parameters())]
+
+    def both(poison: str) -> None:
+        for guard, net, step in zip(
+            guards, (model, other), (guards[0].step_without_sync, guards[1].step), strict=True
+        ):
+            guard.optimizer.zero_grad()
+            guard.backward(loss_of(net, poison))
+            with torch.no_grad():
+                step()
+
+    for poison in ("none", "none", "gradient", "none"):
+        both(poison)
+        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    assert guards[0].bad_steps() == 2
+
+
+def test_a_bad_first_step_without_a_sync() -> None:
+    model = small_net()
+    before = [p.clone() for p in model.parameters()]
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=0.1)
+    guard = Guard(optimizer, model.parameters())
+    guard.backward(loss_of(model, "loss"))
+    with torch.no_grad():
+        guard.step_without_sync()
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+    kept = [t for state in optimizer.state.values() for t in state.values()]
+    assert all(torch.isfinite(t).all() for t in kept if isinstance(t, torch.Tensor))

@@ -83,7 +83,7 @@ def test_only_the_front_knows_the_configuration() -> None:
 def test_only_build_and_restore_take_parts_of_data() -> None:
     users = users_of("data") & in_package("trainer")
     assert {name for name in users if not name.startswith("trainer.commands")} <= {
-        "trainer.build", "trainer.parts", "trainer.restore",
+        "trainer.build", "trainer.parts", "trainer.restore", "trainer.state",
     }  # fmt: skip
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +176,24 @@ def test_exif_turns_pictures_upright(tmp_path: Path) -> None:
 def test_damaged_exif_harms_nothing(tmp_path: Path) -> None:
     file = saved(tmp_path / "a.png", COLOUR, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     np.testing.assert_array_equal(read(file), COLOUR)
+
+
+def test_threads_that_read_at_a_time_leave_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+    """Here every warning is an error: none gets through, and afterwards each does again."""
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"
+    files = [saved(tmp_path / f"{i}.png", COLOUR, exif=exif) for i in range(8)]
+    before = list(warnings.filters)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            pictures = list(pool.map(read, files * 40))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(np.array_equal(picture, COLOUR) for picture in pictures)
+    assert warnings.filters == before
+    with pytest.raises(UserWarning):
+        warnings.warn("still heard", stacklevel=1)
 
 
 def test_animations_give_their_first_picture(tmp_path: Path) -> None:

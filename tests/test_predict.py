@@ -1,4 +1,4 @@
-"""Pictures to classes by the command line: digits as PNG files, and everything that goes wrong."""
+"""Pictures to classes by the command line: what nets say of digits, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,37 +9,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Finished, TrainedRun, run_trainer
+from digit_files import NUM_DIGITS, rows_of, write_digits
 from PIL import Image
 
 from trainer import checkpoint
 
-NUM_DIGITS = 100
+Dispatch = Callable[..., Finished]
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the first test digits, <number>_<label>.png, half of them in a subfolder."""
-    folder = tmp_path_factory.mktemp("digits")
-    (folder / "more").mkdir()
-    with np.load(ROOT / "data" / "mnist_5k.npz") as file:
-        images, labels = file["test_images"], file["test_labels"]
-    for i in range(NUM_DIGITS):
-        where = folder / ("more" if i >= NUM_DIGITS // 2 else "")
-        Image.fromarray(images[i]).save(where / f"{i:03}_{labels[i]}.png")
-    return folder
-
-
-def rows_of(done: Finished) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-Dispatch = Callable[..., Finished]
+    return write_digits(tmp_path_factory.mktemp("digits"))
 
 
 def test_predict_agrees_with_evaluate(
@@ -57,10 +42,10 @@ def test_predict_agrees_with_evaluate(
     config = restore.stored_config(entries)
     test = parts.load_data(config["data"]).test
     model = restore.restore(entries, config)
-    batches = restore.evaluation(config, model, entries, test, torch.device("cpu"))
-    images, labels = next(batches.epoch())
+    preprocess = restore.preprocess(config, model, entries, torch.device("cpu"))
+    labels = test.labels
     with torch.no_grad():
-        expected = model(images[:NUM_DIGITS]).softmax(1)
+        expected = model(preprocess(test.images[:NUM_DIGITS])).softmax(1)
     for row, truth in zip(rows, expected, strict=True):
         by_index = sorted(row["top"], key=lambda one: one["index"])
         assert [one["class"] for one in by_index] == [str(i) for i in range(10)]
@@ -87,58 +72,6 @@ def test_rows_for_people(default_run: TrainedRun, digits: Path, dispatch: Dispat
     assert len(dispatch("predict", str(default_run.best), str(seven)).stdout.splitlines()) == 6
 
 
-def test_bad_files_are_named_and_the_rest_goes_on(
-    default_run: TrainedRun, digits: Path, tmp_path: Path
-) -> None:
-    """As a process: exit code 1, one line on stderr each, nothing else there."""
-    shutil.copy(digits / "007_7.png", tmp_path / "c_7.png")
-    whole = (tmp_path / "c_7.png").read_bytes()
-    (tmp_path / "a_cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "b_words.txt").write_text("not a picture")
-    (tmp_path / "d_empty.png").write_bytes(b"")
-    (tmp_path / ".hidden").write_bytes(b"")
-    (tmp_path / ".thumbs").mkdir()
-    (tmp_path / ".thumbs" / "x.png").write_bytes(b"")
-    done = run_trainer("predict", str(default_run.best), ".", "--top-k", "1", cwd=tmp_path)
-    assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 2
-    assert done.stdout.splitlines()[1].split()[::2] == ["c_7.png", "7"]
-    lines = done.stderr.splitlines()
-    assert [line.partition(":")[0] for line in lines[:3]] == [
-        "a_cut.png",
-        "b_words.txt",
-        "d_empty.png",
-    ]
-    assert lines[3:] == ["3 of 4 pictures failed."]
-
-
-def test_bad_files_as_json(default_run: TrainedRun, digits: Path, dispatch: Dispatch) -> None:
-    Path("bad\n.png").write_bytes(b"")  # dispatch works in a folder of its own
-    good = str(digits / "007_7.png")
-    done = dispatch("predict", str(default_run.best), good, "bad\n.png", good, "--json")
-    assert done.returncode == 1
-    first, second, third = rows_of(done)
-    assert second == {"file": "bad\n.png", "error": "the file is empty."}
-    assert first == third
-    assert set(first) == {"file", "top"}
-    shown = dispatch("predict", str(default_run.best), "bad\n.png")
-    assert shown.stderr.splitlines()[0] == "bad?.png: the file is empty."
-
-
-def test_words_that_look_like_keys_and_options(
-    default_run: TrainedRun, digits: Path, dispatch: Dispatch
-) -> None:
-    for name in ("device=cpu", "x=1.png", "-dash.png"):
-        shutil.copy(digits / "007_7.png", name)
-    best = str(default_run.best)
-    done = dispatch("predict", "--json", best, "device=cpu", "x=1.png", "--", "-dash.png")
-    assert done.returncode == 0, done.output
-    assert [row["file"] for row in rows_of(done)] == ["device=cpu", "x=1.png", "-dash.png"]
-    Path("device=cpu").unlink()
-    as_key = dispatch("predict", "device=cpu", best, "x=1.png", "precision=fp64", "num_threads=1")
-    assert as_key.returncode == 0, as_key.output
-
-
 def test_layers_by_hand_predict_the_same(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
@@ -151,31 +84,16 @@ def test_layers_by_hand_predict_the_same(
     assert len(by_layers["numpy"]) == NUM_DIGITS
 
 
-def test_linked_folders_are_walked_once(
+def test_classes_that_are_not_the_weights_are_refused(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
-    Path("here").mkdir()
-    Path("here/loop").symlink_to(Path("here").absolute())
-    Path("here/digits").symlink_to(digits)
-    done = dispatch("predict", str(default_run.best), "here", "--json", "--top-k=1")
-    assert done.returncode == 0, done.output
-    assert len(rows_of(done)) == NUM_DIGITS
-
-
-def test_other_sizes_and_colours_are_brought_to_the_nets_own(
-    default_run: TrainedRun, digits: Path, dispatch: Dispatch
-) -> None:
-    """A digit in colour, on a wide black sheet, four times as large: the crop finds it."""
-    small = np.asarray(Image.open(digits / "007_7.png").convert("RGB"))
-    sheet = np.zeros((112, 400, 3), np.uint8)
-    sheet[:, 144:256] = small.repeat(4, axis=0).repeat(4, axis=1)
-    Image.fromarray(sheet).save("sheet.png")
-    probability = {}
-    for fit in ("crop", "squash"):
-        done = dispatch("predict", str(default_run.best), "sheet.png", "--json", "--fit", fit)
-        probability[fit] = {t["class"]: t["probability"] for t in rows_of(done)[0]["top"]}
-    assert next(iter(probability["crop"])) == "7"
-    assert probability["crop"] != probability["squash"]
+    entries = checkpoint.read(default_run.best)
+    entries["classes"] = entries["classes"][:7]
+    checkpoint.write(Path("seven.pth"), entries)
+    done = dispatch("predict", "seven.pth", str(digits / "007_7.png"))
+    assert done.returncode == 2
+    assert "(10, 64) -> (7, 64)" in done.stderr
+    assert "Traceback" not in done.output
 
 
 def test_a_net_that_computes_nonsense_says_so(
@@ -206,10 +124,71 @@ def test_weights_without_a_data_set(
     assert done.stdout == dispatch("predict", str(default_run.best), picture).stdout
 
 
+@pytest.fixture
+def bare(default_run: TrainedRun) -> None:
+    """bare.pth: the default run's weights and nothing else, in the current folder."""
+    torch.save(checkpoint.read(default_run.best)["model"], "bare.pth")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "model=... data=..."),
+        (["model=mlp"], "needs both"),
+        (["data=mnist_5k", "data.shape=[1,28,28]"], "needs both"),
+        (["model=mpl", "data=mnist_5k"], "Did you mean mlp"),
+        (["model=mlp", "data=image_folder", "data.root=nowhere"], "nowhere"),
+    ],
+)
+def test_weights_alone_need_a_description(
+    digits: Path, dispatch: Dispatch, bare: None, words: list[str], expected: str
+) -> None:
+    done = dispatch("predict", "bare.pth", str(digits / "007_7.png"), *words)
+    assert done.returncode == 2, done.output
+    assert expected in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_checkpoint_is_described_already(
+    default_run: TrainedRun, digits: Path, dispatch: Dispatch
+) -> None:
+    done = dispatch("predict", str(default_run.best), str(digits / "007_7.png"), "model=mlp")
+    assert done.returncode == 2
+    assert "model=mlp: the checkpoint has fixed it" in done.stderr
+
+
+@pytest.mark.slow
+def test_weights_alone_and_a_description_are_a_checkpoint(
+    default_run: TrainedRun, digits: Path, dispatch: Dispatch, bare: None
+) -> None:
+    seven = str(digits / "007_7.png")
+    done = dispatch("predict", "bare.pth", seven, "model=mlp", "data=mnist_5k")
+    assert done.returncode == 0, done.output
+    assert done.stdout == dispatch("predict", str(default_run.best), seven).stdout
+
+    by_number = dispatch(
+        "predict", "bare.pth", seven, "model=mlp", "data=fashion_mnist", "data.root=nowhere",
+        "data.mean=[0.1311]", "data.std=[0.3083]",
+    )  # fmt: skip
+    assert by_number.returncode == 0, by_number.output
+    assert by_number.stdout == done.stdout
+    assert "numbers" in by_number.stderr
+
+    for words, expected in (
+        (["model=lenet5", "data=mnist_5k"], "c1.weight"),
+        (["model=mlp", "data=synthetic", "data.num_classes=7"], "number of classes"),
+    ):
+        refused = dispatch("predict", "bare.pth", seven, *words)
+        assert refused.returncode == 2, refused.output
+        assert expected in refused.stderr
+
+
 WRONG = [
     (["BEST", "nowhere.png"], "nowhere.png"),
     (["BEST", "there.png", "nowhere"], "nowhere"),
     (["BEST", "empty"], "no files in this folder"),
+    (["BEST", "there.png", "no*.png"], "no*.png: no file matches"),
+    (["BEST", "empty*"], "no file matches"),
     (["BEST"], "IMAGE_OR_FOLDER"),
     (["no.pth", "there.png"], "no.pth"),
     (["there.png", "there.png"], "there.png"),
@@ -238,20 +217,8 @@ def test_wrong_words(
     assert done.stdout == ""
 
 
-def test_missing_files_are_told_before_torch_is_imported(default_run: TrainedRun) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "trainer", "predict", str(default_run.best),
-         "nowhere.png"], cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "nowhere.png" in done.stderr
-    assert "trainer.commands.arguments" in done.stderr
-    assert "torch" not in done.stderr
-
-
-def test_torchvision_and_the_compiler_stay_unimported(
-    default_run: TrainedRun, digits: Path
-) -> None:
+@pytest.mark.slow
+def test_what_a_start_does_not_need_stays_unimported(default_run: TrainedRun, digits: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "trainer", "predict", str(default_run.best),
          str(digits / "007_7.png")], cwd=ROOT, capture_output=True, text=True,
@@ -259,13 +226,68 @@ def test_torchvision_and_the_compiler_stay_unimported(
     assert done.returncode == 0
     modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert {"torch", "data.pictures"} <= modules
-    assert not {"torchvision", "torch._dynamo"} & modules
+    assert not {"torchvision", "torch._dynamo", "triton", "tensorboard"} & modules
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(default_run: TrainedRun, digits: Path) -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m trainer predict {default_run.best} {digits} {digits} | head -1",
-        shell=True, cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.stderr == ""
-    assert done.stdout.startswith("file ")
+@pytest.mark.slow
+def test_held_out_digits_are_told_apart_as_well_as_evaluate_says(
+    default_run: TrainedRun, tmp_path: Path
+) -> None:
+    """Every test digit as a PNG file, as it is and as ink on paper, from a folder of their own."""
+    with np.load(ROOT / "data" / "mnist_5k.npz") as file:
+        images, labels = file["test_images"], file["test_labels"]
+    for kind, pixels in (("light", images), ("dark", 255 - images)):
+        (tmp_path / kind).mkdir()
+        for i, picture in enumerate(pixels):
+            Image.fromarray(picture).save(tmp_path / kind / f"{i:04}.png")
+    best = str(default_run.best)
+    evaluated = run_trainer("evaluate", best, "-o", "results", cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.output
+    measured = json.loads((tmp_path / "results" / "evaluation.json").read_text())
+    for words in (["light"], ["dark", "--invert"]):
+        done = run_trainer("predict", best, *words, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.output
+        said = [int(row["top"][0]["class"]) for row in rows_of(done)]
+        confusion = np.zeros((10, 10), int)
+        np.add.at(confusion, (labels, said), 1)
+        assert confusion.tolist() == measured["confusion"]
+        assert (said == labels).mean() == pytest.approx(measured["accuracy"], abs=1e-12)
+        assert (said == labels).mean() == default_run.summary["test_accuracy"]
+
+
+@pytest.mark.slow
+def test_a_photograph_through_imported_weights_on_both_kinds_of_layers(tmp_path: Path) -> None:
+    """VGG19 from a file of torchvision's kind, and a photograph that scikit-learn ships, against
+    torchvision's net and transforms."""
+    import torchvision
+    from sklearn.datasets import load_sample_image
+    from torchvision.transforms import v2
+
+    torch.manual_seed(0)
+    net = torchvision.models.vgg19(weights=None).eval()
+    with torch.no_grad():
+        net.classifier[-1].weight *= 100  # untrained, it is sure of nothing
+    torch.save(net.state_dict(), tmp_path / "vgg19.pth")
+    imported = run_trainer(
+        "import-weights", "vgg19.pth", "--model", "vgg19", "-o", "ours.pth", cwd=tmp_path
+    )
+    assert imported.returncode == 0, imported.output
+    photograph = Image.fromarray(load_sample_image("china.jpg"))
+    photograph.save(tmp_path / "china.png")
+    seen = v2.Compose([
+        v2.Resize(256), v2.CenterCrop(224), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ])(photograph)  # fmt: skip
+    with torch.no_grad():
+        truth = net(seen[None])[0].double().softmax(0)
+    expected = truth.argsort(descending=True)[:5].tolist()
+    assert truth[expected[0]] > 0.1
+    for layers in ("torch", "numpy"):
+        done = run_trainer(
+            "predict", "ours.pth", "china.png", "--json", f"layers={layers}", cwd=tmp_path
+        )
+        assert done.returncode == 0, done.output
+        top = rows_of(done)[0]["top"]
+        assert [one["index"] for one in top] == expected
+        for one in top:
+            assert one["probability"] == pytest.approx(truth[one["index"]].item(), rel=1e-3)

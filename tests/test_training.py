@@ -146,20 +146,6 @@ def test_a_loss_that_blows_up_stops_the_run_and_spares_the_weights(tmp_path: Pat
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["checkpoint"] is None
 
 
-def test_evaluate_per_class_and_on_another_split(default_run: TrainedRun) -> None:
-    cwd = default_run.folder.parent
-    test = run_trainer("evaluate", str(default_run.best), cwd=cwd)
-    assert test.returncode == 0, test.output
-    assert f"accuracy {default_run.summary['test_accuracy']:.4f}" in test.stdout
-    rows = [line.split() for line in test.stdout.splitlines()[3:]]
-    assert [row[0] for row in rows] == list("0123456789")
-    assert [row[1] for row in rows] == ["100"] * 10
-    recall = sum(float(row[3]) for row in rows) / 10  # classes of one size: recall averages to
-    assert recall == pytest.approx(default_run.summary["test_accuracy"], abs=1e-4)  # accuracy
-    val = run_trainer("evaluate", str(default_run.best), "split=val", "device=cpu", cwd=cwd)
-    assert f"accuracy {default_run.summary['val_accuracy']:.4f}" in val.stdout
-
-
 def test_evaluate_refuses_a_damaged_file(default_run: TrainedRun, tmp_path: Path) -> None:
     content = bytearray(default_run.best.read_bytes())
     content[len(content) // 2] ^= 1

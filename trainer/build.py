@@ -7,19 +7,21 @@ Wrong values die here by name, before a run's folder exists: `check` makes all t
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from data.loader import Batches, Preprocess
+from data.loader import Batches, Preprocess, fits
 from data.seeds import derive_seed
+from data.types import Split
+from trainer import compiled, loop, runtime, weights
 from trainer import config as knobs
-from trainer import runtime, weights
 from trainer.checkpoint import CheckpointFolder
 from trainer.errors import UserError
+from trainer.gallery import Gallery
 from trainer.guard import Guard, ScalingGuard
 from trainer.log import RunLog
 from trainer.parts import (
@@ -43,8 +45,9 @@ from trainer.parts import (
     start_model,
     trainable,
 )
+from trainer.progress import Pace
 from trainer.state import Run
-from trainer.targets import check_options
+from trainer.targets import check_options, make
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -53,10 +56,12 @@ def check(config: Mapping[str, Any]) -> None:
     runtime.leave_compiler_unimported()
     device = runtime.pick_device(config["device"], config["layers"])
     runtime.check_precision(config["precision"], device)
+    compiled.check(config["compile"], device, config["precision"])
     for group in knobs.GROUPS:
         check_options(group, config[group])
     make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
     make_loss(config)
+    make("augment", config["augment"], num_classes=2, hflip=False)
     if config["data"].get("num_classes") is not None:
         check_model(config, *announced_size(config["data"]))
 
@@ -116,11 +121,20 @@ def build(
     preprocess = Preprocess(
         dataset.mean, dataset.std, min_size(model), device, runtime.float_dtype(precision), layout
     )
+    stays: dict[str, Any] = {
+        "resident": fits(device, dataset.num_bytes),
+        "num_workers": config["num_workers"],
+    }
     train = Batches(
         dataset.train, config["batch_size"], preprocess, device,
         shuffle=True, seed=seed, limit=config["limit_batches"],
+        augment=make("augment", config["augment"], num_classes=len(dataset.classes),
+                     hflip=dataset.hflip),
+        **stays,
     )  # fmt: skip
-    evaluation = functools.partial(evaluation_batches, config, preprocess, device)
+
+    def evaluation(split: Split) -> Batches:
+        return evaluation_batches(config, preprocess, device, split, **stays)
 
     optimizer = make_optimizer(config["optimizer"], model)
     schedule = make_schedule(
@@ -129,23 +143,39 @@ def build(
     guard = (ScalingGuard if precision == "fp16" else Guard)(
         optimizer, trainable(model), config["clip_grad_norm"]
     )
+    loss, autocast = make_loss(config), runtime.autocast(precision, device)
+    val = evaluation(dataset.val)
+    update: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    update = functools.partial(loop.update, model, loss, guard, autocast)
+    if config["compile"] == "step":
+        assert isinstance(guard, Guard)  # `check` has refused fp16
+        update = compiled.CompiledStep(model, loss, guard, autocast, config["batch_size"])
+    elif config["compile"] == "model":
+        compiled.compile_model(model, config["batch_size"], val.batch_size)
     return Run(
         model=model,
-        loss=make_loss(config),
+        loss=loss,
         guard=guard,
         schedule=schedule,
+        update=update,
         train=train,
-        val=evaluation(dataset.val),
+        val=val,
         test=evaluation(dataset.test),
         epochs=config["epochs"],
-        autocast=runtime.autocast(precision, device),
+        autocast=autocast,
         seed_step=lambda step: runtime.seed_generators(derive_seed(seed, "step", step), device),
         signals=signals,
         checkpoints=CheckpointFolder(folder / "checkpoints"),
-        log=RunLog(folder, len(train), config["batch_size"], first_step),
+        log=RunLog(
+            folder, len(train), config["batch_size"], first_step, tensorboard=config["tensorboard"]
+        ),
+        gallery=Gallery(folder, config["tensorboard"], config["histograms"]),
         description=describe(config, dataset),
+        data=dataset,
         device=device,
         cost=cost,
         enlarges=enlargement(dataset.shape, min_size(model)),
         log_interval=config["log_interval"],
+        eval_every_epochs=config["eval_every_epochs"],
+        pace=Pace(config["save_every_steps"], config["save_every_minutes"]),
     )

@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import os
+import pickletools
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,12 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
+def remove_half_written(folder: Path) -> None:
+    """What `write_bytes` of a killed process left. The caller holds the run's lock."""
+    for temporary in folder.glob(".*.tmp.*"):
+        temporary.unlink()
+
+
 def sync_folder(folder: Path) -> None:
     if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
         return
@@ -63,7 +72,12 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file.")
     try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
+        _check_archive(path)
+        with warnings.catch_warnings():  # of what a damaged description seems to be
+            warnings.simplefilter("ignore")
+            entries = torch.load(path, map_location="cpu", weights_only=True)
+        most = 8 * path.stat().st_size  # shared weights and memoised names count each time
+        found = digest(entries, most) if isinstance(entries, dict) else ""
     except Exception as error:  # torch raises seven kinds, depending on where a file is cut
         raise UserError(f"{path}: {_what_is_wrong(path, error)}") from error
     if not isinstance(entries, dict) or "digest" not in entries or "model" not in entries:
@@ -72,11 +86,22 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: checkpoint format {entries.get('format')}, and this version reads {FORMAT}."
         )
-    stored = entries.pop("digest")
-    del entries["format"]
-    if digest(entries) != stored:
+    if found != entries.pop("digest"):
         raise UserError(f"{path}: damaged: its content does not match its digest.")
+    del entries["format"]
     return entries
+
+
+def _check_archive(path: Path) -> None:
+    """Before memory is taken for what a file claims to hold: torch.load inflates compressed
+    entries of any size, and gives uninitialised memory for one that is marked as a folder.
+    Raises ValueError."""
+    with zipfile.ZipFile(path) as file:
+        entries = file.infolist()
+    plain = all(e.compress_type == zipfile.ZIP_STORED and not e.external_attr for e in entries)
+    size = sum(entry.file_size for entry in entries)
+    if not plain or size > path.stat().st_size or len({e.filename for e in entries}) < len(entries):
+        raise ValueError("not as torch.save writes it")
 
 
 def is_ours(path: Path) -> bool:
@@ -97,21 +122,45 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
         head = file.read(64)
     if not head:
         return "the file is empty."
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"it cannot be read: {error.strerror}."
     if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
         return "this is a web page, not a checkpoint; the download went wrong."
     if head.startswith(b"version https://git-lfs"):
         return "this is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`."
-    forbidden = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+    told = re.search(r"GLOBAL ([\w.]+)", str(error))
+    forbidden = told[1] if told else _looked_up(path)
     if forbidden:
-        return f"it holds {forbidden[1]}, which could run code, and is not loaded."
+        return f"it holds {forbidden!r}, which could run code, and is not loaded."
     return "damaged, cut off or not a checkpoint."
 
 
-def digest(entries: dict[str, Any]) -> str:
-    """SHA-256, hex, over all names, types and values, in order."""
-    sha = hashlib.sha256()
-    _update(sha, entries)
-    return sha.hexdigest()
+def _looked_up(path: Path) -> str | None:
+    """The first name outside torch that a bare pickle would import, found without running it. The
+    format of torch before 1.6 is a row of pickles; what follows them ends the loop."""
+    strings: list[str] = []
+    with contextlib.suppress(Exception), open(path, "rb") as file:
+        while True:
+            for opcode, argument, _ in pickletools.genops(file):
+                name = None
+                if opcode.name in ("GLOBAL", "INST"):
+                    name = str(argument).replace(" ", ".")
+                elif opcode.name == "STACK_GLOBAL":
+                    name = ".".join(strings[-2:])
+                elif isinstance(argument, str):
+                    strings.append(argument)
+                if name and not name.startswith(("torch.", "collections.")):
+                    return name
+    return None
+
+
+def digest(entries: dict[str, Any], most: float = math.inf) -> str:
+    """SHA-256, hex, over all names, types and values, in order, but for `digest` and `format`.
+    Raises ValueError once that comes to more than `most` bytes: a forged file may claim any size,
+    by a tensor that repeats one value or by a list in many places."""
+    sha = _Sha256(most)
+    _update(sha, {k: v for k, v in entries.items() if k not in ("digest", "format")})
+    return sha.sha.hexdigest()
 
 
 def weights_sha256(state_dict: dict[str, Tensor]) -> str:
@@ -120,8 +169,21 @@ def weights_sha256(state_dict: dict[str, Tensor]) -> str:
     return digest(dict(state_dict))
 
 
-def _update(sha: Any, value: Any) -> None:
+class _Sha256:
+    def __init__(self, most: float) -> None:
+        self.sha, self.left = hashlib.sha256(), most
+
+    def update(self, content: bytes | memoryview) -> None:
+        self.left -= len(content)
+        if self.left < 0:
+            raise ValueError("holds more than a file of its size can")
+        self.sha.update(content)
+
+
+def _update(sha: _Sha256, value: Any) -> None:
     if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_quantized or value.nbytes > sha.left:
+            raise ValueError(f"not a plain tensor: {value.layout}, {value.nbytes} bytes")
         sha.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
         # uint8 view: NumPy has no bfloat16
         flat = value.detach().cpu().contiguous().flatten()
@@ -141,13 +203,25 @@ def _update(sha: Any, value: Any) -> None:
         raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}: {value!r}")
 
 
+def states_in(folder: Path) -> list[Path]:
+    """The full states in a run's checkpoints/, oldest step first; by name, for a clock may have
+    been set back and files copied."""
+    found = folder.glob("step_*.pth")
+    steps = {int(m[1]): p for p in found if (m := re.fullmatch(r"step_(\d+)\.pth", p.name))}
+    return [steps[step] for step in sorted(steps)]
+
+
 class CheckpointFolder:
     """`step_<N>.pth`: full states, the newest `keep`. `last.pth`: the newest of them, a hard link
-    where the file system has them. `best.pth`: weights and description."""
+    where the file system has them. `best.pth`: weights and description.
+
+    Whoever makes one for writing holds the run's lock: what a killed process left half-written is
+    removed."""
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder, keep
         folder.mkdir(parents=True, exist_ok=True)
+        remove_half_written(folder)
 
     @property
     def best(self) -> Path:
@@ -165,10 +239,7 @@ class CheckpointFolder:
         write(self.best, entries)
 
     def states(self) -> list[Path]:
-        """The full states, oldest step first."""
-        found = self.folder.glob("step_*.pth")
-        steps = {int(m[1]): p for p in found if (m := re.fullmatch(r"step_(\d+)\.pth", p.name))}
-        return [steps[step] for step in sorted(steps)]
+        return states_in(self.folder)
 
     def _link_last(self, path: Path) -> None:
         last, temporary = self.folder / "last.pth", self.folder / f".last.pth.tmp.{os.getpid()}"

@@ -18,7 +18,7 @@ from typing import Any
 from trainer.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
+GROUPS = ("model", "data", "augment", "optimizer", "scheduler", "loss")
 
 
 @dataclass(frozen=True)
@@ -97,16 +97,31 @@ KNOBS: dict[str, Knob] = {
     "precision": Knob("str", choices=("fp32", "fp64", "bf16", "fp16")),
     "layers": Knob("str", choices=("torch", "numpy")),
     "channels_last": Knob("str", choices=("auto", True, False)),
+    "compile": Knob("str", choices=("none", "model", "step")),
     "deterministic": Knob("bool"),
     "num_threads": _COUNT_OR_OFF,
+    "num_workers": _COUNT_OR_OFF,
     "limit_batches": _COUNT_OR_OFF,
     "weights": Knob("str", nullable=True),
     "replace_head": Knob("bool"),
     "freeze": Knob("str", length=0),
     "clip_grad_norm": _NOT_NEGATIVE,
     "log_interval": _COUNT,
+    "eval_every_epochs": _COUNT,
+    "save_every_steps": _COUNT_OR_OFF,
+    "save_every_minutes": _NOT_NEGATIVE,
+    "tensorboard": Knob("bool"),
+    "histograms": Knob("bool"),
+    "profile": Knob("bool"),
+    "trust": Knob(
+        "str", length=0, pattern=r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", hint="the name of a module"
+    ),
     "data.root": Knob("str", nullable=True),
     "data.download": Knob("bool"),
+    "data.mirrors": Knob("str", length=0),
+    "data.cache_dir": Knob("str", nullable=True),
+    "data.on_bad_image": Knob("str", choices=("error", "skip")),
+    "data.test_size": Knob("float", above=0, below=1),
     "data.val_size": Knob("float", above=0, below=1),
     "data.split_seed": _COUNT_OR_OFF,
     "data.shape": Knob("int", low=1, length=3),
@@ -193,7 +208,8 @@ def _check_together(config: Mapping[str, Any]) -> None:
 
 # They compute on the CPU, in float32 or float64, and choose the order in memory themselves.
 NUMPY_TAKES = {
-    "device": ("auto", "cpu"), "precision": ("fp32", "fp64"), "channels_last": ("auto", False)
+    "device": ("auto", "cpu"), "precision": ("fp32", "fp64"), "channels_last": ("auto", False),
+    "compile": ("none",),
 }  # fmt: skip
 
 

@@ -10,8 +10,10 @@ class TrainingError(Exception):
     """The run cannot go on (exit code 1), for a reason that the message tells whole."""
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """SIGINT or SIGTERM arrived and the state is saved (exit code 128 + signal number)."""
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived and what is to be kept is saved (exit code 128 + signal number).
+
+    Like KeyboardInterrupt it is no Exception: whoever catches those must not swallow it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by signal {signal_number}")

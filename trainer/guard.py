@@ -51,12 +51,32 @@ class Guard:
         if self.clip_norm:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
 
+    @torch.no_grad()
     def step(self) -> None:
         """The optimizer's step, unless the flag is up."""
-        # Optimizers without a fused form (RMSprop, Adadelta) need this sync; on a CPU it is free.
-        if self.gated or not self.found_inf.item():
-            with torch.no_grad():
+        if self.gated:
+            self._update(self.optimizer)
+        elif self.found_inf.device.type == "cpu":  # RMSprop, Adadelta have no fused form
+            if not self.found_inf.item():  # costs nothing on a CPU
                 self._update(self.optimizer)
+        else:
+            self.step_without_sync()
+
+    def step_without_sync(self) -> None:
+        """Always computes, and puts back what was there before if the flag is up."""
+        before = {tensor: tensor.clone() for tensor in self.updated()}
+        self._update(self.optimizer)
+        for tensor in self.updated():
+            # What the optimizer has made in this step had been zero until then.
+            old = before.get(tensor, torch.zeros_like(tensor))
+            tensor.copy_(torch.where(self.found_inf.bool(), old, tensor))
+
+    def updated(self) -> list[Tensor]:
+        """All that a step writes on the device: weights, and the optimizer's state of them."""
+        kept = (value for state in self.optimizer.state.values() for value in state.values())
+        return [*self.parameters, *(
+            v for v in kept if isinstance(v, Tensor) and v.device == self.found_inf.device
+        )]  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: a state is only ever saved while the flag is down."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from trainer import build, loop, runtime
+from trainer import build, faults, loop, profiling, runtime
 from trainer.checkpoint import weights_sha256
 from trainer.config import GROUPS
 from trainer.errors import Stopped, TrainingError, UserError
@@ -43,13 +44,16 @@ def run(
     """
     with runtime.StopSignals().listen() as signals:
         run = build.build(config, folder, signals, first_step=state["step"] if state else 0)
-        if state:
-            run.load(state)
+        for note in run.load(state) if state else ():
+            log.warning("%s", note)
         try:
             introduce(run, choices)
-            loop.fit(run)
-            sha256 = weights_sha256(run.model.state_dict())
-            test = loop.test_best(run)
+            faults.check_room(run, folder)
+            run.gallery.start(run)
+            with profiling.watch(run, folder) if config["profile"] else contextlib.nullcontext():
+                loop.fit(run)
+                sha256 = weights_sha256(run.model.state_dict())
+                test = loop.test_best(run)
             run.log.row(run.progress, "test", test, run.lr)
             summary = summarise(run, folder, "finished", test, sha256)
             run.log.hparams(
@@ -57,14 +61,20 @@ def run(
                 {"accuracy/test": test.accuracy, "loss/test": test.loss,
                  "accuracy/val": run.best.accuracy},
             )  # fmt: skip
+            run.gallery.finish(run)
         except BaseException as error:
             status = "interrupted" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed"
-            summarise(run, folder, status, reason=str(error).partition("\n")[0])
+            fault = faults.explained(error, run, folder)
+            with contextlib.suppress(OSError):  # the disk may be full
+                summarise(run, folder, status, reason=str(fault or error).partition("\n")[0])
             if status == "interrupted" and run.checkpoints.states():
                 log.info("Stopped. Continue with: python -m trainer resume %s", show(folder))
+            if fault:
+                raise fault from error
             raise
         finally:
-            run.log.close()
+            with contextlib.suppress(OSError):
+                run.log.close()
         conclude(summary)
         if not in_sweep:
             show_next(run, folder)
@@ -81,6 +91,8 @@ def introduce(run: Run, choices: dict[str, Any]) -> None:
     log.info("%s: %s train, %s val, %s test pictures, %d classes", choices.get("data"),
              *(f"{b.num_images:,}" for b in (run.train, run.val, run.test)),
              len(run.description.classes))  # fmt: skip
+    for note in run.data.notes:
+        log.info("%s", note)
     threads = torch.get_num_threads()
     on_cpu = f", {count(threads, 'thread')}" if run.device.type == "cpu" else ""
     log.info("device %s%s, %s of %s", run.device, on_cpu, count(run.epochs, "epoch"),
@@ -167,10 +179,11 @@ def tell(error: Exception, folder: Path) -> None:
     foreseen = isinstance(error, TrainingError | UserError)
     log_file = folder / LOG_NAME
     message = str(error) if foreseen else f"{type(error).__name__}: {error}"
-    with open(log_file, "a", encoding="utf-8") as file:
-        file.write(f"ERROR {message}\n")
-        if not foreseen:
-            traceback.print_exc(file=file)
     print(message if foreseen else f"{message}\nThe traceback is in {log_file}", file=sys.stderr)
-    if not (folder / "summary.json").exists():
-        write_summary(folder, {"status": "failed", "reason": message.partition("\n")[0]})
+    with contextlib.suppress(OSError):  # the disk may be full
+        with open(log_file, "a", encoding="utf-8") as file:
+            file.write(f"ERROR {message}\n")
+            if not foreseen:
+                traceback.print_exc(file=file)
+        if not (folder / "summary.json").exists():
+            write_summary(folder, {"status": "failed", "reason": message.partition("\n")[0]})

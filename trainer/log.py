@@ -7,9 +7,11 @@ import contextlib
 import json
 import logging
 import math
+import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tqdm import tqdm
@@ -32,6 +34,7 @@ class RunLog:
         batch_size: pictures per step, for the bar's images/s.
         first_step: rows and points after this step are dropped; they come again.
         show_bar: None = only where stderr is a terminal.
+        tensorboard: write event files.
     """
 
     def __init__(
@@ -41,14 +44,10 @@ class RunLog:
         batch_size: int,
         first_step: int = 0,
         show_bar: bool | None = None,
+        tensorboard: bool = True,
     ) -> None:
-        # Imported here: it takes half a second that no other command should wait for.
-        from torch.utils.tensorboard import SummaryWriter
-
         self.folder, self.num_steps, self.batch_size = folder, num_steps, batch_size
-        self.writer = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None
-        )
+        self.writer: Any = event_writer(folder / "tensorboard", first_step) if tensorboard else MUTE
         drop_rows_after(folder / "metrics.jsonl", first_step)
         self.rows = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
         self.show_bar = sys.stderr.isatty() if show_bar is None else show_bar
@@ -88,22 +87,21 @@ class RunLog:
         progress: Progress,
         num_epochs: int,
         train: Metrics,
-        val: Metrics,
+        val: Metrics | None,
         lr: float,
         is_best: bool,
     ) -> None:
-        """The figures of a finished epoch, everywhere."""
+        """The figures of a finished epoch, everywhere; val: None if it was not validated."""
         self.close_bar()
-        self.row(progress, "train", train, lr)
-        self.row(progress, "val", val, lr)
+        words = [f"epoch {progress.epoch:>{len(str(num_epochs))}}/{num_epochs}"]
+        for split, metrics in (("train", train), ("val", val)):
+            if metrics is not None:
+                self.row(progress, split, metrics, lr)
+                words.append(f"{split} loss {metrics.loss:.4f} acc {metrics.accuracy:.4f}")
         self.writer.add_scalar("lr", lr, progress.step)
         self.writer.add_scalar("images_per_s", train.images_per_s, progress.step)
-        self.writer.flush()
-        log.info(
-            "epoch %*d/%d  train loss %.4f acc %.4f  val loss %.4f acc %.4f  %s images/s%s",
-            len(str(num_epochs)), progress.epoch, num_epochs, train.loss, train.accuracy,
-            val.loss, val.accuracy, f"{train.images_per_s:,.0f}", "  best" if is_best else "",
-        )  # fmt: skip
+        words += [f"{train.images_per_s:,.0f} images/s", *(["best"] if is_best else [])]
+        log.info("  ".join(words))
 
     def row(self, progress: Progress, split: str, metrics: Metrics, lr: float) -> None:
         """One row of metrics.jsonl and its two points in TensorBoard."""
@@ -129,6 +127,11 @@ class RunLog:
         for summary in summaries(hparams, metrics):
             self.writer._get_file_writer().add_summary(summary)
 
+    def flush(self) -> None:
+        """Rows and events reach the disk before the state that counts on them."""
+        os.fsync(self.rows.fileno())
+        self.writer.flush()
+
     def close_bar(self) -> None:
         if self.bar is not None:
             self.bar.close()
@@ -138,6 +141,32 @@ class RunLog:
         self.close_bar()
         self.rows.close()
         self.writer.close()
+
+
+def event_writer(folder: Path, first_step: int) -> Any:
+    """TensorBoard's writer. Its file's name sorts after those that are there: TensorBoard reads
+    them by the times in their names, which a clock that was set back would turn round."""
+    # Imported here: they take half a second that no other command should wait for.
+    from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
+    from torch.utils.tensorboard import SummaryWriter
+
+    names = [file.name.split(".") for file in folder.glob("events.out.tfevents.*")]
+    latest = max((int(words[3]) for words in names if words[3].isdigit()), default=0)
+    event_file_writer.time = SimpleNamespace(time=lambda: max(time.time(), latest + 1))
+    try:
+        return SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
+    finally:
+        event_file_writer.time = time
+
+
+class _Mute:
+    """Takes every call and does nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **options: self
+
+
+MUTE = _Mute()
 
 
 def drop_rows_after(file: Path, step: int) -> None:

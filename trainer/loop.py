@@ -12,43 +12,59 @@ from torch import Tensor, nn
 from trainer.checkpoint import read
 from trainer.losses import main_logits
 from trainer.metrics import Meter, Metrics
-from trainer.state import BatchSource, Run
+from trainer.state import BatchSource, Run, Stepper
 
 
 def fit(run: Run) -> None:
     """Train to the last epoch, validating and saving after each."""
     while run.progress.epoch < run.epochs:
-        run.model.train()
-        start = time.monotonic()
+        run.start_epoch()
         for images, targets in run.train.epoch(run.progress.epoch, start=run.progress.batch):
             loss, logits = train_step(run, images, targets)
             run.meter.add(loss, logits, targets)
             run.step_done()
-        run.check_finite()  # a sync, so that the seconds are whole
-        train = run.meter.read(seconds=time.monotonic() - start)
-        val = evaluate(run.model, run.loss, run.val, run.autocast)
-        run.schedule.observe(val.loss)
+        train = run.trained()
+        val = validate(run) if run.validates else None
         run.epoch_done(train, val)
 
 
 def train_step(run: Run, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """One update. Returns the batch's mean loss (0-dim) and its logits (N, K), without a sync."""
+    """One step. Returns the batch's mean loss (0-dim) and its logits (N, K), without a sync."""
     run.seed_step(run.progress.step)
     run.set_lr()
-    run.optimizer.zero_grad(set_to_none=True)
-    with run.autocast:
-        output = run.model(images)
-        loss = run.loss(output, targets)
-    run.guard.backward(loss)
-    run.guard.step()
-    return loss, main_logits(output)
+    return run.update(images, targets)
+
+
+def update(
+    model: nn.Module,
+    loss: nn.Module,
+    guard: Stepper,
+    autocast: AbstractContextManager[Any],
+    images: Tensor,
+    targets: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Forward, backward, update: what `compile=step` makes one graph of."""
+    guard.optimizer.zero_grad(set_to_none=True)
+    with autocast:
+        output = model(images)
+        mean_loss = loss(output, targets)
+    guard.backward(mean_loss)
+    guard.step()
+    return mean_loss, main_logits(output)
+
+
+def validate(run: Run) -> Metrics:
+    """The validation split, with the weights as they are; a schedule may look at its loss."""
+    val = evaluate(run.model, run.loss, run.pausing(run.val), run.autocast)
+    run.schedule.observe(val.loss)
+    return val
 
 
 def test_best(run: Run) -> Metrics:
     """The test split, once, with the weights of the best epoch."""
     if run.best.epoch:
         run.model.load_state_dict(read(run.checkpoints.best)["model"])
-    return evaluate(run.model, run.loss, run.test, run.autocast)
+    return evaluate(run.model, run.loss, run.pausing(run.test), run.autocast)
 
 
 @torch.inference_mode()
@@ -57,11 +73,11 @@ def evaluate(
     loss: nn.Module,
     batches: BatchSource,
     autocast: AbstractContextManager[Any],
-    with_confusion: bool = False,
+    meter: Meter | None = None,
 ) -> Metrics:
-    """Mean loss and accuracy over all batches, one sync at the end."""
+    """Mean loss and accuracy over all batches, one sync at the end; what else `meter` collects."""
     model.eval()
-    meter, start = Meter(with_confusion), time.monotonic()
+    meter, start = meter or Meter(), time.monotonic()
     for images, targets in batches.epoch():
         with autocast:
             output = model(images)

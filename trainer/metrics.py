@@ -1,4 +1,5 @@
-"""Loss and accuracy over batches, without waiting for the device at every step."""
+"""Loss and accuracy over batches, without waiting for the device at every step; and, where a split
+is looked at closely, the confusion of its classes, the calibration and the worst mistakes."""
 
 from __future__ import annotations
 
@@ -9,18 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+CALIBRATION_BINS = 15  # as Guo et al. 2017 have them, section 5
+TOP = 5
+
 
 @dataclass(frozen=True)
 class Metrics:
     """loss: mean per picture. accuracy: share of right pictures, 0..1. num_images: how many.
-    seconds: what it took. confusion: (K, K) int64, rows the true class, columns the predicted;
-    None if not asked for."""
+    seconds: what it took."""
 
     loss: float
     accuracy: float
     num_images: int
     seconds: float = 0.0
-    confusion: Tensor | None = None
 
     @property
     def images_per_s(self) -> float:
@@ -35,11 +37,9 @@ class Meter:
     the meter was read.
     """
 
-    with_confusion: bool = False
     losses: list[float] = field(default_factory=list)  # per batch: mean loss * pictures
     num_images: int = 0
     num_correct: int = 0
-    confusion: Tensor | None = None
     _waiting: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
@@ -59,20 +59,13 @@ class Meter:
             labels = torch.cat([t if t.ndim == 1 else t.argmax(dim=1) for t in targets])
             predicted = torch.cat([batch.argmax(dim=1) for batch in logits])
             self.num_correct += int((predicted == labels).sum())
-            if self.with_confusion:
-                self._count(labels, predicted, logits[0].shape[1])
         count = max(1, self.num_images)
         loss = math.fsum(self.losses) / count if all(map(math.isfinite, self.losses)) else math.nan
-        return Metrics(loss, self.num_correct / count, self.num_images, seconds, self.confusion)
-
-    def _count(self, labels: Tensor, predicted: Tensor, num_classes: int) -> None:
-        cells = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
-        counts = cells.view(num_classes, num_classes).cpu()
-        self.confusion = counts if self.confusion is None else self.confusion + counts
+        return Metrics(loss, self.num_correct / count, self.num_images, seconds)
 
     def reset(self) -> None:
         self.losses, self.num_images, self.num_correct = [], 0, 0
-        self.confusion, self._waiting = None, []
+        self._waiting = []
 
     def state_dict(self) -> dict[str, Any]:
         self.read()
@@ -86,6 +79,109 @@ class Meter:
         self.reset()
         self.losses = list(state["losses"])
         self.num_images, self.num_correct = state["num_images"], state["num_correct"]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture whose most probable class is not its own.
+
+    index: its position in the split. was: its label. said: the most probable class. probability:
+    of `said`, 0..1.
+    """
+
+    index: int
+    was: int
+    said: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a close look at a split gave.
+
+    confusion: (K, K) int64, rows the true class, columns the most probable one.
+    top5: share of pictures whose class is among the min(5, K) most probable.
+    calibration_error: see `calibration_error`, 0..1.
+    mistakes: the surest first; among equally sure ones, in the order of the split.
+    """
+
+    confusion: Tensor
+    top5: float
+    calibration_error: float
+    mistakes: list[Mistake]
+
+
+@dataclass
+class Examiner(Meter):
+    """A meter that also keeps, of each picture, what `findings` needs: its class, the most probable
+    class, the probability of that (a softmax of the logits) and whether it is in the top 5. The
+    pictures must come in the order of the split. No sync but in `read` and `findings`.
+
+    num_mistakes: how many mistakes `findings` lists, at most.
+    """
+
+    num_mistakes: int = 16
+    _seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
+    _num_classes: int = 0
+
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        super().add(loss, logits, targets)
+        logits = logits.detach().float()
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        said = logits.argmax(dim=1)
+        probability = logits.softmax(dim=1).gather(1, said[:, None]).squeeze(1)
+        first = logits.topk(min(TOP, logits.shape[1])).indices
+        self._seen.append((labels, said, probability, (first == labels[:, None]).any(dim=1)))
+        self._num_classes = logits.shape[1]
+
+    def findings(self) -> Findings:
+        """Of everything added so far. Waits for the device."""
+        labels, said, probability, in_top = (
+            torch.cat(column).cpu() for column in zip(*self._seen, strict=True)
+        )
+        wrong = (said != labels).nonzero().squeeze(1)
+        surest = probability[wrong].nan_to_num(-1).argsort(descending=True, stable=True)
+        return Findings(
+            count_confusion(labels, said, self._num_classes),
+            in_top.double().mean().item(),
+            calibration_error(probability, said == labels),
+            [
+                Mistake(i, int(labels[i]), int(said[i]), probability[i].item())
+                for i in wrong[surest[: self.num_mistakes]].tolist()
+            ],
+        )
+
+    def reset(self) -> None:
+        super().reset()
+        self._seen, self._num_classes = [], 0
+
+
+def count_confusion(labels: Tensor, said: Tensor, num_classes: int) -> Tensor:
+    """(K, K) int64: how many pictures of each class (row) were taken for each (column). Both
+    arguments: (N,) int64."""
+    cells = torch.bincount(labels * num_classes + said, minlength=num_classes**2)
+    return cells.view(num_classes, num_classes)
+
+
+def calibration_error(
+    probability: Tensor, right: Tensor, num_bins: int = CALIBRATION_BINS
+) -> float:
+    """How far the probabilities of the predicted classes are from the share that is right: the
+    expected calibration error of Guo et al. 2017, eq. 3, sum_m |B_m|/n |acc(B_m) - conf(B_m)| over
+    bins of equal width, of which bin m holds the probabilities in ((m-1)/M, m/M].
+
+    Args:
+        probability: (N,) of the predicted class, 0..1. right: (N,) bool.
+
+    Returns:
+        0 (as sure as it is right) to 1; NaN if a probability is.
+    """
+    probability = probability.double()
+    bins = (probability * num_bins).ceil().sub(1).clamp(0, num_bins - 1).nan_to_num(0).long()
+    # |B_m| * (acc - conf) is the difference of the two sums over the bin.
+    gaps = torch.zeros(num_bins, dtype=torch.float64)
+    gaps.index_add_(0, bins, right.double() - probability)
+    return gaps.abs().sum().item() / max(1, len(probability))
 
 
 def per_class(confusion: Tensor) -> list[dict[str, float]]:

@@ -193,13 +193,21 @@ def place(
 
 
 def evaluation_batches(
-    config: Mapping[str, Any], preprocess: Preprocess, device: torch.device, split: Split
+    config: Mapping[str, Any],
+    preprocess: Preprocess,
+    device: torch.device,
+    split: Split,
+    resident: bool = True,
+    num_workers: int = 0,
 ) -> Batches:
     """Large batches, without gradients to keep: 256 small pictures, fewer as they grow, so that
     the activations of a deep net at 224 px stay under a gigabyte or two."""
     height, width = enlarged(split.images.shape[-2:], preprocess.min_size)
     batch_size = max(1, min(256, 2**20 // (height * width)))
-    return Batches(split, batch_size, preprocess, device, limit=config["limit_batches"])
+    return Batches(
+        split, batch_size, preprocess, device, limit=config["limit_batches"],
+        resident=resident, num_workers=num_workers,
+    )  # fmt: skip
 
 
 def measure(model: nn.Module, shape: tuple[int, int, int]) -> Cost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 from trainer.metrics import Metrics
@@ -11,13 +12,15 @@ from trainer.metrics import Metrics
 @dataclass
 class Progress:
     """How far the training is: complete epochs, batches done in the running one, steps in all,
-    seconds and pictures inside training epochs."""
+    seconds and pictures inside complete training epochs, seconds inside the running one up to
+    its latest saved state."""
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     train_s: float = 0.0
     num_images: int = 0
+    epoch_s: float = 0.0
 
 
 @dataclass
@@ -33,3 +36,23 @@ class Best:
         if not math.isfinite(val.loss):
             return False
         return (val.accuracy, -val.loss) > (self.accuracy, -self.loss)
+
+
+class Pace:
+    """When a state is due between the ends of two epochs.
+
+    Args:
+        steps, minutes: between two states; 0 = only at the ends of epochs.
+    """
+
+    def __init__(self, steps: int = 0, minutes: float = 0.0) -> None:
+        self.steps, self.seconds = steps, 60 * minutes
+        self.saved()
+
+    def is_due(self, step: int) -> bool:
+        if self.seconds and time.monotonic() - self.saved_at >= self.seconds:
+            return True
+        return bool(self.steps) and step % self.steps == 0
+
+    def saved(self) -> None:
+        self.saved_at = time.monotonic()

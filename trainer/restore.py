@@ -8,27 +8,48 @@ from typing import Any
 
 import torch
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from data.loader import Batches, Preprocess
-from data.types import Split
+from data.loader import Preprocess
 from trainer import config as knobs
 from trainer import runtime
 from trainer.errors import UserError
-from trainer.parts import evaluation_batches, memory_format, min_size, on_layers, place
+from trainer.parts import memory_format, min_size, on_layers, place
 from trainer.targets import ALLOWED_TARGETS, check_allowed, make
 
 
-def stored_config(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration inside a checkpoint. Raises UserError if it names what it may not."""
+def stored_config(
+    entries: Mapping[str, Any], values: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The configuration inside a checkpoint. Raises UserError if it names what it may not.
+
+    Args:
+        values: the words of this command line, of which `trust` lengthens the list of what it
+            may; what the file itself trusts counts for nothing.
+    """
     config = OmegaConf.to_container(OmegaConf.create(entries["config"]))
-    if not isinstance(config, dict) or not all(group in config for group in ALLOWED_TARGETS):
+    if not isinstance(config, dict):
         raise UserError("The checkpoint's configuration is incomplete.")
     stored = {str(key): value for key, value in config.items()}
-    check_allowed(stored)
-    return {**run_defaults(), **stored}
+    stored.setdefault("augment", {"_target_": "data.augment.Augment"})  # older than the group
+    if not all(isinstance(stored.get(group), dict) for group in ALLOWED_TARGETS):
+        raise UserError("The checkpoint's configuration is incomplete.")
+    check_allowed(stored, trusted(values or {}))
+    return {**run_defaults(), **stored, "trust": []}
+
+
+def trusted(values: Mapping[str, str]) -> list[str]:
+    """`trust=my_nets` or `trust=[my_nets,my_data]`. The folder where the command is started is
+    searched for them, as for a training."""
+    value = typed("trust", values.get("trust", "[]"))
+    modules = value if isinstance(value, list | ListConfig) else [value]
+    knob = knobs.KNOBS["trust"]
+    if not knob.allows(list(modules)):
+        raise UserError(f"trust={values['trust']}: must be {knob.allowed()}.")
+    return [str(module) for module in modules]
 
 
 def run_defaults() -> dict[str, Any]:
@@ -45,6 +66,9 @@ def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[st
     for key, text in sorted(values.items(), key=lambda item: "." in item[0]):
         if key in knobs.GROUPS:
             changed[key] = OmegaConf.load(choice_file(key, text))
+            continue
+        if key == "trust":
+            changed.trust = trusted(values)
             continue
         group, _, name = key.partition(".")
         if name and name not in changed[group]:
@@ -80,10 +104,23 @@ def choice_file(group: str, name: str) -> Path:
     return files[name]
 
 
+class _Unfilled(TorchFunctionMode):
+    """New parameters keep whatever memory holds. Every one is overwritten from the checkpoint, and
+    drawing VGG19's 140 million random numbers takes four seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__name__", "").endswith(("uniform_", "normal_")):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
     """The checkpoint's network with its weights, on the configuration's device, in eval mode."""
     sized = {"shape": entries["shape"], "num_classes": len(entries["classes"])}
-    model: nn.Module = make("model", {**config["model"], **sized})
+    with _Unfilled():
+        model: nn.Module = make("model", {**config["model"], **sized})
     have = {name: tuple(tensor.shape) for name, tensor in entries["model"].items()}
     want = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if have != want:
@@ -101,16 +138,11 @@ def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
     return on_layers(config["layers"], model).eval()
 
 
-def evaluation(
-    config: Mapping[str, Any],
-    model: nn.Module,
-    entries: Mapping[str, Any],
-    split: Split,
-    device: torch.device,
-) -> Batches:
-    """A split as batches for a restored model, normalised as in its training."""
-    preprocess = Preprocess(
+def preprocess(
+    config: Mapping[str, Any], model: nn.Module, entries: Mapping[str, Any], device: torch.device
+) -> Preprocess:
+    """From uint8 pictures to what a restored model sees: normalised as in its training."""
+    return Preprocess(
         tuple(entries["mean"]), tuple(entries["std"]), min_size(model), device,
         runtime.float_dtype(config["precision"]), memory_format(config, model),
     )  # fmt: skip
-    return evaluation_batches(config, preprocess, device, split)

@@ -11,16 +11,18 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import threadpoolctl
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
-from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -90,6 +92,8 @@ def threads_at_start() -> int:
 @contextlib.contextmanager
 def counting_flops() -> Iterator[FlopCounterMode]:
     """torch's FLOP counter, with attention computed in the form that it has formulas for."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, a tenth of a second
+
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from data.types import Dataset
 from trainer.checkpoint import CheckpointFolder
 from trainer.errors import Stopped, TrainingError, UserError
 from trainer.log import RunLog
 from trainer.metrics import Meter, Metrics
-from trainer.progress import Best, Progress
+from trainer.progress import Best, Pace, Progress
 from trainer.runtime import StopSignals, versions
 from trainer.schedules import Schedule
 
@@ -29,6 +31,20 @@ class BatchSource(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Any: ...
+
+
+class Gallery(Protocol):
+    """Pictures of a run, and what its report shows; see trainer/gallery.py."""
+
+    def meter(self, split: str) -> Meter: ...
+
+    def start(self, run: Run) -> None: ...
+
+    def epoch(self, run: Run) -> None: ...
+
+    def best(self, run: Run) -> None: ...
+
+    def finish(self, run: Run) -> None: ...
 
 
 class Stepper(Protocol):
@@ -76,6 +92,7 @@ class Run:
     loss: nn.Module
     guard: Stepper
     schedule: Schedule
+    update: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # loop.update, or one graph of it
     train: BatchSource
     val: BatchSource
     test: BatchSource
@@ -85,11 +102,15 @@ class Run:
     signals: StopSignals
     checkpoints: CheckpointFolder
     log: RunLog
+    gallery: Gallery
     description: Description
+    data: Dataset
     device: torch.device
     cost: Cost
     enlarges: str = ""  # what the net does to pictures that are too small for it, if it does
     log_interval: int = 50
+    eval_every_epochs: int = 1
+    pace: Pace = field(default_factory=Pace)
     progress: Progress = field(default_factory=Progress)
     best: Best = field(default_factory=Best)
     meter: Meter = field(default_factory=Meter)
@@ -108,8 +129,13 @@ class Run:
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
+    def start_epoch(self) -> None:
+        """Or go on with one that was stopped in its middle."""
+        self.model.train()
+        self.started_at = time.monotonic() - self.progress.epoch_s
+
     def step_done(self) -> None:
-        """After each step: at the log interval read what has gathered, and stop if asked to."""
+        """After each step: at the log interval read what has gathered; save or stop if due."""
         self.progress.batch += 1
         self.progress.step += 1
         if self.progress.step % self.log_interval == 0:
@@ -117,10 +143,32 @@ class Run:
             self.log.interval(self.progress, self.meter.read(), self.lr)
         else:
             self.log.tick(self.progress)
-        if self.signals.received is not None:
+        if self.signals.received is not None or self.pace.is_due(self.progress.step):
             self.check_finite()
+            self.progress.epoch_s = time.monotonic() - self.started_at
             self.save()
+            self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        if self.signals.received is not None:
             raise Stopped(self.signals.received)
+
+    def trained(self) -> Metrics:
+        """What the epoch's steps came to. A sync, so that the seconds are whole."""
+        self.check_finite()
+        self.progress.epoch_s = time.monotonic() - self.started_at
+        return self.meter.read(self.progress.epoch_s)
+
+    @property
+    def validates(self) -> bool:
+        """Whether the running epoch ends with a validation; the last one always does."""
+        epoch = self.progress.epoch + 1
+        return epoch % self.eval_every_epochs == 0 or epoch == self.epochs
+
+    def pausing(self, batches: BatchSource) -> BatchSource:
+        """The same batches for evaluation, between which the run can be stopped: the training
+        stands still meanwhile, so its state is whole at any of them."""
+        return _Pausing(batches, self)
 
     def check_finite(self) -> None:
         """Raises TrainingError if a loss or gradient was not finite. A sync."""
@@ -135,26 +183,32 @@ class Run:
                 "clip_grad_norm=1."
             )
 
-    def epoch_done(self, train: Metrics, val: Metrics) -> None:
-        """Count the epoch, keep the best weights, write the state."""
+    def epoch_done(self, train: Metrics, val: Metrics | None) -> None:
+        """Count the epoch, write the state, keep the best weights."""
         self.progress.epoch += 1
-        self.progress.batch = 0
+        self.progress.batch, self.progress.epoch_s = 0, 0.0
         self.progress.train_s += train.seconds
         self.progress.num_images += train.num_images
         self.meter.reset()
-        is_best = self.best.beaten_by(val)
-        if is_best:
+        is_best = val is not None and self.best.beaten_by(val)
+        if is_best and val is not None:
             self.best = Best(self.progress.epoch, val.accuracy, val.loss)
-            self.checkpoints.save_best(self.portable())
         # The rows before the state: a resumed run drops rows that its state does not know, but it
-        # could not make up for missing ones.
+        # could not make up for missing ones. The state before the best weights: they lie in it,
+        # so that `load` can write them if the process ended between the two.
         self.log.epoch(self.progress, self.epochs, train, val, self.lr, is_best)
         self.save()
-        if self.signals.received is not None and self.progress.epoch < self.epochs:
-            raise Stopped(self.signals.received)  # it came during validation; the state is saved
+        self.gallery.epoch(self)
+        if is_best:
+            self.checkpoints.save_best(self.portable())
+            self.gallery.best(self)
+        if self.progress.epoch < self.epochs:
+            self.stop_if_asked()
 
     def save(self) -> None:
+        self.log.flush()
         self.checkpoints.save_state(self.progress.step, self.full_state())
+        self.pace.saved()
 
     def portable(self) -> dict[str, Any]:
         """Weights and description: what using the model needs."""
@@ -176,19 +230,67 @@ class Run:
             "progress": asdict(self.progress),
             "best": asdict(self.best),
             "meter": self.meter.state_dict(),
-            "threads": torch.get_num_threads(),
+            "machine": self.machine(),
+            "data": self.data.fingerprint,
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `full_state` gave. Raises UserError if it belongs to another run."""
-        if state["optimizer_class"] != type(self.optimizer).__name__:
-            raise UserError(
-                f"optimizer: the state is of {state['optimizer_class']}, "
-                f"and the configuration asks for {type(self.optimizer).__name__}."
-            )
+    def machine(self) -> dict[str, str]:
+        """What the last bits of a result depend on beside the configuration."""
+        return {
+            **versions(),
+            "device": self.device.type,
+            "num_threads": str(torch.get_num_threads()),
+        }
+
+    def load(self, state: dict[str, Any]) -> list[str]:
+        """Go on from what `full_state` gave. Returns what differs from the machine that wrote it,
+        as lines for the log. Raises UserError, with nothing changed, if it is of another run."""
+        self.check_same_run(state)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.guard.load_state_dict(state["guard"])
         self.schedule.load_state_dict(state["schedule"])
         self.meter.load_state_dict(state["meter"])
         self.progress, self.best = Progress(**state["progress"]), Best(**state["best"])
+        if self.best.epoch and self.best.epoch == self.progress.epoch and not self.progress.batch:
+            self.checkpoints.save_best(self.portable())
+        now = self.machine()
+        return [
+            f"{key} was {before}, is {now.get(key)}: the last bits of the result may differ."
+            for key, before in state["machine"].items()
+            if now.get(key) != before
+        ]
+
+    def check_same_run(self, state: dict[str, Any]) -> None:
+        """Before anything is overwritten: a failed load_state_dict leaves half of the old, and
+        SGD takes Adam's state without a word."""
+        optimizer, wanted = state["optimizer_class"], type(self.optimizer).__name__
+        if optimizer != wanted:
+            raise UserError(f"optimizer: the state is of {optimizer}, the run is of {wanted}.")
+        have = {name: tuple(tensor.shape) for name, tensor in state["model"].items()}
+        want = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
+        if have != want:
+            names = sorted(n for n in have.keys() | want.keys() if have.get(n) != want.get(n))
+            raise UserError(f"model: the state is of another net: {', '.join(names[:10])} differ.")
+        if state["data"] != self.data.fingerprint:
+            raise UserError(
+                "data: the pictures or labels are not those that the training began with.\n"
+                "Put the old ones back, or start a new run with weights=FILE from this one."
+            )
+
+
+class _Pausing:
+    """See `Run.pausing`."""
+
+    def __init__(self, batches: BatchSource, run: Run) -> None:
+        self.batches, self.run, self.num_images = batches, run, batches.num_images
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
+        for batch in self.batches.epoch(epoch, start):
+            yield batch
+            if self.run.signals.received is not None:
+                self.run.save()
+                self.run.stop_if_asked()

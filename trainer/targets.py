@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -24,13 +24,18 @@ from trainer.errors import UserError
 ALLOWED_TARGETS = {
     "model": ("models.", "torchvision.models."),
     "data": ("data.",),
+    "augment": ("data.augment.",),
     "optimizer": ("torch.optim.",),
     "scheduler": ("trainer.schedules.",),
     "loss": ("trainer.losses.",),
 }
 
 # What `build` hands in, beside the options.
-SUPPLIED = {"optimizer": ("params",), "scheduler": ("total_steps", "steps_per_epoch")}
+SUPPLIED = {
+    "augment": ("num_classes", "hflip"),
+    "optimizer": ("params",),
+    "scheduler": ("total_steps", "steps_per_epoch"),
+}
 
 
 def make(group: str, options: Mapping[str, Any], **supplied: Any) -> Any:
@@ -96,14 +101,23 @@ def locate(group: str, target: str) -> Callable[..., Any]:
     return found
 
 
-def check_allowed(config: Mapping[str, Any]) -> None:
-    """Refuse a configuration out of a file that names anything else. Raises UserError."""
-    for group, prefixes in ALLOWED_TARGETS.items():
+def check_allowed(config: Mapping[str, Any], trust: Sequence[str] = ()) -> None:
+    """Refuse a configuration out of a file that names anything else.
+
+    Args:
+        trust: modules that the user has named on this command line, beside the list.
+
+    Raises UserError.
+    """
+    trusted = tuple(f"{module}." for module in trust)
+    for group, own in ALLOWED_TARGETS.items():
+        prefixes = (*own, *trusted)
         for target in targets_in(config[group]):
             if not (target.startswith(prefixes) and home(group, target).startswith(prefixes)):
                 raise UserError(
                     f"The checkpoint names {group}._target_={target}, which is none of this "
-                    "program's own, and is not run."
+                    "program's own, and is not run. If you know where the file comes from, "
+                    f"trust={target.partition('.')[0]} takes it."
                 )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
+import signal
 import sys
+from collections.abc import Iterator
+from types import FrameType
 
 from trainer import config as knobs
 from trainer.config import unknown
@@ -15,6 +19,7 @@ COMMANDS = {
     "resume": "go on where a training was cut off",
     "evaluate": "metrics of a checkpoint on the test or validation split",
     "predict": "the classes of pictures, with probabilities",
+    "export": "a net for other programs: its weights, ONNX, torch.export",
     "import-weights": "other people's weights into a checkpoint",
     "summary": "the layers of a model on some data",
     "report": "a table over runs, or over the jobs of a sweep",
@@ -25,11 +30,8 @@ def dispatch(argv: list[str]) -> int:
     """Run what these words ask for. Returns the exit code: 0 done, 1 training failed, 2 wrong
     input, 128 + n stopped by signal n."""
     try:
-        if argv and re.fullmatch(r"[A-Za-z][\w-]*", argv[0]):
-            return _command(argv[0], argv[1:])
-        from trainer.commands import train
-
-        return train.main(argv)
+        with stopped_by_sigterm():
+            return _run(argv)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -40,6 +42,29 @@ def dispatch(argv: list[str]) -> int:
         return stopped.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+@contextlib.contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM as an exception, as SIGINT is: what a command has begun (a download, packing) is
+    tidied up on the way out. A training listens itself, and stops where its state is whole."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(argv: list[str]) -> int:
+    if argv and re.fullmatch(r"[A-Za-z][\w-]*", argv[0]):
+        return _command(argv[0], argv[1:])
+    from trainer.commands import train
+
+    return train.main(argv)
 
 
 def _command(name: str, argv: list[str]) -> int:

@@ -10,7 +10,9 @@ from trainer import config as knobs
 from trainer.errors import UserError
 
 # What may change when a checkpoint is used: where and how it computes, never what it is.
-MACHINE_KEYS = ("device", "precision", "num_threads", "channels_last", "deterministic", "layers")
+MACHINE_KEYS = (
+    "device", "precision", "num_threads", "channels_last", "deterministic", "layers", "trust"
+)  # fmt: skip
 
 
 def parse_words(

@@ -1,40 +1,127 @@
-"""`trainer evaluate CHECKPOINT [key=value ...]`: metrics on the test split, per class."""
+"""`trainer evaluate CHECKPOINT [key=value ...]`: how good a net is, in all and class by class."""
 
 from __future__ import annotations
 
 import argparse
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trainer.commands.arguments import MACHINE_KEYS, existing, parse_words
+from trainer.commands.figures import as_json, figures, show
 from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from data.types import Split
+    from trainer.metrics import Findings
 
 KEYS = (*MACHINE_KEYS, "split", "limit_batches", "data", "data.", "loss", "loss.")
 SPLITS = ("test", "val", "train")
+NUM_MISTAKES = 25
 
 
 def main(argv: list[str]) -> int:
+    args, values = parse(argv)
+    split = values.pop("split", "test")
+    if split not in SPLITS:
+        raise UserError(f"split={split}: must be one of {', '.join(SPLITS)}.")
+    existing(args.checkpoint)
+    folder = args.output or default_folder(args.checkpoint, split, values.get("data"), args.flip)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: this is no folder; -o DIR names another.")
+
+    from trainer import checkpoint, loop, parts, restore, runtime
+    from trainer.metrics import Examiner
+
+    runtime.leave_compiler_unimported()
+    entries = checkpoint.read(args.checkpoint)
+    config = configured(entries, values, args.flip)
+    device = runtime.pick_device(config["device"], config["layers"])
+    runtime.check_precision(config["precision"], device)
+    runtime.set_deterministic(config["deterministic"])
+    model = restore.restore(entries, config)
+    dataset = parts.load_data(config["data"])
+    check_classes(dataset.classes, entries["classes"])
+    pictures: Split = getattr(dataset, split)
+    preprocess = restore.preprocess(config, model, entries, device)
+    batches = parts.evaluation_batches(config, preprocess, device, pictures)
+    cost = parts.measure(model, dataset.shape)
+    runtime.set_num_threads(
+        runtime.pick_num_threads(config["num_threads"], cost.macs * batches.batch_size),
+        config["layers"],
+    )
+    if args.flip:
+        average_over_mirror(model)
+    examiner = Examiner(num_mistakes=NUM_MISTAKES)
+    metrics = loop.evaluate(
+        model, parts.make_loss(config), batches,
+        runtime.autocast(config["precision"], device), examiner,
+    )  # fmt: skip
+    findings = examiner.findings()
+
+    results = {
+        "checkpoint": str(args.checkpoint),
+        "digest": checkpoint.digest(entries),
+        "epoch": entries["epoch"],
+        "split": split,
+        "data": config["data"],
+        "flip": args.flip,
+        **{key: config[key] for key in ("limit_batches", "precision", "layers")},
+        "device": str(device),
+        "versions": runtime.versions(),
+        **figures(metrics, findings, entries["classes"]),
+    }
+    show(results)
+    written = write(folder, results, findings, pictures.images)
+    print(f"\nwritten to {folder}: {', '.join(written)}")
+    return 0
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser = argparse.ArgumentParser(
         prog="trainer evaluate",
-        description="Loss and accuracy of a checkpoint, and precision, recall and F1 per class.",
+        description="Loss, accuracy and calibration of a checkpoint, precision, recall and F1 per "
+        "class, the confusion matrix and the surest mistakes: on the terminal, as evaluation.json "
+        "and as pictures.",
         epilog="Keys: split=test (or val, train), data=<another set>, data.root=..., device=..., "
         "precision=..., loss=..., limit_batches=... The pictures of another set are brought to "
         "the shape that the net was trained on, and normalised as then.",
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth file of a run, such as best.pth")
-    args, values = parse_words(parser, argv, KEYS)
-    split = values.pop("split", "test")
-    if split not in SPLITS:
-        raise UserError(f"split={split}: must be one of {', '.join(SPLITS)}.")
+    parser.add_argument(
+        "--flip", action="store_true",
+        help="the mean of the logits of each picture and its mirror image, for sets with "
+        "data.hflip=true",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR",
+        help="where the results go (default: evaluation/<split>/ in the run's folder, or "
+        "<name>_evaluation/<split>/ beside a checkpoint that lies in none)",
+    )  # fmt: skip
+    return parse_words(parser, argv, KEYS)
 
-    existing(args.checkpoint)
 
-    from trainer import checkpoint, loop, parts, restore, runtime
-    from trainer.metrics import per_class
+def default_folder(checkpoint: Path, split: str, data: str | None, flip: bool) -> Path:
+    """A folder for each checkpoint, set and split, so that no results replace those of others."""
+    folder = checkpoint.absolute().parent
+    in_run = folder.name == "checkpoints" and (folder.parent / "metrics.jsonl").is_file()
+    name = "_".join([*([data] if data else []), split, *(["flip"] if flip else [])])
+    if not in_run:
+        return checkpoint.parent / f"{checkpoint.stem}_evaluation" / name
+    of_best = checkpoint.stem == "best"
+    above = checkpoint.parent.parent if checkpoint.parent.name else Path("..")
+    return above / "evaluation" / (name if of_best else f"{checkpoint.stem}_{name}")
+
+
+def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool) -> dict[str, Any]:
+    """The checkpoint's configuration with these keys changed. Raises UserError."""
+    from trainer import restore
     from trainer.targets import check_options
 
-    runtime.leave_compiler_unimported()
-    entries = checkpoint.read(args.checkpoint)
-    config = restore.reconfigure(restore.stored_config(entries), values)
+    config = restore.reconfigure(restore.stored_config(entries, values), values)
     if "limit_batches" not in values:  # a quick training deserves a whole evaluation
         config["limit_batches"] = 0
     for key in ("data.shape", "data.num_classes"):
@@ -43,40 +130,79 @@ def main(argv: list[str]) -> int:
     config["data"]["shape"] = entries["shape"]
     for group in ("data", "loss"):
         check_options(group, config[group])
-    device = runtime.pick_device(config["device"], config["layers"])
-    runtime.check_precision(config["precision"], device)
-    runtime.set_deterministic(config["deterministic"])
-    model = restore.restore(entries, config)
-    dataset = parts.load_data(config["data"])
-    if len(dataset.classes) != len(entries["classes"]):
+    if flip and not config["data"].get("hflip"):
         raise UserError(
-            f"data.num_classes={len(dataset.classes)}: the checkpoint tells apart "
-            f"{len(entries['classes'])} classes ({', '.join(entries['classes'][:10])} ...); "
-            "evaluate it on a set with the same."
+            "--flip: data.hflip=false: in this set a mirrored picture need not be of the same "
+            "class. data.hflip=true says that it is."
         )
-    if list(dataset.classes) != list(entries["classes"]):
+    return config
+
+
+def check_classes(found: Sequence[str], known: Sequence[str]) -> None:
+    """Hold the set's classes against the checkpoint's. Raises UserError if there are others."""
+    if len(found) != len(known):
+        raise UserError(
+            f"data.num_classes={len(found)}: the checkpoint tells apart {len(known)} classes "
+            f"({', '.join(known[:10])} ...); evaluate it on a set with the same."
+        )
+    if list(found) != list(known):
         print("The class names below are the checkpoint's; those of this data set differ.")
-    cost = parts.measure(model, dataset.shape)
-    batches = restore.evaluation(config, model, entries, getattr(dataset, split), device)
-    runtime.set_num_threads(
-        runtime.pick_num_threads(config["num_threads"], cost.macs * batches.batch_size),
-        config["layers"],
-    )
-    metrics = loop.evaluate(
-        model, parts.make_loss(config), batches,
-        runtime.autocast(config["precision"], device), with_confusion=True,
-    )  # fmt: skip
-    assert metrics.confusion is not None
-    print(f"{split} split, {metrics.num_images:,} pictures on {device}: "
-          f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.4f}, "
-          f"{metrics.images_per_s:,.0f} images/s\n")  # fmt: skip
-    print_classes(entries["classes"], per_class(metrics.confusion))
-    return 0
 
 
-def print_classes(classes: list[str], rows: list[dict[str, float]]) -> None:
-    width = max(5, *map(len, classes))
-    print(f"{'class':<{width}}  pictures  precision  recall      F1")
-    for name, row in zip(classes, rows, strict=True):
-        print(f"{name:<{width}}  {row['count']:>8,}  {row['precision']:>9.4f}  "
-              f"{row['recall']:.4f}  {row['f1']:.4f}")  # fmt: skip
+def average_over_mirror(model: nn.Module) -> None:
+    """From now on the net gives the mean of its logits for each picture and its mirror image."""
+    forward = model.forward
+
+    def averaged(images: Tensor) -> Tensor:
+        logits: Tensor = (forward(images) + forward(images.flip(-1))) / 2
+        return logits
+
+    model.forward = averaged
+
+
+def write(
+    folder: Path, results: Mapping[str, Any], findings: Findings, pictures: Tensor
+) -> list[str]:
+    """evaluation.json and the pictures, each whole or not at all. Returns their names. Raises
+    UserError if nothing can be written there."""
+    from trainer.checkpoint import write_bytes
+
+    files = {
+        "evaluation.json": as_json(results).encode(),
+        **drawn(findings, results["classes"], pictures),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_bytes(folder / name, content)
+        if "mistakes.png" not in files:  # an earlier evaluation may have left some
+            (folder / "mistakes.png").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the results cannot be written there: {error.strerror}. -o DIR names "
+            "another folder."
+        ) from error
+    return list(files)
+
+
+def drawn(findings: Findings, classes: Sequence[str], pictures: Tensor) -> dict[str, bytes]:
+    """The pictures as PNG files, by name."""
+    from trainer import drawing
+
+    images = {"confusion.png": drawing.confusion_matrix(findings.confusion, classes)}
+    if findings.mistakes:
+        names = [drawing.drawable(name, i) for i, name in enumerate(classes)]
+        images["mistakes.png"] = drawing.picture_grid(
+            pictures[[mistake.index for mistake in findings.mistakes]],
+            [
+                f"said {names[m.said]}\nwas {names[m.was]}\n"
+                f"{100 * m.probability:.1f} %, number {m.index}"
+                for m in findings.mistakes
+            ],
+        )
+    files = {}
+    for name, image in images.items():
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        files[name] = buffer.getvalue()
+    return files

@@ -3,43 +3,59 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
-import os
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.commands import bare
 from trainer.commands.arguments import MACHINE_KEYS, existing, parse_words
+from trainer.commands.pictures import copies, find
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
-READ_AT_ONCE = 32  # pictures; few enough that a long list shows its first results soon
+    from data.pictures import Fit
+
+# At most so many pictures at a time, that a long list shows its first results soon; and at most so
+# many pixels, that the activations of a deep net stay under a gigabyte or two.
+READ_AT_ONCE, PIXELS_AT_ONCE = 32, 2**20
 
 
 def main(argv: list[str]) -> int:
     args, values = parse(argv)
     existing(args.checkpoint)
-    files = [file for path in args.pictures for file in find(path)]
+    found = find(args.pictures)
+    files = [one.file for one in found]
+    targets = copies(found, args.output) if args.output else {}
 
-    from data.pictures import read_picture
-    from trainer import checkpoint, runtime
-
-    runtime.leave_compiler_unimported()
-    entries = checkpoint.read(args.checkpoint)
-    classify = classifier(entries, values)
+    entries, config = described(args.checkpoint, values)
+    classify = classifier(entries, config)
     read = partial(
-        read_picture, shape=tuple(entries["shape"]), resize=entries["resize"], fit=args.fit
-    )
+        read_as_seen,
+        shape=tuple(entries["shape"]), resize=entries["resize"], fit=args.fit, invert=args.invert,
+    )  # fmt: skip
     show = show_json if args.json else table(files)
+    at_once = max(1, min(READ_AT_ONCE, PIXELS_AT_ONCE // math.prod(entries["shape"][1:])))
+    results = predict(files, read, classify, entries["classes"], args.top_k, at_once)
     num_failed = 0
-    for result in predict(files, read, classify, entries["classes"], args.top_k):
-        num_failed += "error" in result
-        show(result)
+    with progress(len(files)) as advance:
+        for result in results:
+            if "top" in result and args.output:
+                annotate(result, targets)
+            num_failed += "error" in result
+            show(result)
+            advance()
+    if args.output and not args.json:
+        print(f"\nannotated copies lie in {args.output}")
     if num_failed:
         print(f"{num_failed:,} of {len(files):,} pictures failed.", file=sys.stderr)
     return 1 if num_failed else 0
@@ -49,94 +65,109 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser = argparse.ArgumentParser(
         prog="trainer predict",
         description="The most probable classes of pictures, by the net in a checkpoint.",
-        epilog=f"Keys: {', '.join(f'{key}=...' for key in MACHINE_KEYS)}. Exit code 1: some of "
-        "the pictures could not be read; the others were classified.",
+        epilog=f"Keys: {', '.join(f'{key}=...' for key in MACHINE_KEYS)}. A file of weights alone "
+        "(a state_dict) needs model=... data=..., with the options that the net was trained with. "
+        "Exit code 1: some of the pictures could not be read; the others were classified.",
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth file of a run or of import-weights")
     parser.add_argument(
-        "pictures", type=Path, nargs="+", metavar="IMAGE_OR_FOLDER",
-        help="of a folder, all files at any depth but hidden ones",
+        "pictures", nargs="+", metavar="IMAGE_OR_FOLDER",
+        help="of a folder, all files at any depth but hidden ones; quoted, a pattern such as "
+        "'sub/**/*.png'",
     )  # fmt: skip
     parser.add_argument("--top-k", type=int, default=5, help="classes per picture (default: 5)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR",
+        help="copies of the pictures with their classes below go there; nothing is overwritten",
+    )  # fmt: skip
     parser.add_argument(
         "--fit", choices=("crop", "squash"), default="crop",
         help="of pictures in another size, resize the shorter side and cut out the centre "
         "(default), or resize both sides",
     )  # fmt: skip
-    args, values = parse_words(parser, argv, MACHINE_KEYS)
+    parser.add_argument(
+        "--invert", action="store_true",
+        help="light becomes dark: for dark digits on paper, where the net knows light ones on "
+        "black",
+    )  # fmt: skip
+    args, values = parse_words(parser, argv, (*MACHINE_KEYS, *bare.KEYS))
     if args.top_k < 1:
         raise UserError(f"--top-k {args.top_k}: must be at least 1.")
     return args, values
 
 
-def find(path: Path) -> list[Path]:
-    """A file itself; of a folder, all files at any depth, sorted, without hidden ones.
+def described(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A checkpoint's entries and its configuration, with these keys changed; of a bare state_dict,
+    as the keys describe it. Raises UserError."""
+    from trainer import checkpoint, restore
 
-    Links to folders are followed, each folder once. Raises UserError if there is nothing.
-    """
-    if not path.is_dir():
-        if not os.path.lexists(path):
-            raise UserError(f"{path}: there is no such file or folder.")
-        return [path]
-    found: list[Path] = []
-    seen = set()
-    for folder, subfolders, names in os.walk(path, onerror=_refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    if not found:
-        raise UserError(f"{path}: there are no files in this folder.")
-    return sorted(found)
-
-
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename}: this folder cannot be read: {error.strerror}.")
+    told = [key for key in values if key.partition(".")[0] in ("model", "data")]
+    if told and not checkpoint.is_ours(path):
+        if not {"model", "data"} <= values.keys():
+            raise UserError(f"{path}: a state_dict needs both, model=... and data=...")
+        return bare.read(path, values)
+    try:
+        entries = checkpoint.read(path)
+    except UserError as error:
+        raise UserError(
+            f"{error}{'' if checkpoint.is_ours(path) else bare.advice(path)}"
+        ) from error
+    if told:
+        raise UserError(
+            f"{told[0]}={values[told[0]]}: the checkpoint has fixed it. Leave the key out."
+        )
+    # The set that the net was trained on plays no part here, and import-weights names none.
+    stored = {**restore.stored_config(entries, values), "data": {"_target_": None}}
+    return entries, restore.reconfigure(stored, values)
 
 
-def classifier(entries: Mapping[str, Any], values: Mapping[str, str]) -> Callable[[Tensor], Tensor]:
-    """The checkpoint's net as a function from pictures, (N, C, H, W) uint8, to probabilities,
-    (N, K) float64 on the CPU: a softmax of its outputs. Raises UserError."""
+def classifier(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    """The checkpoint's net as a function from pictures, (N, C, H, W) uint8 on the CPU, to
+    probabilities, (N, K) float64 on the CPU: a softmax of its outputs. Raises UserError."""
     import torch
 
     from data.pictures import MODES
-    from data.types import Split
     from trainer import restore, runtime
 
     if entries["shape"][0] not in MODES:
         raise UserError(f"This net sees {entries['shape'][0]} channels; pictures have 1 or 3.")
-    # The set that the net was trained on plays no part here, and import-weights names none.
-    stored = {**restore.stored_config(entries), "data": {"_target_": None}, "limit_batches": 0}
-    config = restore.reconfigure(stored, values)
     device = runtime.pick_device(config["device"], config["layers"])
     runtime.check_precision(config["precision"], device)
     runtime.set_deterministic(config["deterministic"])
     if config["num_threads"]:
         runtime.set_num_threads(config["num_threads"], config["layers"])
     model: nn.Module = restore.restore(entries, config)
+    preprocess = restore.preprocess(config, model, entries, device)
     autocast = runtime.autocast(config["precision"], device)
 
     @torch.inference_mode()
     def classify(images: Tensor) -> Tensor:
-        split = Split(images, labels=torch.zeros(len(images), dtype=torch.int64))  # nobody reads
-        batches = restore.evaluation(config, model, entries, split, device)
         with autocast:
-            outputs = torch.cat([model(x) for x, _ in batches.epoch()])
+            outputs: Tensor = model(preprocess(images.to(device)))
         return outputs.cpu().double().softmax(dim=1)
 
     return classify
 
 
+def read_as_seen(
+    file: Path, shape: tuple[int, int, int], resize: int, fit: Fit, invert: bool
+) -> NDArray[np.uint8]:
+    """(C, H, W) uint8. Raises DataError."""
+    from data.pictures import read_picture
+
+    # What is transparent is paper, and has to become the black that digits lie on.
+    pixels = read_picture(file, shape, resize, fit, background=255 if invert else 0)
+    return 255 - pixels if invert else pixels
+
+
 def predict(
     files: Sequence[Path],
-    read: Callable[[Path], np.ndarray],
+    read: Callable[[Path], NDArray[np.uint8]],
     classify: Callable[[Tensor], Tensor],
     classes: Sequence[str],
     top_k: int,
+    at_once: int = READ_AT_ONCE,
 ) -> Iterator[dict[str, Any]]:
     """For each file, in order, a dict of `file` and `top`, or of `file` and `error`."""
     import numpy as np
@@ -144,10 +175,10 @@ def predict(
 
     from data.types import DataError
 
-    for first in range(0, len(files), READ_AT_ONCE):
+    for first in range(0, len(files), at_once):
         results: list[dict[str, Any]] = []
         pictures, of_results = [], []
-        for file in files[first : first + READ_AT_ONCE]:
+        for file in files[first : first + at_once]:
             results.append({"file": str(file)})
             try:
                 pictures.append(read(file))
@@ -170,6 +201,43 @@ def best(row: Tensor, classes: Sequence[str], top_k: int) -> dict[str, Any]:
     return {"top": [{"class": classes[i], "index": i, "probability": row[i].item()} for i in order]}
 
 
+def annotate(result: Mapping[str, Any], targets: dict[Path, Path]) -> None:
+    """Write the copy of this picture; once, of a file that was named several times."""
+    from PIL import Image
+
+    from data.pictures import FORMATS, decode
+    from trainer import drawing
+
+    file = Path(result["file"])
+    if file not in targets:
+        return
+    target = targets.pop(file)
+    top = [(drawing.drawable(x["class"], x["index"]), x["probability"]) for x in result["top"]]
+    kind = Image.registered_extensions().get(target.suffix.lower(), "")
+    kind = kind if kind in FORMATS and kind in Image.SAVE else "PNG"
+    content = io.BytesIO()
+    options = {"quality": 95} if kind == "JPEG" else {}
+    drawing.annotated(decode(file, channels=3), top).save(content, kind, **options)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "xb") as copy:  # never over what is there
+            copy.write(content.getbuffer())
+    except OSError as error:
+        raise UserError(f"-o: {target} cannot be written: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def progress(num_files: int) -> Iterator[Callable[[], object]]:
+    """A bar on the terminal, unless the results themselves scroll by there."""
+    if num_files <= READ_AT_ONCE or sys.stdout.isatty() or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=num_files, unit=" pictures") as bar:
+        yield bar.update
+
+
 def show_json(result: Mapping[str, Any]) -> None:
     print(json.dumps(result, allow_nan=False))
 
@@ -183,13 +251,20 @@ def table(files: Sequence[Path]) -> Callable[[Mapping[str, Any]], None]:
     def show(result: Mapping[str, Any]) -> None:
         name = printable(result["file"])
         if "error" in result:
-            sys.stdout.flush()  # the rows before it first
-            print(f"{name}: {result['error']}", file=sys.stderr)
+            complain(f"{name}: {result['error']}")
         for row in result.get("top", ()):
-            print(f"{name:<{width}}  {row['probability']:>11.4f}  {row['class']}")
+            print(f"{name:<{width}}  {row['probability']:>11.4f}  {printable(row['class'])}")
             name = ""
 
     return show
+
+
+def complain(message: str) -> None:
+    """A line on stderr, after the rows before it and above the bar."""
+    from tqdm import tqdm
+
+    sys.stdout.flush()
+    tqdm.write(message, file=sys.stderr)
 
 
 def printable(name: str | Path) -> str:

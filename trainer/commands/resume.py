@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging.config
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,17 @@ from trainer import config as knobs
 from trainer.commands.arguments import parse_words
 from trainer.commands.report import read_summary
 from trainer.errors import Stopped, UserError
+from trainer.lock import is_locked, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # What may change without another result being trained: where and how loudly it computes.
-FREE_KEYS = ("device", "layers", "num_threads", "log_interval", "data.root", "data.download")
+FREE_KEYS = (
+    "device", "layers", "num_threads", "num_workers", "log_interval", "save_every_steps",
+    "save_every_minutes", "tensorboard", "histograms", "profile", "trust", "data.root",
+    "data.download", "data.mirrors", "data.cache_dir",
+)  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
@@ -35,20 +41,30 @@ def main(argv: list[str]) -> int:
     folder = args.run_dir or newest_unfinished(Path("outputs"))
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"{folder}: holds no run. A run's folder has checkpoints/ in it.")
+    with locked(folder):
+        return resume(folder, values, args.force)
+
+
+def resume(folder: Path, values: dict[str, str], force: bool) -> int:
     finished = read_summary(folder).get("status") == "finished"
     if finished and "epochs" not in values:
         raise UserError(f"{folder}: is finished. A larger epochs=N extends it.")
 
-    from trainer import job, restore
+    from trainer import build, checkpoint, job, restore
 
+    for path in (folder, folder / "checkpoints", folder / job.LOG_NAME):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise UserError(f"{path}: cannot be written to: Permission denied.")
+    checkpoint.remove_half_written(folder)
     log_to(folder / job.LOG_NAME)
     state = newest_sound_state(folder)
-    stored = restore.stored_config(state)
+    stored = restore.stored_config(state, values)
     config = restore.reconfigure(stored, values)
-    check_changes(stored, config, args.force)
+    check_changes(stored, config, force)
     # What `weights=` brought lies in the state by now, and the file may be gone.
     config |= {"weights": None, "data": {**config["data"], "mean": state["mean"],
                                          "std": state["std"]}}  # fmt: skip
+    build.check_data(config)  # fetched or packed while a signal still ends it at once
     try:
         job.run(config, folder, choices(folder), state=state)
     except Stopped:
@@ -68,9 +84,13 @@ def everything() -> tuple[str, ...]:
 def newest_unfinished(outputs: Path) -> Path:
     found = {state.parent.parent for state in outputs.rglob("checkpoints/step_*.pth")}
     unfinished = [run for run in found if read_summary(run).get("status") != "finished"]
-    if not unfinished:
-        raise UserError(f"{outputs}: no unfinished run below it. Name one: trainer resume RUN_DIR.")
-    return max(unfinished, key=lambda run: (run / "checkpoints").stat().st_mtime)
+    idle = [run for run in unfinished if not is_locked(run)]
+    if not idle:
+        going = " that is not going on at this moment" if unfinished else ""
+        raise UserError(
+            f"{outputs}: no unfinished run below it{going}. Name one: trainer resume RUN_DIR."
+        )
+    return max(idle, key=lambda run: (run / "checkpoints").stat().st_mtime)
 
 
 def newest_sound_state(folder: Path) -> dict[str, Any]:
@@ -78,11 +98,15 @@ def newest_sound_state(folder: Path) -> dict[str, Any]:
     from trainer import checkpoint
 
     log = logging.getLogger("trainer")
-    for path in reversed(checkpoint.CheckpointFolder(folder / "checkpoints").states()):
+    for path in reversed(checkpoint.states_in(folder / "checkpoints")):
         try:
             state = checkpoint.read(path)
+            if "optimizer" not in state:
+                raise UserError(f"{path}: holds weights alone, nothing to go on from.")
         except UserError as error:
             log.warning("%s", error)
+            if not isinstance(error.__cause__, OSError):  # else it would count as one of the newest
+                path.rename(path.with_name(f"{path.name}.damaged"))
             continue
         log.info("resuming from step %s of %s", f"{state['step']:,}", path)
         return state

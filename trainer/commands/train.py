@@ -17,6 +17,7 @@ CHECKED_WITH_TORCH = (
     "device",
     "precision",
     "layers",
+    "compile",
     "weights",
     "replace_head",
     "freeze",
@@ -144,13 +145,14 @@ def task(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from trainer import job
+    from trainer import job, lock
 
     hydra = HydraConfig.get()
     folder, in_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
     try:
-        refuse_used(folder, ("metrics.jsonl", "summary.json"))  # hydra.sweep.subdir may repeat
-        job.run(plain(cfg), folder, dict(hydra.runtime.choices), in_sweep)
+        with lock.locked(folder):
+            refuse_used(folder, ("metrics.jsonl", "summary.json"))  # hydra.sweep.subdir may repeat
+            job.run(plain(cfg), folder, dict(hydra.runtime.choices), in_sweep)
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from None  # ends a sweep, too
     except Exception as error:

@@ -1,0 +1,140 @@
+"""The command line in processes that can be killed, without waiting for torch each time.
+
+`python -m trainer` takes three seconds to import torch and Hydra, a tiny training a third of one.
+So one warm process imports them once, and each command is a fork of it. That is fair: what is
+killed is a process like any other, the leader of a group of its own, and it dies by the kernel's
+hand; all that it shares with the next one is the code that both have read. Threads, locks, files
+and generators come into being after the fork.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+PRELOADED = [
+    "trainer.job", "trainer.commands.train", "trainer.commands.resume", "trainer.commands.evaluate",
+    "trainer.commands.predict", "torch.utils.tensorboard", "torch.utils.flop_counter",
+    "tensorboard.summary.writer.event_file_writer", "hydra.core.plugins", "data.mnist",
+    "data.augment", "data.synthetic", "models.mlp", "models.lenet", "models.resnet", "benchmarks.processes",
+]  # fmt: skip
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(PRELOADED)
+
+Prepare = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended; -9 as the code of one that was killed."""
+
+    code: int
+    output: str
+
+
+class Command:
+    """`python -m trainer ARGV` in the folder `cwd`.
+
+    Args:
+        prepare: called first in the new process, to spoil what the program relies on; pickled.
+    """
+
+    def __init__(self, cwd: Path, argv: Sequence[str], prepare: Prepare | None = None) -> None:
+        # One thread each: the same bits at any load, and two of them may run at a time.
+        os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+        descriptor, name = tempfile.mkstemp(prefix="command-", suffix=".txt")
+        os.close(descriptor)
+        self.file = Path(name)
+        atexit.register(self.file.unlink, missing_ok=True)
+        self.process: ForkServerProcess = _server.Process(
+            target=_command, args=(str(cwd), list(argv), name, prepare), daemon=True
+        )
+        self.process.start()
+        assert self.process.pid is not None
+        self.pid = self.process.pid
+
+    @property
+    def output(self) -> str:
+        return self.file.read_text(errors="replace")
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.is_alive()
+
+    def send(self, number: int, to_group: bool = False) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if to_group else os.kill)(self.pid, number)
+
+    def kill(self) -> Ended:
+        """SIGKILL to the whole group; the leader too if it has not made one yet."""
+        self.send(signal.SIGKILL, to_group=True)
+        self.send(signal.SIGKILL)
+        return self.wait()
+
+    def wait(self, timeout_s: float = 300) -> Ended:
+        self.process.join(timeout_s)
+        if self.is_running:
+            self.kill()
+            raise TimeoutError(f"not done after {timeout_s} s:\n{self.output}")
+        assert self.process.exitcode is not None
+        return Ended(self.process.exitcode, self.output)
+
+    def wait_for(self, condition: Callable[[], object], timeout_s: float = 300) -> bool:
+        """Until it holds, looking every two milliseconds; False if the command ended before."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if not self.is_running:
+                return bool(condition())
+            if time.monotonic() > deadline:
+                self.kill()
+                raise TimeoutError(f"waited {timeout_s} s:\n{self.output}")
+            time.sleep(0.002)
+        return True
+
+
+def run(cwd: Path, *argv: str, prepare: Prepare | None = None) -> Ended:
+    """The command from its beginning to its end."""
+    return Command(cwd, argv, prepare).wait()
+
+
+def train(cwd: Path, *argv: str, prepare: Prepare | None = None) -> Ended:
+    """A training in cwd/run, which must end well."""
+    ended = run(cwd, *argv, "hydra.run.dir=run", prepare=prepare)
+    assert ended.code == 0, ended.output
+    return ended
+
+
+def _command(cwd: str, argv: list[str], output: str, prepare: Prepare | None) -> None:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(cwd)
+    sys.path.append(cwd)  # where `python -m trainer` leaves the current folder
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    code: object = 1
+    try:
+        from trainer.commands import dispatch
+
+        if prepare:
+            prepare()
+        code = dispatch(argv)
+    except SystemExit as exit:
+        code = exit.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)

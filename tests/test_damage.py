@@ -1,0 +1,441 @@
+"""Damaged and hostile checkpoints: named and refused, never loaded wrong, never run."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import pickle
+import shutil
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Finished
+from durable import TINY, limit_memory, refused, whole_run
+
+from benchmarks import damage_campaign, processes, results
+from trainer import checkpoint
+from trainer.errors import UserError
+
+Dispatch = Callable[..., Finished]
+
+
+@pytest.fixture
+def sound_run() -> Path:
+    return whole_run()
+
+
+def states(run: Path) -> list[Path]:
+    return checkpoint.states_in(run / "checkpoints")
+
+
+@pytest.mark.parametrize("copies", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_no_damage_gives_a_wrong_tensor(sound_run: Path, tmp_path: Path, copies: int) -> None:
+    files = [tmp_path / "state.pth", tmp_path / "best.pth"]
+    shutil.copy(states(sound_run)[-1], files[0])
+    shutil.copy(sound_run / "checkpoints" / "best.pth", files[1])
+    found = damage_campaign.campaign(files, copies, seed=copies)
+    assert sum(ends.total() for ends in found.values()) == copies
+    assert sum(ends["refused"] for ends in found.values()) > 0.9 * copies
+    assert checkpoint.read(files[0])["step"] == 8  # the twin
+
+
+def test_the_campaign_sees_a_wrong_tensor(
+    sound_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its control: without the digest's word it finds files that read as something else."""
+    file = Path(shutil.copy(states(sound_run)[-1], tmp_path))
+
+    def unchecked(path: Path) -> dict[str, Any]:
+        try:
+            entries = torch.load(path, map_location="cpu", weights_only=True)
+            return {k: v for k, v in entries.items() if k not in ("digest", "format")}
+        except Exception as error:
+            raise UserError(f"{path}: no") from error
+
+    monkeypatch.setattr(checkpoint, "read", unchecked)
+    with pytest.raises(AssertionError, match="read, and wrong"):
+        damage_campaign.campaign([file], 200, seed=0)
+
+
+@pytest.mark.parametrize(
+    "share", [0.9, *(pytest.param(s, marks=pytest.mark.slow) for s in (0, 0.01))]
+)
+def test_resume_names_a_damaged_state_and_takes_the_one_before(
+    sound_run: Path, tmp_path: Path, share: float
+) -> None:
+    run = Path(shutil.copytree(sound_run, tmp_path / "run"))
+    (run / "summary.json").unlink()
+    newest = states(run)[-1]
+    newest.write_bytes(newest.read_bytes()[: int(share * newest.stat().st_size)])
+    ended = processes.run(tmp_path, "resume", "run")
+    assert ended.code == 0, ended.output
+    assert f"{newest.name}: " in ended.output
+    assert results.started_at(ended.output) == 4
+    results.assert_same(run, sound_run)
+
+
+def test_without_a_sound_state_nothing_is_begun_anew(sound_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(sound_run, tmp_path / "run"))
+    (run / "summary.json").unlink()
+    for state in states(run):
+        content = state.read_bytes()
+        state.write_bytes(content[: len(content) // 2] + bytes(len(content) // 2))
+    rows = results.rows(run)
+    ended = processes.run(tmp_path, "resume", "run")
+    refused(ended, "step_4.pth", "step_8.pth", "no sound state")
+    assert results.rows(run) == rows
+    assert not (run / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_an_unreadable_newest_state_is_left_where_it_is(sound_run: Path, tmp_path: Path) -> None:
+    """A disk that cannot be read for a moment is no damage: the state may be sound tomorrow."""
+    run = Path(shutil.copytree(sound_run, tmp_path / "run"))
+    (run / "summary.json").unlink()
+    ended = processes.run(
+        tmp_path, "resume", "run", prepare=functools.partial(fail_to_read, "step_8.pth")
+    )
+    assert ended.code == 0, ended.output
+    assert "step_8.pth: it cannot be read: Input/output error" in ended.output
+    results.assert_same(run, sound_run)
+
+
+def fail_to_read(name: str) -> None:
+    """torch.load as on a disk with a bad sector."""
+    load = torch.load
+
+    def loading(path: Path, **options: Any) -> Any:
+        if Path(path).name == name:
+            raise OSError(5, "Input/output error", str(path))
+        return load(path, **options)
+
+    torch.load = loading
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_commands_refuse_a_damaged_checkpoint(
+    sound_run: Path, tmp_path: Path, dispatch: Dispatch, command: str
+) -> None:
+    content = (sound_run / "checkpoints" / "best.pth").read_bytes()
+    (tmp_path / "picture.png").write_bytes(b"")
+    for name, damage in damage_campaign.DAMAGES.items():
+        chooser = damage_campaign.random.Random(name)
+        if "anywhere" in name or "directory" in name:  # some of these harm nothing
+            continue
+        Path("bad.pth").write_bytes(damage(content, chooser))
+        words = ["picture.png"] if command == "predict" else []
+        done = dispatch(command, "bad.pth", *words)
+        assert done.returncode == 2, done.output
+        assert done.stderr.startswith("bad.pth: "), done.output
+        assert len(done.output.splitlines()) <= 2  # the second: what a bare state_dict needs
+
+
+# --- files that claim more than they hold ---------------------------------------------------------
+
+
+def archive(path: Path, parts: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, part in parts.items():
+            file.writestr(f"archive/{name}", part)
+
+
+def parts_of(content: Any) -> dict[str, bytes]:
+    """The entries of the archive that torch.save makes, by their names within it."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with zipfile.ZipFile(buffer) as file:
+        return {name.partition("/")[2]: file.read(name) for name in file.namelist()}
+
+
+def as_checkpoint(**model: Any) -> dict[str, Any]:
+    return {"model": model, "format": checkpoint.FORMAT, "digest": "0" * 64}
+
+
+def compressed(path: Path) -> None:
+    """50 MB of zeros in 50 kB."""
+    parts = parts_of(as_checkpoint(w=torch.zeros(50 << 18)))
+    archive(path, parts, zipfile.ZIP_DEFLATED)
+
+
+def vast_storage(path: Path) -> None:
+    """119 numbers that say they are 10^12."""
+    parts = parts_of(as_checkpoint(w=torch.zeros(119)))
+    claim = b"\x8a\x06" + (10**12).to_bytes(6, "little")  # LONG1 in place of BININT1
+    assert parts["data.pkl"].count(b"K\x77") >= 2
+    archive(path, parts | {"data.pkl": parts["data.pkl"].replace(b"K\x77", claim)})
+
+
+def stride_zero(path: Path) -> None:
+    """One number, 10^12 times."""
+    checkpoint_bytes = parts_of(as_checkpoint(w=torch.zeros(1).expand(10**12)))
+    archive(path, checkpoint_bytes)
+
+
+def same_storage_often(path: Path) -> None:
+    """A megabyte, 20,000 times: 20 GB to be hashed."""
+    storage = torch.zeros(1 << 18)
+    archive(path, parts_of(as_checkpoint(**{f"w{i}": storage.view(-1) for i in range(20_000)})))
+
+
+def pickled(path: Path, model: bytes) -> None:
+    """A description whose `model` is made by these opcodes."""
+    digest, sums, key = (b"X" + struct.pack("<I", len(t)) + t for t in (b"digest", b"x", b"model"))
+    opcodes = b"\x80\x02}" + digest + sums + b"s" + key + model + b"s."
+    archive(path, {"data.pkl": opcodes, "byteorder": b"little", "version": b"3\n"})
+
+
+def deep_lists(path: Path) -> None:
+    """Lists in lists, 100,000 deep."""
+    pickled(path, b"]" * 100_000 + b"a" * 99_999)
+
+
+def billion_laughs(path: Path) -> None:
+    """Each list holds the one before it ten times: 10^30 items in a few hundred bytes."""
+    # `0` drops what was made from the stack; the memo keeps it for the next level.
+    steps = [b"]q\x00"]
+    for n in range(1, 31):
+        steps += [b"0](", (b"h" + bytes([n - 1])) * 10, b"eq", bytes([n])]
+    pickled(path, b"".join(steps))
+
+
+BOMBS = [compressed, vast_storage, stride_zero, same_storage_often, deep_lists, billion_laughs]
+
+
+@pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb.__name__)
+def test_a_bomb_is_refused_before_memory_is_taken(
+    tmp_path: Path, bomb: Callable[[Path], None]
+) -> None:
+    bomb(tmp_path / "bomb.pth")
+    assert (tmp_path / "bomb.pth").stat().st_size < 4 << 20
+    limit = functools.partial(limit_memory, 48 << 20)
+    refused(processes.run(tmp_path, "evaluate", "bomb.pth", prepare=limit), "bomb.pth: ")
+
+
+def test_within_that_memory_a_sound_one_is_read(sound_run: Path, tmp_path: Path) -> None:
+    limit = functools.partial(limit_memory, 48 << 20)
+    words = ("evaluate", str(sound_run / "checkpoints" / "best.pth"))
+    ended = processes.run(tmp_path, *words, prepare=limit)
+    assert ended.code == 0, ended.output
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        lambda: torch.eye(3).to_sparse(),
+        lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+        lambda: torch.empty(3, device="meta"),
+    ],
+    ids=["sparse", "quantized", "meta"],
+)
+def test_only_plain_tensors(tmp_path: Path, tensor: Callable[[], torch.Tensor]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(as_checkpoint(w=tensor()), tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"x\.pth: "):
+        checkpoint.read(tmp_path / "x.pth")
+
+
+def test_tied_weights_count_once_for_the_file_and_twice_for_the_digest(tmp_path: Path) -> None:
+    weight = torch.randn(100, 100)
+    checkpoint.write(tmp_path / "x.pth", {"model": {"one": weight, "other": weight}})
+    back = checkpoint.read(tmp_path / "x.pth")["model"]
+    assert torch.equal(back["one"], weight)
+    assert torch.equal(back["other"], weight)
+
+
+# --- files that want to run code ------------------------------------------------------------------
+
+
+class Touch:
+    """Unpickling it makes the file `canary`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch canary",)
+
+
+class Nested:
+    """The same, inside torch's own function for storages, which unpickles freely."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        buffer = io.BytesIO()
+        torch.save(Touch(), buffer)
+        return torch.storage._load_from_bytes, (buffer.getvalue(),)
+
+
+class Net(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def hostile(path: Path, kind: str) -> None:
+    content = as_checkpoint(w=torch.ones(2)) | {"extra": Touch()}
+    if kind in ("zip", "legacy"):
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+    elif kind == "nested":
+        torch.save(content | {"extra": Nested()}, path)
+    elif kind.startswith("pickle"):
+        path.write_bytes(pickle.dumps({"extra": Touch()}, protocol=int(kind[-1])))
+    elif kind == "tar":
+        import tarfile
+
+        (path.parent / "pickle").write_bytes(pickle.dumps(Touch()))
+        with tarfile.open(path, "w") as file:
+            file.add(path.parent / "pickle", "pickle")
+        (path.parent / "pickle").unlink()
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is deprecated
+            torch.jit.script(Net()).save(str(path))
+
+
+KINDS = {
+    "zip": "system", "legacy": "system", "nested": "_load_from_bytes", "pickle2": "system",
+    "pickle4": "system", "tar": "", "torchscript": "",
+}  # fmt: skip
+
+
+IN_PROCESS = [["evaluate"], ["predict"], ["export", "--format", "state_dict"]]
+BY_A_CHILD = [["import-weights", "--model", "mlp", "-o", "out.pth"], ["weights"]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "words", IN_PROCESS + [pytest.param(words, marks=pytest.mark.slow) for words in BY_A_CHILD],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_no_file_runs_code(
+    dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch, words: list[str], kind: str
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    hostile(Path("bad.pth"), kind)
+    if words == ["weights"]:
+        argv = ["weights=bad.pth"]
+    else:
+        more = ["bad.pth"] if words[0] == "predict" else []
+        argv = [words[0], "bad.pth", *words[1:], *more]
+    done = dispatch(*argv)
+    assert done.returncode == 2, done.output
+    assert "bad.pth" in done.stderr
+    assert KINDS[kind] in done.stderr
+    assert "weights_only" not in done.stderr
+    assert "Traceback" not in done.output
+    assert [path.name for path in Path().iterdir()] == ["bad.pth"]  # no canary, no output
+
+
+@pytest.mark.parametrize(
+    "kind", ["zip", *(pytest.param(kind, marks=pytest.mark.slow) for kind in list(KINDS)[1:])]
+)
+def test_resume_runs_no_code(sound_run: Path, tmp_path: Path, kind: str) -> None:
+    """Among sound states a hostile one, of a higher step than any."""
+    run = Path(shutil.copytree(sound_run, tmp_path / "run"))
+    hostile(run / "checkpoints" / "step_99.pth", kind)
+    (run / "summary.json").unlink()
+    ended = processes.run(tmp_path, "resume", "run", prepare=trust_the_environment)
+    assert ended.code == 0, ended.output
+    assert "step_99.pth: " in ended.output
+    assert KINDS[kind] in ended.output
+    assert results.started_at(ended.output) == 8
+    assert not list(tmp_path.rglob("canary"))
+
+
+def trust_the_environment() -> None:
+    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
+
+
+def test_the_canary_would_sing(dispatch: Dispatch) -> None:
+    for kind in ("zip", "legacy", "nested"):
+        hostile(Path("bad.pth"), kind)
+        torch.load("bad.pth", weights_only=False)
+        Path("canary").unlink()
+
+
+# --- checkpoints whose own configuration names what it should not -------------------------------
+
+
+def forged(run: Path, group: str, target: str) -> None:
+    """Let the configuration in all checkpoints of a run name something, with a right digest."""
+    for path in [*states(run), run / "checkpoints" / "best.pth"]:
+        entries = checkpoint.read(path)
+        before, mark, after = entries["config"].partition(f"{group}:\n  _target_: ")
+        assert mark, entries["config"]
+        entries["config"] = f"{before}{mark}{target}\n{after.partition(chr(10))[2]}"
+        checkpoint.write(path, entries)
+
+
+TARGETS = [
+    ("model", "os.system"), ("model", "builtins.eval"), ("model", "torch.hub.load"),
+    ("model", "trainer.job.run"), ("data", "data.files.os.system"), ("data", "subprocess.run"),
+    ("augment", "data.augment.partial"), ("optimizer", "torch.load"), ("loss", "shutil.rmtree"),
+    ("scheduler", "trainer.schedules.math.sqrt"), ("model", "nowhere.Net"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("group", "target"), TARGETS, ids=[target for _, target in TARGETS])
+def test_a_checkpoint_may_not_name_what_is_not_ours(
+    sound_run: Path, tmp_path: Path, dispatch: Dispatch, group: str, target: str
+) -> None:
+    run = Path(shutil.copytree(sound_run, tmp_path / "run"))
+    forged(run, group, target)
+    best = "run/checkpoints/best.pth"
+    for argv in (["evaluate", best], ["predict", best, best],
+                 ["export", best, "--format", "state_dict", "-o", "out.pth"]):  # fmt: skip
+        done = dispatch(*argv)
+        assert done.returncode == 2, done.output
+        assert f"{group}._target_={target}" in done.stderr
+    (run / "summary.json").unlink()
+    refused(processes.run(tmp_path, "resume", "run"), f"{group}._target_={target}")
+
+
+MY_NETS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, shape, num_classes):
+        super().__init__()
+        self.out = nn.Linear(shape[0] * shape[1] * shape[2], num_classes)
+
+    def forward(self, x):
+        return self.out(x.flatten(1))
+"""
+
+
+@pytest.mark.slow
+def test_a_net_of_the_users_own_is_rebuilt_if_it_is_trusted(tmp_path: Path) -> None:
+    """The twin: training takes what the user writes; a file is believed when he names the module.
+
+    A module of the same name in the process may be another's, so each command is one."""
+    from PIL import Image
+
+    (tmp_path / "my_nets.py").write_text(MY_NETS)
+    Image.new("L", (4, 4)).save(tmp_path / "picture.png")
+    words = [w for w in TINY if not w.startswith("model.")]
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text(
+        "_target_: my_nets.Net\nshape: ${data.shape}\nnum_classes: ${data.num_classes}\n"
+    )
+    leg = processes.Command(
+        tmp_path, ["--config-dir", "conf", *words, "model=mine", "epochs=500", "hydra.run.dir=run"]
+    )
+    assert leg.wait_for(lambda: results.newest_step(tmp_path / "run") >= 8), leg.output
+    leg.kill()
+    best = "run/checkpoints/best.pth"
+    for argv in (["resume", "run", "--force", "epochs=4"], ["evaluate", best],
+                 ["predict", best, "picture.png"]):  # fmt: skip
+        refused(processes.run(tmp_path, *argv), "model._target_=my_nets.Net", "trust=my_nets")
+        refused(processes.run(tmp_path, *argv, "trust=your_nets"), "my_nets.Net")
+    for argv in (["evaluate", best], ["predict", best, "picture.png"]):
+        ended = processes.run(tmp_path, *argv, "trust=my_nets")
+        assert ended.code == 0, ended.output
+    newest = results.newest_step(tmp_path / "run")
+    last = str(newest // 4 + 2)
+    ended = processes.run(tmp_path, "resume", "run", "--force", f"epochs={last}", "trust=my_nets")
+    assert ended.code == 0, ended.output
+    assert results.summary(tmp_path / "run")["status"] == "finished"

@@ -1,0 +1,144 @@
+"""Drawn results, looked at pixel by pixel: what must be in them, and that it fits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from trainer import drawing
+from trainer.drawing import annotated, confusion_matrix, drawable, picture_grid
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def num_of(image: Image.Image, colour: tuple[int, int, int]) -> int:
+    return int((pixels(image) == colour).all(axis=2).sum())
+
+
+@pytest.mark.parametrize("num", [1, 2, 10, 37, 100, 101, 1000])
+def test_a_matrix_of_any_size_is_a_picture_of_bearable_size(num: int) -> None:
+    image = confusion_matrix(torch.eye(num, dtype=torch.int64), [f"c{i}" for i in range(num)])
+    assert 150 < max(image.size) < 1500
+    assert image.width < 1.8 * image.height
+    assert image.height < 1.8 * image.width
+
+
+def test_cells_have_the_colour_of_their_share() -> None:
+    """A hundred classes, each taken for itself: cells of 11 pixels without a number in them."""
+    names = [""] * 100
+    of_scale = num_of(
+        confusion_matrix(torch.zeros(100, 100, dtype=torch.int64), names), drawing.HUE
+    )
+    whole = confusion_matrix(5 * torch.eye(100, dtype=torch.int64), names)
+    assert num_of(whole, drawing.HUE) == 100 * 11**2 + of_scale
+    row = torch.zeros(100, 100, dtype=torch.int64)
+    row[0, :4] = torch.tensor([64, 25, 10, 1])
+    image = pixels(confusion_matrix(row, names))
+    left = image.shape[1] - 7 * drawing.TEXT - 1100  # as the scale's room is
+    shades = [image[drawing.GAP + 5, left + 11 * k + 5, 0] for k in range(5)]
+    assert shades == sorted(shades)
+    assert len(set(shades)) == 5  # one picture in a hundred shows, too
+    assert shades[4] == 255
+
+
+def test_counts_stand_in_the_cells_while_they_fit() -> None:
+    def drawn(count: int, num: int) -> np.ndarray:
+        confusion = count * torch.eye(num, dtype=torch.int64)
+        return pixels(confusion_matrix(confusion, ["x"] * num))
+
+    assert (drawn(1, 10) != drawn(7, 10)).any()
+    assert (drawn(1, 100) == drawn(7, 100)).all()
+    assert (drawn(10**9, 20) == drawn(10**9 + 1, 20)).all()
+
+
+def test_names_stand_on_both_sides() -> None:
+    confusion = torch.tensor([[3, 1], [0, 4]])
+    one, other = (pixels(confusion_matrix(confusion, ["cat", name])) for name in ("dog", "god"))
+    rows, columns = np.nonzero((one != other).any(axis=2))
+    assert (columns < 70).any()  # beside the matrix
+    assert (rows > 200).any()  # below it
+    assert not ((columns >= 75) & (rows < 200)).any()  # and nowhere else
+    long = confusion_matrix(confusion, ["cat", "a name of more than a hundred letters " * 4])
+    assert long.width < 500
+
+
+def test_classes_without_pictures_are_white() -> None:
+    image = confusion_matrix(torch.tensor([[0, 0], [0, 0]]), ["a", "b"])
+    assert num_of(image, drawing.WHITE) > 192**2
+
+
+def test_names_are_written_in_letters_that_the_font_has() -> None:
+    assert drawable("cat", 3) == "cat"
+    assert drawable("T-shirt/top", 0) == "T-shirt/top"
+    assert drawable("Café crème", 3) == "Cafe creme"
+    assert drawable("猫", 3) == "3"
+    assert drawable("a\nb", 4) == "4"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_grid_shows_each_picture_enlarged_pixel_by_pixel(channels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (5, channels, 32, 32), dtype=torch.uint8, generator=generator)
+    image = pixels(picture_grid(pictures, [f"picture {i}\nof five" for i in range(5)]))
+    windows = np.lib.stride_tricks.sliding_window_view(image[:, :, 0], (128, 128))
+    shown = pictures if channels == 3 else pictures[:, :1].repeat(1, 3, 1, 1)
+    found = []
+    for picture in shown.numpy():
+        large = picture.transpose(1, 2, 0).repeat(4, axis=0).repeat(4, axis=1)
+        ys, xs = np.nonzero(windows[:, :, 0, 0] == large[0, 0, 0])
+        at = [(y, x) for y, x in zip(ys, xs, strict=True)
+              if (image[y : y + 128, x : x + 128] == large).all()]  # fmt: skip
+        found += at
+    assert len(found) == 5
+    assert found == sorted(found)  # in rows
+    assert len({y for y, _ in found}) == 2
+
+
+def test_captions_stand_below_their_pictures() -> None:
+    black = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
+    one = pixels(picture_grid(black, ["a", "b", "c", "d"]))
+    other = pixels(picture_grid(black, ["a", "b", "c", "e"]))
+    rows, columns = np.nonzero((one != other).any(axis=2))
+    assert rows.min() > one.shape[0] / 2
+    assert columns.min() > one.shape[1] / 2
+    long = picture_grid(black, ["a", "b", "c", "long " * 99])
+    assert pixels(long).shape == one.shape
+    assert picture_grid(black[:0], []).width > 0
+    with pytest.raises(ValueError, match="shorter"):
+        picture_grid(black, ["a"])
+
+
+def test_large_pictures_are_made_smaller_and_long_ones_stay_long() -> None:
+    grid = picture_grid(torch.zeros(1, 3, 1000, 500, dtype=torch.uint8), [""])
+    assert grid.height < 200
+    strip = annotated(Image.new("L", (2000, 20)), [("a", 1.0)])
+    assert strip.width == 1024
+
+
+def test_an_annotated_picture_keeps_its_pixels_above_bars_of_the_probabilities() -> None:
+    small = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    image = annotated(Image.fromarray(small), [("cat", 0.75), ("dog", 0.25), ("cow", 0.0)])
+    drawn = pixels(image)
+    np.testing.assert_array_equal(drawn[:360, :360], small.repeat(18, axis=0).repeat(18, axis=1))
+    full = (drawn[360:] == drawing.HUE).all(axis=2).sum(axis=1)
+    lengths = [int(n) for n in full[full > 100]]
+    assert lengths
+    room = image.width - 2 * drawing.GAP
+    assert set(lengths) <= {round(0.75 * room) + 1, round(0.25 * room) + 1}
+    large = annotated(Image.new("RGB", (800, 600), "red"), [("cat", 1.0)])
+    assert num_of(large, (255, 0, 0)) == 800 * 600
+
+
+def test_drawing_needs_no_torch() -> None:
+    code = "import sys, trainer.drawing; print('torch' in sys.modules, 'PIL' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"], done.stderr

@@ -1,0 +1,250 @@
+"""`evaluate` by the command line: its figures against scikit-learn's, and where it writes them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT, Finished, TrainedRun, run_trainer
+from PIL import Image
+from sklearn import metrics as sklearn_metrics
+from torch.nn import functional as F
+
+from models.mlp import MLP
+from trainer import checkpoint
+
+Dispatch = Callable[..., Finished]
+
+
+@pytest.fixture
+def best(default_run: TrainedRun, tmp_path: Path) -> Path:
+    """The default run's best checkpoint in a folder of this test's, where results may lie."""
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    shutil.copy(default_run.folder / "metrics.jsonl", folder.parent)
+    return Path(shutil.copy(default_run.best, folder)).relative_to(tmp_path)
+
+
+def results_in(folder: str | Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path(folder, "evaluation.json").read_text())
+    return content
+
+
+def evaluated(dispatch: Dispatch, *words: str | Path) -> Finished:
+    done = dispatch("evaluate", *map(str, words))
+    assert done.returncode == 0, done.output
+    return done
+
+
+def test_all_figures_are_those_of_an_independent_computation(
+    default_run: TrainedRun, best: Path, dispatch: Dispatch
+) -> None:
+    done = evaluated(dispatch, best)
+    results = results_in("run/evaluation/test")
+    entries = torch.load(best, weights_only=True)
+    net = MLP((1, 28, 28), 10)
+    net.load_state_dict(entries["model"])
+    with np.load(ROOT / "data" / "mnist_5k.npz") as file:
+        images, labels = torch.from_numpy(file["test_images"]), file["test_labels"]
+    pictures = (images[:, None].double() / 255 - entries["mean"][0]) / entries["std"][0]
+    with torch.no_grad():
+        logits = net.double()(pictures)
+    said, probability = logits.argmax(1).numpy(), logits.softmax(1).max(1).values.numpy()
+
+    assert results["loss"] == pytest.approx(
+        F.cross_entropy(logits, torch.from_numpy(labels).long()).item(), rel=1e-5
+    )
+    assert results["accuracy"] == sklearn_metrics.accuracy_score(labels, said)
+    assert results["top5_accuracy"] == sklearn_metrics.top_k_accuracy_score(labels, logits, k=5)
+    assert results["confusion"] == sklearn_metrics.confusion_matrix(labels, said).tolist()
+    expected = sklearn_metrics.precision_recall_fscore_support(labels, said)
+    for key, column in zip(("precision", "recall", "f1", "count"), expected, strict=True):
+        assert [row[key] for row in results["per_class"]] == pytest.approx(list(column))
+    bins = np.ceil(probability * 15).astype(int)
+    gaps = [
+        abs((said == labels)[bins == m].sum() - probability[bins == m].sum()) for m in range(16)
+    ]
+    assert results["calibration_error"] == pytest.approx(sum(gaps) / 1000, abs=1e-5)
+    wrong = np.flatnonzero(said != labels)
+    surest = wrong[np.argsort(-probability[wrong], kind="stable")][:25]
+    assert [one["index"] for one in results["mistakes"]] == surest.tolist()
+    for one in results["mistakes"]:
+        assert (one["was"], one["said"]) == (labels[one["index"]], said[one["index"]])
+        assert one["probability"] == pytest.approx(probability[one["index"]], abs=1e-5)
+
+    assert results["checkpoint"] == str(best)
+    assert results["digest"] == entries["digest"]
+    assert results["data"]["_target_"] == "data.mnist.load_mnist_5k"
+    assert (results["split"], results["num_images"], results["flip"]) == ("test", 1000, False)
+    assert results["images_per_s"] == pytest.approx(1000 / results["seconds"])
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("test split, 1,000 pictures on ")
+    assert f"accuracy {default_run.summary['test_accuracy']:.4f}" in lines[0]
+    assert f"loss {default_run.summary['test_loss']:.4f}" in lines[0]
+    assert f"top-5 accuracy {results['top5_accuracy']:.4f}" in lines[1]
+    assert f"calibration error {results['calibration_error']:.4f}" in lines[1]
+    rows = [line.split() for line in lines[4:14]]
+    assert [row[:2] for row in rows] == [[str(k), "100"] for k in range(10)]
+    assert [float(row[3]) for row in rows] == pytest.approx(list(expected[1]), abs=5e-5)
+    cells = [[0 if x == "." else int(x) for x in line.split()[1:]] for line in lines[17:27]]
+    assert cells == results["confusion"]
+
+
+def test_where_results_go(best: Path, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into the run, each split and each checkpoint in a folder of its own; else beside the file."""
+    quick = "limit_batches=1"
+    done = evaluated(dispatch, best, "split=val", quick)
+    assert done.stdout.splitlines()[-1] == (
+        "written to run/evaluation/val: evaluation.json, confusion.png, mistakes.png"
+    )
+    for name in ("confusion.png", "mistakes.png"):
+        with Image.open(Path("run/evaluation/val", name)) as picture:
+            assert min(picture.size) > 300
+    shutil.copy(best, best.with_name("last.pth"))
+    evaluated(dispatch, best.with_name("last.pth"), quick)
+    evaluated(dispatch, best, "data=mnist_5k", "data.hflip=true", "--flip", quick)
+    names = {folder.name for folder in Path("run/evaluation").iterdir()}
+    assert names == {"val", "last_test", "mnist_5k_test_flip"}
+    shutil.copy(best, "alone.pth")
+    evaluated(dispatch, "alone.pth", quick)
+    evaluated(dispatch, "alone.pth", quick, "-o", "there/and/then")
+    assert (
+        results_in("alone_evaluation/test")["accuracy"]
+        == (results_in("there/and/then")["accuracy"])
+    )
+    monkeypatch.chdir("run/checkpoints")
+    evaluated(dispatch, "best.pth", quick)
+    assert Path("../evaluation/test/evaluation.json").is_file()
+
+
+def test_what_was_measured_is_told_though_it_cannot_be_written(
+    best: Path, dispatch: Dispatch
+) -> None:
+    Path("file").write_text("in the way")
+    done = dispatch("evaluate", str(best), "-o", "file/results")
+    assert done.returncode == 2
+    assert "1,000 pictures" in done.stdout
+    assert "-o DIR" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    early = dispatch("evaluate", str(best), "-o", "file")
+    assert (early.returncode, early.stdout) == (2, "")
+    assert "file: this is no folder" in early.stderr
+
+
+def test_flipping_averages_the_logits(best: Path, dispatch: Dispatch) -> None:
+    refused = dispatch("evaluate", str(best), "--flip")
+    assert refused.returncode == 2
+    assert "data.hflip=false" in refused.stderr
+    evaluated(dispatch, best, "--flip", "data.hflip=true", "-o", "flipped")
+    entries = torch.load(best, weights_only=True)
+    net = MLP((1, 28, 28), 10)
+    net.load_state_dict(entries["model"])
+    with np.load(ROOT / "data" / "mnist_5k.npz") as file:
+        images, labels = (
+            torch.from_numpy(file["test_images"]),
+            torch.from_numpy(file["test_labels"]),
+        )
+    x = (images[:, None].float() / 255 - entries["mean"][0]) / entries["std"][0]
+    with torch.no_grad():
+        logits = (net(x) + net(x.flip(3))) / 2
+    results = results_in("flipped")
+    assert results["flip"] is True
+    assert results["accuracy"] == (logits.argmax(1) == labels).double().mean().item()
+    assert results["loss"] == pytest.approx(F.cross_entropy(logits, labels.long()).item(), rel=1e-4)
+
+
+def synthetic_checkpoint(file: Path, template: Path, num_classes: int) -> Path:
+    """A net that has learned nothing, for made-up pictures of so many classes."""
+    entries = checkpoint.read(template)
+    config = yaml.safe_load(entries["config"])
+    data = yaml.safe_load((ROOT / "configs" / "data" / "synthetic.yaml").read_text())
+    config["data"] = {**data, "num_classes": num_classes, "num_test": 600, "num_train": 4000}
+    torch.manual_seed(0)
+    entries["model"] = MLP((1, 28, 28), num_classes).state_dict()
+    entries["classes"] = [f"kind {k}" for k in range(num_classes)]
+    entries["config"] = yaml.safe_dump(config)
+    checkpoint.write(file, entries)
+    return file
+
+
+def test_few_classes_have_no_top_5_and_many_no_matrix(
+    best: Path, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    few = evaluated(dispatch, synthetic_checkpoint(Path("few.pth"), best, 3))
+    assert "top-5" not in few.stdout
+    assert results_in("few_evaluation/test")["top5_accuracy"] is None
+    assert "predicted, of each true class" in few.stdout
+
+    some = evaluated(dispatch, synthetic_checkpoint(Path("some.pth"), best, 12))
+    assert "predicted, of each true class" in some.stdout
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = evaluated(dispatch, "some.pth")
+    assert "the commonest confusions" in narrow.stdout
+
+    many = evaluated(dispatch, synthetic_checkpoint(Path("many.pth"), best, 120))
+    assert "the 20 of 120 classes with the lowest F1" in many.stdout
+    confusion = np.array(results_in("many_evaluation/test")["confusion"])
+    np.fill_diagonal(confusion, 0)
+    listed = many.stdout.partition("the commonest confusions:\n")[2].splitlines()[1:11]
+    assert [int(line.split()[4]) for line in listed] == sorted(confusion.flatten())[:-11:-1]
+    for line in listed:
+        _, was, _, said, count = line.split()[:5]
+        assert confusion[int(was), int(said)] == int(count)
+
+
+def test_a_net_without_mistakes_leaves_no_picture_of_them(tmp_path: Path) -> None:
+    from trainer.commands import evaluate
+    from trainer.metrics import Findings, Mistake
+
+    pictures = torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
+    results: dict[str, Any] = {"classes": ["猫", "dog"], "loss": None}
+    eye = torch.eye(2, dtype=torch.int64)
+    bad, good = (Findings(eye, 1.0, 0.0, some) for some in ([Mistake(8, 0, 1, 0.9)], []))
+    assert evaluate.write(tmp_path, results, bad, pictures)[2:] == ["mistakes.png"]
+    assert (tmp_path / "mistakes.png").exists()
+    evaluate.write(tmp_path, results, good, pictures)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["confusion.png", "evaluation.json"]
+    assert results_in(tmp_path) == results
+
+
+def test_a_net_that_computes_nonsense_is_measured_all_the_same(
+    best: Path, dispatch: Dispatch
+) -> None:
+    entries = checkpoint.read(best)
+    next(iter(entries["model"].values())).fill_(torch.nan)
+    checkpoint.write(Path("nan.pth"), entries)
+    done = evaluated(dispatch, "nan.pth")
+    assert "loss nan" in done.stdout
+    results = results_in("nan_evaluation/test")
+    assert results["loss"] is None
+    assert results["mistakes"][0]["probability"] is None
+
+
+def test_another_set_of_as_many_classes(best: Path, dispatch: Dispatch) -> None:
+    entries = checkpoint.read(best)
+    entries["classes"] = [f"digit {k}" for k in range(10)]
+    checkpoint.write(Path("renamed.pth"), entries)
+    done = evaluated(dispatch, "renamed.pth", "data=mnist_5k", "split=val")
+    assert "those of this data set differ" in done.stdout
+    assert "digit 3" in done.stdout
+    assert results_in("renamed_evaluation/mnist_5k_val")["num_images"] == 400
+    refused = dispatch("evaluate", "renamed.pth", "data=synthetic", "data.num_classes=3")
+    assert refused.returncode == 2
+
+
+def test_as_a_process_on_another_split(default_run: TrainedRun, tmp_path: Path) -> None:
+    done = run_trainer(
+        "evaluate", str(default_run.best), "split=val", "device=cpu", "-o", "val", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.output
+    assert f"accuracy {default_run.summary['val_accuracy']:.4f}" in done.stdout
+    assert results_in(tmp_path / "val")["accuracy"] == default_run.summary["val_accuracy"]
+    assert done.stderr == ""

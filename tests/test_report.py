@@ -1,0 +1,328 @@
+"""`report`: the table, and the pages, read as a browser would and by what the run's files say."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Finished, TrainedRun
+
+from trainer import html, svg
+from trainer.commands import report
+from trainer.runs import read_run
+
+VOID = {"meta", "img", "br"}  # elements without an end
+
+
+class Page(HTMLParser):
+    """A page's elements, as (tag, attributes), and its text; fails if they do not nest."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(content)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def run(default_run: TrainedRun, tmp_path: Path) -> Path:
+    """A copy of a finished run, to be changed."""
+    shutil.copytree(default_run.folder, tmp_path / "run")
+    return tmp_path / "run"
+
+
+Dispatch = Callable[..., Finished]
+
+
+def read_page(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text("utf-8"))
+
+
+def test_a_single_run(run: Path, default_run: TrainedRun, dispatch: Dispatch) -> None:
+    done = dispatch("report", "run")
+    assert done.returncode == 0, done.output
+    assert f"{default_run.summary['test_accuracy']:.4f}" in done.stdout
+    assert done.stdout.endswith("look at run/report.html\n")
+    summary, page = default_run.summary, read_page(run)
+    for shown in (
+        f"{summary['test_accuracy']:.4f} test accuracy", f"{summary['weights_sha256']}",
+        f"{summary['best_epoch']} of 20 best epoch", "mlp on mnist_5k finished",
+        f"torch {summary['versions']['torch']}", "python -m trainer", "hidden:", "epoch 20/20",
+    ):  # fmt: skip
+        assert shown in page.text
+    assert len([i for i in page.all("img") if i["src"].startswith("data:image/png;base64,")]) == 32
+
+
+def test_the_curves_are_those_of_the_rows(run: Path, default_run: TrainedRun) -> None:
+    """The titles of the dots, and their places, which must be one linear map of the values."""
+    content = report.pages.run_page(read_run(run))
+    chart = re.search(r'aria-label="Loss">.*?</svg>', content, re.DOTALL)
+    assert chart
+    for split in ("train", "val"):
+        dots = re.findall(
+            rf'cx="([\d.]+)" cy="([\d.]+)" r="2.2"><title>{split}, epoch (\d+): (\S+)</title>',
+            chart[0],
+        )
+        rows = [row for row in default_run.rows if row["split"] == split]
+        assert [(int(e), float(y)) for _, _, e, y in dots] == [
+            (row["epoch"], float(f"{row['loss']:.4g}")) for row in rows
+        ]
+        for place, value in ((0, 2), (1, 3)):
+            first, last = dots[0], dots[-1]
+            slope = (float(last[place]) - float(first[place])) / (
+                float(last[value]) - float(first[value])
+            )
+            for dot in dots:
+                there = float(first[place]) + slope * (float(dot[value]) - float(first[value]))
+                assert float(dot[place]) == pytest.approx(there, abs=0.15)
+
+
+def test_nothing_is_loaded_from_elsewhere(run: Path, dispatch: Dispatch) -> None:
+    shutil.copytree(run, run.parent / "other")
+    dispatch("report", ".")
+    for folder in (run, run.parent):
+        content = (folder / "report.html").read_text("utf-8")
+        assert "http:" not in content
+        assert "https:" not in content
+        assert not re.search(r"url\(|@import|<link|<iframe|srcset", content)
+        page = Page(content)
+        assert all("src" not in script for script in page.all("script"))
+        policy = page.all("meta")[-1]["content"]
+        assert policy.startswith("default-src 'none'; img-src data:")
+    assert Page((run / "report.html").read_text("utf-8")).all("script") == []
+
+
+HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
+
+
+def test_hostile_words_stay_words(run: Path, dispatch: Dispatch) -> None:
+    found = json.loads((run / "findings.json").read_text())
+    found["classes"] = [f"{HOSTILE}{k}" for k in range(10)]
+    (run / "findings.json").write_text(json.dumps(found))
+    summary = json.loads((run / "summary.json").read_text())
+    summary |= {"status": f"failed {HOSTILE}", "reason": HOSTILE, "device": HOSTILE,
+                "versions": {HOSTILE: HOSTILE}}  # fmt: skip
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([HOSTILE]))
+    (run / ".hydra" / "config.yaml").write_text(HOSTILE)
+    (run / "trainer.log").write_text(HOSTILE)
+    plain = run.parent / "a <b>'\"&#%"
+    shutil.copytree(run, plain)
+    assert dispatch("report", ".").returncode == 0
+    for folder in (run, plain, run.parent):
+        page = read_page(folder)
+        assert len(page.all("script")) == (folder == run.parent)
+        assert not [attributes for _, attributes in page.elements if "onerror" in attributes]
+        assert all(image["src"].startswith("data:image/png") for image in page.all("img"))
+        assert HOSTILE in page.text
+    leads_to = [link["href"] for link in read_page(run.parent).all("a")]
+    assert leads_to == ["a%20%3Cb%3E%27%22%26%23%25/report.html", "run/report.html"]
+
+
+def test_a_picture_from_elsewhere_is_refused(run: Path, dispatch: Dispatch) -> None:
+    found = json.loads((run / "findings.json").read_text())
+    assert dispatch("report", "run").returncode == 0
+    assert "Surest mistakes" in read_page(run).text
+    found["test"]["mistakes"][3]["picture"] = "https://example.org/x.png"
+    (run / "findings.json").write_text(json.dumps(found))
+    assert dispatch("report", "run").returncode == 0
+    assert "Surest mistakes" not in read_page(run).text
+    assert "example.org" not in (run / "report.html").read_text()
+
+
+def test_the_command_can_be_pasted(run: Path, dispatch: Dispatch) -> None:
+    overrides = ["model=lenet5", "data.root='my pictures'", "freeze=[a.*,b]"]
+    (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+    dispatch("report", "run")
+    lines = [word for word in read_page(run).words if word.startswith("python -m trainer")]
+    assert shlex.split(lines[0]) == ["python", "-m", "trainer", *overrides]
+
+
+def test_odd_folders_do_not_hide_the_others(
+    run: Path, default_run: TrainedRun, dispatch: Dispatch
+) -> None:
+    odd = {
+        "a/summary.json": b"[]", "b/metrics.jsonl": b"5\n", "c/.hydra/overrides.yaml": b"\xff\xfe",
+        "d/summary.json": b'{"test_accuracy": "high"}',
+    }  # fmt: skip
+    for name, content in odd.items():
+        path = run.parent / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    done = dispatch("report", ".")
+    assert done.returncode == 0, done.output
+    assert done.stdout.count("unreadable") == 4
+    assert f"{default_run.summary['test_accuracy']:.4f}" in done.stdout
+    assert read_page(run.parent).text.count("unreadable") >= 4
+    for name in odd:
+        assert "unreadable" in read_page(run.parent / name.partition("/")[0]).text
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"classes": ["a"]}', '{"classes": 3, "test": 1}'])
+def test_damaged_findings_leave_the_rest(run: Path, dispatch: Dispatch, content: str) -> None:
+    (run / "findings.json").write_text(content)
+    assert dispatch("report", "run").returncode == 0
+    text = read_page(run).text
+    assert "Test split" not in text
+    assert "Learning rate" in text
+
+
+def test_unfinished_runs(default_run: TrainedRun, tmp_path: Path, dispatch: Dispatch) -> None:
+    """A run that was killed has no summary, and its last row may be cut off."""
+    for name in (".hydra/overrides.yaml", "metrics.jsonl"):
+        copy = tmp_path / "killed" / name
+        copy.parent.mkdir(exist_ok=True, parents=True)
+        content = (default_run.folder / name).read_text()
+        copy.write_text(content[:-30] if name.endswith("jsonl") else content)
+    done = dispatch("report", ".")
+    assert "unfinished" in done.stdout
+    val = max(row["accuracy"] for row in default_run.rows if row["split"] == "val")
+    assert f"{val:.4f}" in done.stdout
+    page = read_page(tmp_path / "killed")
+    assert f"{val:.4f} best val accuracy" in page.text
+    assert "test accuracy" not in page.text
+
+
+def test_a_running_run(run: Path, dispatch: Dispatch) -> None:
+    """Its folder is locked by another process, whatever an earlier summary says."""
+    code = (
+        "import sys; from pathlib import Path; from trainer.lock import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, run],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout
+    assert holder.stdout.readline() == "held\n"
+    try:
+        assert " running " in dispatch("report", "run").stdout
+        assert "running" in read_page(run).text
+    finally:
+        holder.communicate(timeout=60)
+    assert " finished " in dispatch("report", "run").stdout
+
+
+def test_where_no_page_can_be_written(run: Path, dispatch: Dispatch) -> None:
+    """The table is what was asked for, so it is no failure."""
+    (run / "report.html").mkdir()
+    done = dispatch("report", "run")
+    assert done.returncode == 0
+    assert "finished" in done.stdout
+    assert "look at" not in done.stdout
+    assert "run/report.html: could not be written" in done.stderr
+    assert not list(run.glob(".report*"))
+
+
+def test_a_failed_run_says_why(run: Path, dispatch: Dispatch) -> None:
+    (run / "findings.json").unlink()
+    summary = {"status": "failed", "reason": "The loss became NaN.", "epochs": 0, "train_s": 0.0}
+    (run / "summary.json").write_text(json.dumps(summary))
+    shutil.copytree(run, run.parent / "second")
+    assert "The loss became NaN." in dispatch("report", ".").stdout
+    assert "The loss became NaN." in read_page(run).text
+    assert "run: The loss became NaN." in read_page(run.parent).text
+
+
+def test_runs_side_by_side(run: Path, default_run: TrainedRun, dispatch: Dispatch) -> None:
+    for seed, accuracy in ((0, 0.9), (1, 0.92)):
+        copy = run.parent / "sweep" / str(seed)
+        shutil.copytree(run, copy)
+        summary = {**default_run.summary, "test_accuracy": accuracy}
+        (copy / "summary.json").write_text(json.dumps(summary))
+        (copy / ".hydra" / "overrides.yaml").write_text(f"[epochs=20, seed={seed}]")
+    done = dispatch("report", "sweep")
+    assert "0.9100  0.0141" in done.stdout
+    page = read_page(run.parent / "sweep")
+    assert [link["href"] for link in page.all("a")] == ["0/report.html", "1/report.html"]
+    assert all((run.parent / "sweep" / link["href"]).is_file() for link in page.all("a"))
+    assert "All: epochs=20" in page.text
+    assert "0.9200 best test accuracy" in page.text
+    assert "0.9100 0.0141" in page.text
+    assert page.text.count("seed=1") == 1
+    charts = [figure["aria-label"] for figure in page.all("svg") if "aria-label" in figure]
+    assert charts == ["Validation accuracy", "Validation loss", "Training loss", "Learning rate"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1]), (0.03, 1.9, [0, 0.5, 1, 1.5, 2]),
+        (0.93, 0.95, [0.93, 0.935, 0.94, 0.945, 0.95]), (7, 7, [2, 4, 6, 8, 10, 12]),
+        (-3, 12e3, [-5000, 0, 5000, 10000, 15000]),
+    ],
+)  # fmt: skip
+def test_ticks_are_round_and_cover_the_values(low: float, high: float, ticks: list[float]) -> None:
+    assert svg.nice_ticks(low, high) == pytest.approx(ticks)
+    labels = [svg.spell(tick, ticks) for tick in ticks]
+    assert len(set(labels)) == len(ticks)
+    assert [float(label.replace(",", "")) for label in labels] == pytest.approx(ticks)
+
+
+def test_a_gap_stays_a_gap() -> None:
+    points = [(1.0, 0.5), (2.0, 0.4), (3.0, None), (4.0, 0.2), (5.0, 0.1)]
+    drawn = svg.line_chart([svg.Line("loss", points, 0)], "Loss")
+    path = re.search(r'class="line" d="([^"]+)"', drawn)
+    assert path
+    assert re.sub(r"[\d. ]", "", path[1]) == "MLML"
+    assert svg.line_chart([svg.Line("loss", [(1.0, None)], 0)], "Loss") == ""
+    assert svg.line_chart([svg.Line("loss", [(1.0, 0.3)], 0)], "Loss").count("<circle") == 1
+
+
+@pytest.mark.parametrize("num", [1, 2, 10, 100, 1000])
+def test_confusion_matrices_of_any_size(num: int) -> None:
+    cells = [(k, k, 9) for k in range(num)] + ([(0, num - 1, 3)] if num > 1 else [])
+    drawn = svg.confusion_matrix(cells, [f"class {k}" for k in range(num)])
+    squares = re.findall(r"M(\d+) (\d+)h(\d+)v", drawn)[1:]  # the first is the frame
+    side = int(squares[0][2])
+    places = [(int(y) // side, int(x) // side) for x, y, _ in squares]
+    assert sorted(places) == sorted((true, said) for true, said, _ in cells)
+    assert (">9<" in drawn) == (num <= 10)
+    Page(drawn)
+    assert len(drawn) < 100_000
+
+
+def test_every_class_has_its_figures() -> None:
+    """Against the formulas by hand: class a has 8 of 10 right, and 1 of b was taken for it."""
+    shown = Page(html.by_class([(0, 0, 8), (0, 1, 2), (1, 1, 4), (1, 0, 1)], ["a", "b"])).text
+    assert f"a 10 {8 / 9:.4f} {8 / 10:.4f} {16 / 19:.4f}" in shown
+    assert f"b 5 {4 / 6:.4f} {4 / 5:.4f} {8 / 11:.4f}" in shown
+
+
+def test_report_imports_no_torch() -> None:
+    code = "import sys, trainer.commands.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

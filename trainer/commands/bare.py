@@ -1,0 +1,109 @@
+"""A bare `state_dict`: weights without a word of what they are for, which the command line says."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import config as knobs
+from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from data.types import Dataset
+
+KEYS = ("model", "model.", "data", "data.")
+
+
+def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a checkpoint of these weights would hold, and the configuration on the command line:
+    model= is the net; data= tells shape, mean and std, and the classes if its files are at hand.
+
+    The weights are parsed in a child process with limits. Raises UserError.
+    """
+    config = compose(values)
+
+    import torch
+
+    from trainer import parts, weights
+    from trainer.targets import check_options
+
+    for group in ("model", "data"):
+        check_options(group, config[group])
+    options = config["data"]
+    dataset = at_hand(options)
+    if dataset:
+        shape, num_classes = dataset.shape, len(dataset.classes)
+    else:
+        shape, num_classes = parts.announced_size(options)
+        print(
+            f"data={values['data']}: its files are not here, so classes have numbers for names.",
+            file=sys.stderr,
+        )
+    with torch.device("meta"):  # names and shapes alone
+        model = parts.make_model(config, shape, num_classes)
+    try:
+        start = weights.from_file(path, model)
+    except weights.foreign.WeightsError as error:
+        raise UserError(str(error)) from error
+    weights.check_fit(
+        model, start.state_dict, False, str(path),
+        "The last layer has another number of classes than the set: data= must be the one that "
+        "the net was trained on.",
+    )  # fmt: skip
+    mean, std = (dataset.mean, dataset.std) if dataset else normalisation(options)
+    entries = {
+        "model": start.state_dict,
+        "classes": list(dataset.classes) if dataset else [str(k) for k in range(num_classes)],
+        "shape": list(shape),
+        "mean": list(mean),
+        "std": list(std),
+        "resize": start.resize if start.resize and start.shape == shape else min(shape[1:]),
+    }
+    return entries, config
+
+
+def compose(values: Mapping[str, str]) -> dict[str, Any]:
+    from trainer.compose import Composer, parse, plain
+
+    composer = Composer(parse([f"{key}={value}" for key, value in values.items()]))
+    config = plain(composer.jobs(composer.master())[0])
+    knobs.check(config)
+    return config
+
+
+def at_hand(options: Mapping[str, Any]) -> Dataset | None:
+    """The data set, if that needs no download. Raises UserError if only its files can tell how
+    many classes it has."""
+    from trainer import parts
+
+    try:
+        return parts.load_data(
+            {**options, **({"download": False} if "download" in options else {})}
+        )
+    except UserError:
+        if options["num_classes"] is None:
+            raise
+        return None
+
+
+def normalisation(options: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
+    """mean and std as the set's YAML has them, for the channels that the net sees."""
+    from data.prepare import fit_channels
+
+    return tuple(
+        fit_channels(f"data.{key}", options[key], len(options[key]), options["shape"][0])
+        for key in ("mean", "std")
+    )
+
+
+def advice(path: Path) -> str:
+    """What to add where a file may be one of these, as any of torch.save's is."""
+    if not zipfile.is_zipfile(path):
+        return ""
+    return (
+        "\nIf it holds weights alone (a state_dict), say what they are for: model=... data=... "
+        "and the options of the two that the net was trained with."
+    )

@@ -1,0 +1,180 @@
+"""`trainer export CHECKPOINT --format FORMAT [-o FILE]`: a trained net for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.commands.arguments import existing, parse_words
+from trainer.errors import TrainingError, UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KEYS = ("device", "layers", "trust")
+ENDINGS = {"state_dict": (".state_dict.pth", ".pth", ".pt"), "pt2": (".pt2",), "onnx": (".onnx",)}
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def main(argv: list[str]) -> int:
+    args, values = parse(argv)
+    existing(args.checkpoint)
+    paths = choose_paths(args)
+    if args.format == "onnx":
+        check_extra()
+
+    from trainer import checkpoint, exporting, restore, runtime
+
+    runtime.leave_compiler_unimported()
+    entries = checkpoint.read(args.checkpoint)
+    config = configuration(entries, values)
+    model: nn.Module = restore.restore(entries, config)
+    description = describe(entries, config, model)
+    if args.format == "state_dict":
+        content = exporting.state_dict_bytes(entries["model"])
+        again = restore.restore({**entries, "model": exporting.read_state_dict(content)}, config)
+        loaded = exporting.forward_of(again)
+    else:
+        content, loaded = exporting.graph(args.format, model, description)
+    difference = exporting.largest_difference(exporting.forward_of(model), loaded, description)
+    if not difference <= exporting.TOLERANCE:
+        raise TrainingError(
+            f"{paths[0]}: not written: loaded again, its logits differ from the net's by "
+            f"{difference:.1e} of the largest; {exporting.TOLERANCE:.0e} is allowed."
+        )
+    described = json.dumps(description, indent=2).encode()
+    write(dict(zip(paths, (content, described), strict=False)))
+    print(f"{paths[0]}: {len(content) / 1e6:,.1f} MB, loaded again: its logits are within "
+          f"{difference:.1e} of the largest")  # fmt: skip
+    return 0
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    parser = argparse.ArgumentParser(
+        prog="trainer export",
+        description="The net in a checkpoint for other programs. state_dict: its weights alone, as "
+        "they are, with a .json beside them that describes them; pt2: torch.export's program; "
+        "onnx. The last two hold the net in float32, whatever the precision of its training, "
+        "on normalised pictures, (N, C, H, W) with any N, and the description inside. Each is "
+        "loaded again and compared with the net before it is written.",
+        epilog="Keys: device=... and layers=... of the net that it is compared with (default: cpu, "
+        "torch), trust=...",
+    )
+    parser.add_argument("checkpoint", type=Path, help="a .pth file of a run or of import-weights")
+    parser.add_argument("--format", choices=ENDINGS, required=True)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE",
+        help="default: beside the checkpoint, as best.state_dict.pth, best.pt2, best.onnx",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    args, values = parse_words(parser, argv, KEYS)
+    if values.get("layers") == "numpy" and args.format != "state_dict":
+        raise UserError(
+            f"layers=numpy: a graph in {args.format} is made of torch's layers. Leave the key out; "
+            "the weights are the same."
+        )
+    return args, values
+
+
+def choose_paths(args: argparse.Namespace) -> list[Path]:
+    """The file to write and, for a state_dict, its description. Raises UserError."""
+    endings = ENDINGS[args.format]
+    path: Path = args.output or args.checkpoint.with_name(args.checkpoint.stem + endings[0])
+    if not path.name.endswith(endings):
+        raise UserError(f"-o {path}: the name of a {args.format} file ends in {endings[-1]}.")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"-o {path}: there is no folder {path.parent}.")
+    paths = [path, path.with_suffix(".json")] if args.format == "state_dict" else [path]
+    for file in paths:
+        if file.exists() and file.samefile(args.checkpoint):
+            raise UserError(f"-o {path}: this is the checkpoint itself. Give another name.")
+        if file.exists() and not args.force:
+            raise UserError(f"{file}: exists. --force replaces it, -o FILE takes another name.")
+    return paths
+
+
+def check_extra() -> None:
+    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"--format onnx needs {' and '.join(missing)}: pip install -e '.[export]'.")
+
+
+def configuration(entries: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+    """The checkpoint's, for the net that the file is compared with: with torch's layers on the
+    CPU if the user says nothing else, and in the precision of the weights."""
+    from trainer import restore, runtime
+
+    # No data set plays a part, and import-weights names none.
+    stored = {**restore.stored_config(entries, values), "data": {"_target_": None}}
+    config = restore.reconfigure(stored, {"device": "cpu", "layers": "torch", **values})
+    runtime.check_precision(config["precision"], runtime.pick_device(config["device"], "torch"))
+    return config
+
+
+def describe(
+    entries: Mapping[str, Any], config: Mapping[str, Any], model: nn.Module
+) -> dict[str, Any]:
+    """What another program must know to use the net; of plain types, for JSON."""
+    from data.loader import pads
+    from trainer import checkpoint, parts, runtime
+
+    shape = entries["shape"]
+    size = list(parts.input_size(model, tuple(shape)))
+    padded = pads(tuple(shape[1:]), parts.min_size(model))
+    return {
+        "classes": entries["classes"],
+        "shape": shape,
+        "resize": entries["resize"],
+        "mean": entries["mean"],
+        "std": entries["std"],
+        "input_size": size,
+        "input": f"images, float (N, {shape[0]}, {size[0]}, {size[1]}), any N",
+        "preprocessing": preprocessing(shape, entries["resize"], size, padded),
+        "output": f"logits, float (N, {len(entries['classes'])}); their softmax is what predict "
+        "shows as probabilities",
+        "model": {**config["model"], "shape": shape, "num_classes": len(entries["classes"])},
+        "checkpoint": {
+            "digest": checkpoint.digest(dict(entries)),
+            "step": entries["step"],
+            "epoch": entries["epoch"],
+        },
+        "versions": runtime.versions(),
+    }
+
+
+def preprocessing(
+    shape: Sequence[int], resize: int, size: Sequence[int], padded: bool
+) -> list[str]:
+    """From a picture to `images`, a sentence for each step."""
+    channels, height, width = shape
+    steps = [
+        {1: "Grey, by ITU-R BT.601", 3: "Red, green, blue"}.get(channels, f"{channels} channels")
+        + ", pixels 0 to 255.",
+        f"If it is not {height} x {width}: the shorter side to {resize}, bilinear with "
+        f"antialiasing; then the centre of {height} x {width}.",
+        "(pixel / 255 - mean) / std for each channel.",
+    ]
+    if padded:
+        steps.insert(2, f"A border of 2 black pixels all round, which makes {size[0]} x {size[1]}.")
+    elif list(size) != [height, width]:
+        steps.append(f"To {size[0]} x {size[1]}, bilinear with antialiasing.")
+    return steps
+
+
+def write(files: Mapping[Path, bytes]) -> None:
+    """All of them or none."""
+    from trainer import checkpoint
+
+    written: list[Path] = []
+    for path, content in files.items():
+        try:
+            checkpoint.write_bytes(path, content)
+        except OSError as error:
+            for other in written:
+                other.unlink()
+            raise UserError(f"{path}: cannot be written: {error.strerror}.") from error
+        written.append(path)

@@ -1,0 +1,129 @@
+"""What the machine under a run can do to it, as one message: no disk, no memory."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainer.errors import TrainingError
+from trainer.guard import bare_step
+from trainer.state import Run
+
+log = logging.getLogger("trainer")
+
+# EFBIG: the limit that `ulimit -f` sets. EDQUOT: the user's share of the disk.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MEGABYTE = 1e6
+
+
+def explained(error: BaseException, run: Run, folder: Path) -> TrainingError | None:
+    """The same in words for the user, if it is a fault of the machine; else None."""
+    for cause in chain(error):
+        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
+            return out_of_memory(run)
+        if isinstance(cause, RuntimeError) and "can't allocate memory" in str(cause):
+            return out_of_memory(run)
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return no_write(cause, run, folder)
+    return None
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it came from: torch.save hides a full disk in a __context__."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def out_of_memory(run: Run) -> TrainingError:
+    size = run.train.batch_size  # type: ignore[attr-defined]
+    return TrainingError(
+        f"Out of memory on {run.device} at step {run.progress.step + 1:,} with batch_size={size}.\n"
+        f"Take a smaller batch_size, or precision=bf16. {last_state(run)}"
+    )
+
+
+def no_write(error: OSError, run: Run, folder: Path) -> TrainingError:
+    where = error.filename or folder
+    if error.errno in NO_ROOM:
+        free = shutil.disk_usage(folder).free
+        need = state_bytes(run.model, run.optimizer)
+        what = (
+            f"No room on the disk to write {where}: a state takes about {megabytes(need)}, "
+            f"{megabytes(free)} are free."
+        )
+    else:
+        what = f"{where}: {error.strerror}."
+    return TrainingError(f"{what}\n{last_state(run)}")
+
+
+def last_state(run: Run) -> str:
+    """What is left to go on from."""
+    states = run.checkpoints.states()
+    if not states:
+        return "No state was saved yet."
+    step = int(states[-1].stem.removeprefix("step_"))
+    folder = run.checkpoints.folder.parent
+    return (
+        f"The state of step {step:,} is intact; when there is room again: "
+        f"python -m trainer resume {folder}"
+    )
+
+
+def megabytes(count: float) -> str:
+    return f"{count / MEGABYTE:,.1f} MB"
+
+
+def tensor_bytes(tensors: Iterator[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def state_bytes(model: nn.Module, optimizer: Optimizer) -> int:
+    """About what a full state takes on disk: weights, buffers, and as many copies of the trained
+    weights as the optimizer keeps, which a step on a single number tells."""
+    trained = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
+    return tensor_bytes(iter(model.state_dict().values())) + copies(optimizer) * trained
+
+
+def copies(optimizer: Optimizer) -> int:
+    """How many numbers the optimizer keeps for each that it trains."""
+    number = nn.Parameter(torch.zeros(2))
+    number.grad = torch.zeros(2)
+    takes = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
+    options = {k: v for k, v in optimizer.param_groups[0].items() if k in takes}
+    trial = type(optimizer)([number], **options)
+    with torch.no_grad():
+        bare_step(trial)(trial)
+    kept = trial.state[number].values()
+    return sum(isinstance(value, Tensor) and value.shape == number.shape for value in kept)
+
+
+def check_room(run: Run, folder: Path) -> None:
+    """Say before the first epoch if the disk will not hold what the run is going to write: the
+    states that are kept and one being written, and the best weights, old and new."""
+    weights = tensor_bytes(iter(run.model.state_dict().values()))
+    state = state_bytes(run.model, run.optimizer)
+    need = (run.checkpoints.keep + 1) * state + 2 * weights
+    free = shutil.disk_usage(folder).free + on_disk(run)
+    if need > free:
+        log.warning(
+            "The disk may not do: checkpoints will take up to %s, and %s are free at %s.",
+            megabytes(need), megabytes(free), folder,
+        )  # fmt: skip
+    elif need > 100 * MEGABYTE:
+        log.info("checkpoints take up to %s of disk, %s are free", megabytes(need),
+                 megabytes(free))  # fmt: skip
+
+
+def on_disk(run: Run) -> int:
+    """Bytes of the checkpoints that are there already, which new ones will replace."""
+    files = [*run.checkpoints.states(), run.checkpoints.best]
+    return sum(file.stat().st_size for file in files if file.is_file())

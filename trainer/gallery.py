@@ -1,0 +1,213 @@
+"""What a run shows of itself beside its curves: pictures for TensorBoard while it trains, and
+findings.json, which is what `report` shows of its result."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from trainer import exhibits, loop
+from trainer.checkpoint import write_bytes
+from trainer.graph import graph_event
+from trainer.metrics import Examiner, Findings, Meter
+from trainer.state import BatchSource, Run
+
+log = logging.getLogger("trainer")
+
+FINDINGS_NAME = "findings.json"
+# Of the training time, at most, for pictures while it goes on; imports and the end come on top.
+SHARE = 0.01
+NUM_MISTAKES = 16
+THUMBNAIL = 128  # the longer side, in pixels, of a picture in findings.json
+
+
+class Gallery:
+    """What a run shows of itself beside its curves.
+
+    While it trains, each best epoch is drawn if the budget allows; what was left out is drawn at
+    the end, for the best weights. Nothing here changes what is trained, and a picture that cannot
+    be made is a line in the log.
+
+    Args:
+        folder: the run's.
+        tensorboard: False: only findings.json.
+        histograms: those of weights and gradients, after each epoch.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tensorboard: bool = True,
+        histograms: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder, self.tensorboard, self.histograms = folder, tensorboard, histograms
+        self.budget = Budget(SHARE, clock)
+        self.latest: dict[str, Examiner] = {}  # what the last evaluation of each split collects
+        self.of_best: dict[str, Examiner] = {}  # the same, where it was with the best weights
+        self.drawn_epoch: int | None = None
+
+    def meter(self, split: str) -> Meter:
+        """What the evaluation of a split is to collect into, so that none is needed twice."""
+        self.latest[split] = Examiner(num_mistakes=NUM_MISTAKES)
+        return self.latest[split]
+
+    def start(self, run: Run) -> None:
+        """The first pictures that are trained on, and the graph."""
+        if not self.tensorboard or run.progress.step:
+            return
+        with self.budget.spending():
+            with harmless("the training pictures"):
+                images, targets = next(iter(run.train.epoch(0)))
+                exhibits.show_batch(run, images, targets)
+            with harmless("the graph"):
+                event = graph_event(run.model, images[:1])
+                run.log.writer._get_file_writer().add_event(event)
+
+    def epoch(self, run: Run) -> None:
+        """After each epoch's training, whatever came of it."""
+        if self.tensorboard and self.histograms:
+            with harmless("the histograms"):
+                exhibits.show_histograms(run)
+
+    def best(self, run: Run) -> None:
+        """After an epoch that is the best so far, its weights being the model's."""
+        self.of_best = {"val": self.latest["val"]} if "val" in self.latest else {}
+        if self.tensorboard and self.budget.allows(run.progress.train_s):
+            self.draw_best(run)
+
+    def finish(self, run: Run) -> None:
+        """After the test, the best weights being the model's: all that is missing still."""
+        if "test" in self.latest:
+            self.of_best["test"] = self.latest["test"]
+        with harmless("the findings"):
+            val, test = self.look(run, "val"), self.look(run, "test")
+            if val is not None and test is not None:
+                write_findings(self.folder / FINDINGS_NAME, run, {"val": val, "test": test})
+        if self.tensorboard and run.signals.received is None:
+            if self.drawn_epoch != run.best.epoch:
+                self.draw_best(run)
+            with harmless("the pictures of the test split"):
+                if (findings := self.look(run, "test")) is not None:
+                    exhibits.show_findings(run, "test", findings, run.progress.step)
+
+    def draw_best(self, run: Run) -> None:
+        step = (run.best.epoch or run.progress.epoch) * len(run.train)
+        with self.budget.spending(), harmless("the pictures of the best epoch"):
+            findings = self.look(run, "val")
+            if findings is None:
+                return
+            exhibits.show_findings(run, "val", findings, step)
+            exhibits.show_classes(run, findings, step)
+            exhibits.show_filters(run, step)
+            self.drawn_epoch = run.best.epoch
+
+    def look(self, run: Run, split: str) -> Findings | None:
+        """What was found in a split with the model's weights, by a pass over it if no evaluation
+        has collected it; None if a signal asks to stop before that is done."""
+        if split not in self.of_best:
+            examiner = Examiner(num_mistakes=NUM_MISTAKES)
+            batches = Heeding(getattr(run, split), run)
+            loop.evaluate(run.model, run.loss, batches, run.autocast, examiner)
+            if run.signals.received is not None:
+                return None
+            self.of_best[split] = examiner
+        return self.of_best[split].findings()
+
+
+class Budget:
+    """A share of the training time."""
+
+    def __init__(self, share: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.share, self.clock = share, clock
+        self.spent_s = self.last_s = 0.0
+
+    def allows(self, train_s: float) -> bool:
+        """Whether after so much training as much can be spent again as the last time."""
+        return self.spent_s + self.last_s <= self.share * train_s
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        start = self.clock()
+        try:
+            yield
+        finally:
+            self.last_s = self.clock() - start
+            self.spent_s += self.last_s
+
+
+class Heeding:
+    """Batches that end when a signal asks the run to stop."""
+
+    def __init__(self, batches: BatchSource, run: Run) -> None:
+        self.batches, self.run, self.num_images = batches, run, batches.num_images
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
+        for batch in self.batches.epoch(epoch, start):
+            if self.run.signals.received is not None:
+                return
+            yield batch
+
+
+@contextlib.contextmanager
+def harmless(what: str) -> Iterator[None]:
+    """No picture is worth a training."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s could not be made: %s: %s", what, type(error).__name__, error)
+
+
+def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
+    """What `report` shows of the best weights, by split: `confusion`, the cells that are not 0 as
+    [true, predicted, count]; `top5`; `calibration_error`; `mistakes`, the surest first, each with
+    its picture as a data: URI, so that the data set is not needed again."""
+    content: dict[str, Any] = {"epoch": run.best.epoch, "classes": run.description.classes}
+    for split, findings in found.items():
+        pictures = exhibits.pictures_of(run, split, findings.mistakes)
+        content[split] = {
+            "confusion": [
+                [*cell, int(findings.confusion[cell[0], cell[1]])]
+                for cell in findings.confusion.nonzero().tolist()
+            ],
+            "top5": finite(findings.top5),
+            "calibration_error": finite(findings.calibration_error),
+            "mistakes": [
+                {
+                    "index": m.index, "was": m.was, "said": m.said,
+                    "probability": finite(m.probability), "picture": data_uri(pixels),
+                }
+                for m, pixels in zip(findings.mistakes, pictures, strict=True)
+            ],
+        }  # fmt: skip
+    write_bytes(file, (json.dumps(content) + "\n").encode())
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no NaN
+
+
+def data_uri(pixels: Tensor) -> str:
+    """(C, H, W) uint8 as a PNG; of other than 3 channels the first is shown."""
+    shown = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels[0]
+    picture = Image.fromarray(np.ascontiguousarray(shown.numpy()))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,146 @@
+"""What the folders of runs tell: small files alone, whole or half-written, of runs that are done,
+going on or were killed."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.lock import is_locked
+
+RUN_FILES = ("summary.json", "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run. overrides: what its command line changed. status: as in summary.json, or
+    "unfinished" where that file is missing, or "running" while a process is at work. metrics: None
+    where unknown."""
+
+    folder: Path
+    overrides: list[str]
+    status: str
+    reason: str | None
+    test_accuracy: float | None
+    val_accuracy: float | None
+    best_epoch: int | None
+    epochs: int | None
+    train_s: float | None
+    images_per_s: float | None
+
+
+def read_runs(folder: Path) -> list[Row]:
+    """The runs at or below a folder, in natural order (2 before 10)."""
+    found = {path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")}
+    found |= {path.parent for name in RUN_FILES for path in folder.rglob(name)}
+    return [read_run(run) for run in sorted(found, key=natural)]
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    parts = re.findall(r"\d+|\D+", str(path))
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def read_run(folder: Path) -> Row:
+    """One run; "unreadable" where its files are not what they should be."""
+    overrides: list[str] = []
+    try:
+        overrides = read_overrides(folder / ".hydra" / "overrides.yaml")
+        summary = read_summary(folder)
+        numbers = {name: number(summary.get(name)) for name in NUMBERS}
+        status, reason = summary.get("status", "unfinished"), summary.get("reason")
+        if is_running(folder):
+            status, reason = "running", None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        status, reason, numbers = "unreadable", None, dict.fromkeys(NUMBERS)
+    return Row(folder, overrides, str(status), reason and str(reason), **numbers)
+
+
+def is_running(folder: Path) -> bool:
+    try:
+        return is_locked(folder)
+    except OSError:  # asking takes the right to write there
+        return False
+
+
+NUMBERS = ("test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s")
+
+
+def number(value: Any) -> Any:
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return value
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json; of a run without one, what metrics.jsonl tells so far."""
+    file = folder / "summary.json"
+    if file.is_file():
+        summary: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        return summary
+    best: dict[str, Any] = {}
+    for row in read_metrics(folder / "metrics.jsonl"):
+        if row["split"] == "val" and row["accuracy"] > best.get("val_accuracy", -1.0):
+            best |= {"val_accuracy": row["accuracy"], "best_epoch": row["epoch"]}
+        best["epochs"] = row["epoch"]
+    return best
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The whole rows; a last line that a kill cut off is left out."""
+    rows = []
+    for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def read_overrides(file: Path) -> list[str]:
+    """What Hydra noted of the command line."""
+    noted = yaml.safe_load(file.read_text("utf-8")) if file.is_file() else []
+    return [str(word) for word in noted or []]
+
+
+def shared_overrides(rows: list[Row]) -> set[str]:
+    """What all of several runs changed alike."""
+    return set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
+
+
+def over_seeds(rows: list[Row], shared: set[str]) -> list[tuple[str, int, float, float]]:
+    """(what they changed, how many, mean, standard deviation) of the test accuracy over runs that
+    differ in the seed alone; of runs that do not even differ in that, the last."""
+    groups: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        seeds = [word for word in row.overrides if word.startswith("seed=")]
+        if row.test_accuracy is not None and seeds:
+            rest = [word for word in row.overrides if word not in seeds and word not in shared]
+            groups[" ".join(rest) or "all runs"][seeds[-1]] = row.test_accuracy
+    return [
+        (name, len(group), statistics.mean(group.values()), statistics.stdev(group.values()))
+        for name, group in groups.items()
+        if len(group) > 1
+    ]
+
+
+def share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def text(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes)}:{rest:04.1f}" if minutes else f"{rest:.1f}s"
