@@ -55,7 +55,8 @@ def update(
 
 def validate(run: Run) -> Metrics:
     """The validation split, with the weights as they are; a schedule may look at its loss."""
-    val = evaluate(run.model, run.loss, run.pausing(run.val), run.autocast)
+    meter = run.gallery.meter("val")
+    val = evaluate(run.model, run.loss, run.pausing(run.val), run.autocast, meter)
     run.schedule.observe(val.loss)
     return val
 
@@ -64,7 +65,8 @@ def test_best(run: Run) -> Metrics:
     """The test split, once, with the weights of the best epoch."""
     if run.best.epoch:
         run.model.load_state_dict(read(run.checkpoints.best)["model"])
-    return evaluate(run.model, run.loss, run.pausing(run.test), run.autocast)
+    meter = run.gallery.meter("test")
+    return evaluate(run.model, run.loss, run.pausing(run.test), run.autocast, meter)
 
 
 @torch.inference_mode()

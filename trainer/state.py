@@ -292,5 +292,6 @@ class _Pausing:
         for batch in self.batches.epoch(epoch, start):
             yield batch
             if self.run.signals.received is not None:
-                self.run.save()
+                if self.run.progress.batch:  # during the test, the best weights are in the net
+                    self.run.save()
                 self.run.stop_if_asked()

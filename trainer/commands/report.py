@@ -23,7 +23,6 @@ from trainer.runs import (
     shared_overrides,
     text,
 )
-from trainer.runs import read_summary as read_summary
 from trainer.tables import align
 
 PAGE = "report.html"
