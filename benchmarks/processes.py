@@ -27,7 +27,8 @@ PRELOADED = [
     "trainer.job", "trainer.commands.train", "trainer.commands.resume", "trainer.commands.evaluate",
     "trainer.commands.predict", "torch.utils.tensorboard", "torch.utils.flop_counter",
     "tensorboard.summary.writer.event_file_writer", "hydra.core.plugins", "data.mnist",
-    "data.augment", "data.synthetic", "models.mlp", "models.lenet", "models.resnet", "benchmarks.processes",
+    "data.augment", "data.synthetic", "models.mlp", "models.lenet", "models.resnet",
+    "benchmarks.processes",
 ]  # fmt: skip
 
 _server = multiprocessing.get_context("forkserver")

@@ -59,7 +59,7 @@ class Usual:
     """The loop of the usual repository, on the same net."""
 
     def __init__(self, device: torch.device, model: nn.Module) -> None:
-        self.model = model.to(device=device, memory_format=torch.contiguous_format)
+        self.model = model.to(device).to(memory_format=torch.contiguous_format)
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4
         )

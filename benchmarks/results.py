@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def curves(run: Path) -> Curves:
         return {}
     from tensorboard.backend.event_processing import event_accumulator  # type: ignore
 
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # that it purges is as it should be
     events = event_accumulator.EventAccumulator(str(run / "tensorboard"), {"scalars": 0}).Reload()
     found: Curves = {}
     for tag in sorted(events.Tags()["scalars"]):

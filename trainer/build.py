@@ -147,11 +147,12 @@ def build(
     val = evaluation(dataset.val)
     update: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     update = functools.partial(loop.update, model, loss, guard, autocast)
+    train_size = min(config["batch_size"], train.num_images)
     if config["compile"] == "step":
         assert isinstance(guard, Guard)  # `check` has refused fp16
-        update = compiled.CompiledStep(model, loss, guard, autocast, config["batch_size"])
+        update = compiled.CompiledStep(model, loss, guard, autocast, train_size)
     elif config["compile"] == "model":
-        compiled.compile_model(model, config["batch_size"], val.batch_size)
+        compiled.compile_model(model, train_size, min(val.batch_size, val.num_images))
     return Run(
         model=model,
         loss=loss,

@@ -163,7 +163,10 @@ def conclude(summary: dict[str, Any]) -> None:
 def show_next(run: Run, folder: Path) -> None:
     """Where it lies, and the lines to copy."""
     log.info("run folder    %s", show(folder))
-    log.info("look closer   python -m trainer evaluate %s", show(run.checkpoints.best))
+    best = show(run.checkpoints.best)
+    log.info("classify      python -m trainer predict %s PICTURE_OR_FOLDER", best)
+    log.info("look closer   python -m trainer evaluate %s", best)
+    log.info("as a page     python -m trainer report %s", show(folder))
     log.info("see curves    tensorboard --logdir %s", show(folder.parent))
 
 
@@ -183,7 +186,7 @@ def tell(error: Exception, folder: Path) -> None:
     with contextlib.suppress(OSError):  # the disk may be full
         with open(log_file, "a", encoding="utf-8") as file:
             file.write(f"ERROR {message}\n")
-            if not foreseen:
+            if not foreseen or error.__cause__ is not None:
                 traceback.print_exc(file=file)
         if not (folder / "summary.json").exists():
             write_summary(folder, {"status": "failed", "reason": message.partition("\n")[0]})
