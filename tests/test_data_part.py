@@ -124,6 +124,8 @@ def test_a_signal_ends_it_at_once(tmp_path: Path, number: str, kind: Any, after:
         signal.pthread_kill(main, getattr(signal, number))
 
     before = signal.signal(signal.SIGUSR1, ring)
+    # Whoever runs tests in the background of a shell has SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     other = threading.Thread(target=interrupt)
     try:
         with serve(mirror) as address:

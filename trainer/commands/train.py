@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,8 @@ def make_folder(folder: Path, exist_ok: bool) -> Path:
 def refuse_used(
     folder: Path, signs: tuple[str, ...] = (".hydra", "metrics.jsonl", "multirun.yaml")
 ) -> None:
-    if any((folder / name).exists() for name in signs):
+    # os.path: a name that is too long for a folder is no error here, but where it is made.
+    if any(os.path.exists(folder / name) for name in signs):
         raise UserError(
             f"{folder}: holds a run already, which would be overwritten.\n"
             f"Continue it with `python -m trainer resume {folder}`, or choose another folder."
