@@ -36,7 +36,10 @@ def find_parts(root: Path) -> dict[str, Path]:
         DataError: there is no such folder, or the splits lie beside something else.
     """
     if not root.is_dir():
-        raise DataError(f"data.root={root} does not exist.")
+        raise DataError(
+            f"data.root={root} does not exist. data.root=FOLDER names it; a relative one counts "
+            "from where the command is started."
+        )
     names = {name for name in _folders(root) if name not in RUBBISH and not name.startswith(".")}
     if "train" not in names and not (names and names <= set(PARTS)):
         return {"train": root}

@@ -5,6 +5,7 @@ Imports nothing heavy, so that `--help` and a mistyped word answer at once.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -32,9 +33,22 @@ def main() -> None:
         code = dispatch(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute()
         code = 0
+    except OSError as error:  # a disk that is full, most often the one that stdout goes to
+        if error.errno != errno.ENOSPC:
+            raise
+        mute()
+        print(
+            f"{error.filename or 'stdout'}: cannot be written: {error.strerror}.", file=sys.stderr
+        )
+        code = 1
     sys.exit(code)
+
+
+def mute() -> None:
+    """What stdout still holds goes nowhere: at exit it would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ from trainer.parts import (
     start_model,
     trainable,
 )
-from trainer.progress import Pace
+from trainer.progress import CompileTime, Pace, Progress
 from trainer.state import Run
 from trainer.targets import check_options, make
 
@@ -98,10 +98,13 @@ def check_data(config: Mapping[str, Any]) -> None:
 
 
 def build(
-    config: Mapping[str, Any], folder: Path, signals: runtime.StopSignals, first_step: int = 0
+    config: Mapping[str, Any],
+    folder: Path,
+    signals: runtime.StopSignals,
+    progress: Progress | None = None,
 ) -> Run:
-    """A run from a checked configuration, writing into `folder`. What its log holds of steps after
-    `first_step`, from a training that was cut off, is dropped."""
+    """A run from a checked configuration, writing into `folder`. What its log holds beyond
+    `progress`, from a training that was cut off, is dropped."""
     runtime.set_deterministic(config["deterministic"])
     device = runtime.pick_device(config["device"], config["layers"])
     precision, seed = config["precision"], config["seed"]
@@ -147,12 +150,12 @@ def build(
     val = evaluation(dataset.val)
     update: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     update = functools.partial(loop.update, model, loss, guard, autocast)
-    train_size = min(config["batch_size"], train.num_images)
+    train_size, timer = min(config["batch_size"], train.num_images), CompileTime()
     if config["compile"] == "step":
         assert isinstance(guard, Guard)  # `check` has refused fp16
-        update = compiled.CompiledStep(model, loss, guard, autocast, train_size)
+        update = compiled.CompiledStep(model, loss, guard, autocast, train_size, timer)
     elif config["compile"] == "model":
-        compiled.compile_model(model, train_size, min(val.batch_size, val.num_images))
+        compiled.compile_model(model, train_size, min(val.batch_size, val.num_images), timer)
     return Run(
         model=model,
         loss=loss,
@@ -168,7 +171,11 @@ def build(
         signals=signals,
         checkpoints=CheckpointFolder(folder / "checkpoints"),
         log=RunLog(
-            folder, len(train), config["batch_size"], first_step, tensorboard=config["tensorboard"]
+            folder,
+            len(train),
+            config["batch_size"],
+            rows_up_to(progress, len(train)),
+            tensorboard=config["tensorboard"],
         ),
         gallery=Gallery(folder, config["tensorboard"], config["histograms"]),
         description=describe(config, dataset),
@@ -178,5 +185,14 @@ def build(
         enlarges=enlargement(dataset.shape, min_size(model)),
         log_interval=config["log_interval"],
         eval_every_epochs=config["eval_every_epochs"],
+        compile_time=timer,
         pace=Pace(config["save_every_steps"], config["save_every_minutes"]),
     )
+
+
+def rows_up_to(progress: Progress | None, num_steps: int) -> int:
+    """The last step whose rows are kept. A state from after an epoch's last step but before its
+    validation has the step of that epoch's rows, which come again."""
+    if progress is None:
+        return 0
+    return progress.step - (progress.batch == num_steps)

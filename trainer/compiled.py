@@ -24,6 +24,7 @@ from trainer.agreement import Trial, disagreement
 from trainer.errors import TrainingError, UserError
 from trainer.guard import Guard
 from trainer.loop import update
+from trainer.progress import CompileTime
 from trainer.step_graph import StepGraph, keeps_state
 
 log = logging.getLogger("trainer")
@@ -50,7 +51,7 @@ def check(mode: str, device: torch.device, precision: str) -> None:
 
 
 @contextlib.contextmanager
-def compiling(what: str, error_class: type[Exception]) -> Iterator[None]:
+def compiling(what: str, error_class: type[Exception], timer: CompileTime) -> Iterator[None]:
     """Says how long it took, or in one message that it went wrong; the cause has the rest."""
     start = time.monotonic()
     try:
@@ -63,10 +64,13 @@ def compiling(what: str, error_class: type[Exception]) -> Iterator[None]:
             f"{what}: torch could not compile this training: {type(error).__name__}: {reason}\n"
             "compile=none trains it as it is."
         ) from error
+    timer.seconds += time.monotonic() - start
     log.info("%s: %.1f s", what, time.monotonic() - start)
 
 
-def compile_model(model: nn.Module, train_size: int, eval_size: int) -> None:
+def compile_model(
+    model: nn.Module, train_size: int, eval_size: int, timer: CompileTime | None = None
+) -> None:
     """Let torch.compile have the net, in place: names in the state_dict stay as they are.
 
     Batches of another size than the usual one (train_size in training mode, eval_size in
@@ -83,7 +87,7 @@ def compile_model(model: nn.Module, train_size: int, eval_size: int) -> None:
         if len(images) != (train_size if model.training else eval_size):
             return model._call_impl(images)
         if model.training in fresh:
-            with compiling(fresh.pop(model.training), TorchDynamoException):
+            with compiling(fresh.pop(model.training), TorchDynamoException, timer or CompileTime()):
                 return compiled(images)
         return compiled(images)
 
@@ -104,7 +108,9 @@ class CompiledStep:
         guard: Guard,
         autocast: AbstractContextManager[Any],
         batch_size: int,
+        timer: CompileTime | None = None,
     ) -> None:
+        self.timer = timer or CompileTime()
         self.parts = (model, loss, guard, autocast)
         self.update = functools.partial(update, *self.parts)
         self.optimizer, self.found_inf = guard.optimizer, guard.found_inf
@@ -128,7 +134,7 @@ class CompiledStep:
 
     def compile(self, images: Tensor, targets: Tensor) -> StepGraph:
         """A graph that has been seen to work. The training's state is as before."""
-        with compiling("compile=step", Exception):
+        with compiling("compile=step", Exception, self.timer):
             graph = StepGraph(*self.parts, images, targets)
             self.check(graph, images, targets)
         return graph

@@ -83,6 +83,8 @@ class Knob:
 
 _POSITIVE = Knob("float", above=0)
 _SHARE = Knob("float", low=0, below=1)
+_PART = Knob("float", low=0, high=1)
+_FOLDER = Knob("str", pattern=r"(?s).+", hint="a folder", nullable=True)
 _NOT_NEGATIVE = Knob("float", low=0)
 _COUNT = Knob("int", low=1)
 _COUNT_OR_OFF = Knob("int", low=0)
@@ -116,10 +118,10 @@ KNOBS: dict[str, Knob] = {
     "trust": Knob(
         "str", length=0, pattern=r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", hint="the name of a module"
     ),
-    "data.root": Knob("str", nullable=True),
+    "data.root": _FOLDER,
     "data.download": Knob("bool"),
     "data.mirrors": Knob("str", length=0),
-    "data.cache_dir": Knob("str", nullable=True),
+    "data.cache_dir": _FOLDER,
     "data.on_bad_image": Knob("str", choices=("error", "skip")),
     "data.test_size": Knob("float", above=0, below=1),
     "data.val_size": Knob("float", above=0, below=1),
@@ -129,6 +131,21 @@ KNOBS: dict[str, Knob] = {
     "data.mean": Knob("float", length=0),
     "data.std": Knob("float", above=0, length=0),
     "data.hflip": Knob("bool"),
+    "data.num_train": _COUNT,
+    "data.num_test": _COUNT,
+    "data.noise": _PART,
+    "data.seed": _COUNT_OR_OFF,
+    "augment.flip": _PART,
+    "augment.rotation": Knob("float", low=0, high=180),
+    "augment.crop_padding": _PART,
+    "augment.brightness": _PART,
+    "augment.contrast": _PART,
+    "augment.saturation": _PART,
+    "augment.hue": Knob("float", low=0, high=0.5),
+    "augment.cutout": _PART,
+    "augment.mixup": Knob("float", low=0, high=100),
+    "augment.cutmix": Knob("float", low=0, high=100),
+    "augment.mix_probability": _PART,
     "optimizer.lr": _POSITIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.momentum": _SHARE,

@@ -116,17 +116,23 @@ def swatch(style: int) -> str:
         '<path class="line" d="M1 4H21"/></g></svg>'  # fmt: skip
 
 
+def named(line: svg.Line) -> str:
+    return f"<span>{swatch(line.style)} {escape(line.name)}</span>"
+
+
+def legend(lines: Sequence[svg.Line]) -> str:
+    """The names of lines that several charts share."""
+    return f'<p class="legend">{"".join(map(named, lines))}</p>'
+
+
 def chart(title: str, lines: Sequence[svg.Line], mark: float | None = None,
-          legend: bool = True) -> str:  # fmt: skip
+          with_names: bool = True) -> str:  # fmt: skip
     lines = [line for line in lines if any(y is not None for _, y in line.points)]
     drawing = svg.line_chart(lines, title, mark)
     if not drawing:
         return ""
-    names = "".join(f"<span>{swatch(line.style)} {escape(line.name)}</span>" for line in lines)
-    return (
-        f"<figure><figcaption><b>{escape(title)}</b>{names if legend else ''}</figcaption>"
-        f"{drawing}</figure>"
-    )
+    names = "".join(map(named, lines)) if with_names else ""
+    return f"<figure><figcaption><b>{escape(title)}</b>{names}</figcaption>{drawing}</figure>"
 
 
 def charts(*drawn: str) -> str:
@@ -234,7 +240,7 @@ main { max-width: 1080px; margin: 0 auto; padding: 20px 16px 48px }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 10px; overflow-wrap: anywhere }
 h2 { font-size: 1.1rem; margin: 0 0 12px } h3 { font-size: .95rem; margin: 22px 0 8px }
 p { margin: 6px 0 12px } a { color: var(--c0) } .quiet { color: var(--faint) }
-.bad { color: var(--bad); overflow-wrap: anywhere }
+.bad { color: var(--bad) } .bad, .quiet, .legend { overflow-wrap: anywhere }
 section, details.top { background: var(--card); border: 1px solid var(--line); padding: 16px;
   border-radius: 10px; margin: 16px 0 }
 .badge { display: inline-block; font-size: .75rem; font-weight: 600; padding: 2px 10px;
@@ -243,7 +249,7 @@ section, details.top { background: var(--card); border: 1px solid var(--line); p
 .interrupted, .unfinished, .unreadable { color: var(--warn) }
 pre { background: var(--back); border: 1px solid var(--line); border-radius: 6px; margin: 8px 0;
   padding: 10px 12px; overflow-x: auto; font-size: .85rem }
-header pre { background: var(--card) }
+header pre { background: var(--card); white-space: pre-wrap; overflow-wrap: anywhere }
 .figures { display: flex; flex-wrap: wrap; gap: 10px; margin: 16px 0 }
 .figures div { flex: 1 1 130px; max-width: 250px; background: var(--card); padding: 10px 14px;
   border: 1px solid var(--line); border-radius: 10px; color: var(--faint); font-size: .85rem }
@@ -253,7 +259,9 @@ header pre { background: var(--card) }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)) }
 figure { margin: 0; min-width: 0 }
 .charts figcaption { display: flex; flex-wrap: wrap; gap: 2px 16px; margin-bottom: 4px }
-.charts figcaption span { color: var(--faint); white-space: nowrap }
+.charts figcaption span, .legend span { color: var(--faint) }
+.charts figcaption span { white-space: nowrap }
+.legend { display: flex; flex-wrap: wrap; gap: 2px 16px }
 svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif }
 .swatch { display: inline-block; width: 22px; height: 8px; vertical-align: middle }
 .axis { fill: var(--faint) } .grid, .frame { stroke: var(--line); fill: none }
@@ -271,7 +279,8 @@ th, td { padding: 5px 10px; border-bottom: 1px solid var(--line); text-align: ri
 th { color: var(--faint); font-weight: 600 } .l, .facts th { text-align: left }
 .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 180px }
 thead th { position: sticky; top: 0; background: var(--card) }
-.sortable td:last-child { white-space: normal; min-width: 190px }
+.sortable td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 130px }
+.sortable small { display: block; color: var(--faint) }
 .sortable th { cursor: pointer } .sortable th::after { content: ' ↕'; opacity: .4 }
 .sortable th[aria-sort=ascending]::after { content: ' ↑'; opacity: 1 }
 .sortable th[aria-sort=descending]::after { content: ' ↓'; opacity: 1 }
@@ -289,4 +298,6 @@ thead th { position: sticky; top: 0; background: var(--card) }
   overflow-wrap: anywhere; color: var(--faint) }
 .mistakes b { color: var(--ink) }
 summary { cursor: pointer; font-weight: 600; padding: 4px 0 } details { margin-top: 14px }
+@media (max-width: 520px) { .chart { font-size: 14px } th, td { padding: 5px 6px }
+  .sortable { font-size: .8rem } .sortable th::after { display: none } }
 """

@@ -19,6 +19,7 @@ from trainer.config import GROUPS
 from trainer.errors import Stopped, TrainingError, UserError
 from trainer.log import write_summary
 from trainer.metrics import Metrics
+from trainer.progress import Progress
 from trainer.state import Run
 
 log = logging.getLogger("trainer")
@@ -43,7 +44,8 @@ def run(
         state: a full state to go on from; None: from the start.
     """
     with runtime.StopSignals().listen() as signals:
-        run = build.build(config, folder, signals, first_step=state["step"] if state else 0)
+        progress = Progress(**state["progress"]) if state else None
+        run = build.build(config, folder, signals, progress)
         for note in run.load(state) if state else ():
             log.warning("%s", note)
         try:
@@ -55,13 +57,13 @@ def run(
                 sha256 = weights_sha256(run.model.state_dict())
                 test = loop.test_best(run)
             run.log.row(run.progress, "test", test, run.lr)
-            summary = summarise(run, folder, "finished", test, sha256)
             run.log.hparams(
                 hparams(config, choices, run),
                 {"accuracy/test": test.accuracy, "loss/test": test.loss,
                  "accuracy/val": run.best.accuracy},
             )  # fmt: skip
             run.gallery.finish(run)
+            summary = summarise(run, folder, "finished", test, sha256)
         except BaseException as error:
             status = "interrupted" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed"
             fault = faults.explained(error, run, folder)
@@ -126,6 +128,7 @@ def summarise(
         "steps": progress.step,
         "num_parameters": run.cost.num_parameters,
         "train_s": round(progress.train_s, 3),
+        "compile_s": round(run.compile_time.seconds, 3),
         "images_per_s": round(progress.num_images / progress.train_s, 1)
         if progress.train_s
         else None,
@@ -162,12 +165,13 @@ def conclude(summary: dict[str, Any]) -> None:
 
 def show_next(run: Run, folder: Path) -> None:
     """Where it lies, and the lines to copy."""
-    log.info("run folder    %s", show(folder))
     best = show(run.checkpoints.best)
+    log.info("run folder    %s", show(folder))
     log.info("classify      python -m trainer predict %s PICTURE_OR_FOLDER", best)
     log.info("look closer   python -m trainer evaluate %s", best)
     log.info("as a page     python -m trainer report %s", show(folder))
-    log.info("see curves    tensorboard --logdir %s", show(folder.parent))
+    if (folder / "tensorboard").is_dir():
+        log.info("see curves    tensorboard --logdir %s", show(folder.parent))
 
 
 def show(path: Path) -> str:

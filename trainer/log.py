@@ -23,6 +23,8 @@ from trainer.progress import Progress
 log = logging.getLogger("trainer")
 
 BAR_INTERVAL_S = 0.1
+# TensorBoard shows five at first, of those that are said to differ; one run cannot know which do.
+SHOWN_HPARAMS = ("model", "data", "optimizer", "lr", "seed")
 
 
 class RunLog:
@@ -74,7 +76,8 @@ class RunLog:
     def interval(self, progress: Progress, so_far: Metrics, lr: float) -> None:
         """At the log interval: the epoch's figures so far into the bar, lr into TensorBoard."""
         self.tick(progress)
-        self.writer.add_scalar("lr", lr, progress.step)
+        if progress.batch < self.num_steps:  # else `epoch` writes this point
+            self.writer.add_scalar("lr", lr, progress.step)
         if self.bar is not None:
             speed = (self.bar.format_dict["rate"] or 0.0) * self.batch_size
             self.bar.set_postfix_str(
@@ -122,9 +125,18 @@ class RunLog:
     def hparams(self, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
         """One row of TensorBoard's HParams page, in the run's own event file: add_hparams would
         open a second run beside it. The metrics are names of scalars that the run has."""
+        from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
+            HParamsPluginData,
+        )
         from torch.utils.tensorboard.summary import hparams as summaries
 
-        for summary in summaries(hparams, metrics):
+        experiment, *session = summaries(hparams, metrics)
+        plugin = experiment.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in SHOWN_HPARAMS
+        plugin.content = content.SerializeToString()
+        for summary in (experiment, *session):
             self.writer._get_file_writer().add_summary(summary)
 
     def flush(self) -> None:

@@ -59,7 +59,7 @@ def run_page(row: Row) -> str:
     title = f"{chosen['model']} on {chosen['data']}" if len(chosen) == 2 else name_of(folder)
     body = [
         html.heading(title, row.status, html.text(str(folder.resolve()), "quiet") + command(row)),
-        html.text(row.reason, "bad") if row.reason else "",
+        html.text(row.reason, kind_of(row)) if row.reason else "",
         html.figures(readable([], figures, row, summary)),
         html.section("Curves", curves(metrics, row.best_epoch)),
         *readable([], splits, folder),
@@ -76,6 +76,11 @@ def run_page(row: Row) -> str:
 def name_of(folder: Path) -> str:
     """The last two names of its path: a day and a time, or a sweep and a job."""
     return "/".join(folder.resolve().parts[-2:])
+
+
+def kind_of(row: Row) -> str:
+    """How its reason is shown: who stopped a run knows why."""
+    return "bad" if row.status == "failed" else "quiet"
 
 
 def command(row: Row) -> str:
@@ -125,7 +130,7 @@ def curves(metrics: list[Any], best_epoch: int | None) -> str:
         drawn.append(html.chart(key.capitalize(), lines, best_epoch))
     for title, key in (("Learning rate", "lr"), ("Training images per second", "images_per_s")):
         line = Line(title.lower(), points(metrics, "train", key), OTHER)
-        drawn.append(html.chart(title, [line], legend=False))
+        drawn.append(html.chart(title, [line], with_names=False))
     return html.charts(*drawn)
 
 
@@ -163,15 +168,14 @@ def runs_page(rows: list[Row], folder: Path, page: str) -> str:
     """A table of the runs, which leads to their pages, and their curves over each other."""
     shared = shared_overrides(rows)
     counts = Counter(row.status for row in rows)
-    known = [row for row in rows if row.test_accuracy is not None]
-    best = max(known, key=lambda row: row.test_accuracy or 0.0, default=None)
+    best = best_of(rows)
     title = name_of(folder)
     seeds = [
         [html.cell(name), html.cell(text(n)), html.cell(share(mean)), html.cell(share(deviation))]
         for name, n, mean, deviation in over_seeds(rows, shared)
     ]
     failures = [
-        html.text(f"{row.folder.relative_to(folder)}: {row.reason}", "bad")
+        html.text(f"{row.folder.relative_to(folder)}: {row.reason}", kind_of(row))
         for row in rows
         if row.reason
     ]
@@ -188,13 +192,32 @@ def runs_page(rows: list[Row], folder: Path, page: str) -> str:
         html.section("Reasons", *failures),
         html.section("Over seeds", html.table(["runs that differ in the seed alone", "runs",
                      "test mean", "std"], seeds) if seeds else ""),
-        html.section("Curves", overlaid(rows, folder)),
+        html.section("Curves", overlaid(rows, folder, shared)),
     ]  # fmt: skip
     return html.page(title, body, html.SORT)
 
 
+def best_of(rows: list[Row]) -> Row | None:
+    """The run with the greatest test accuracy, if all were tested on the same data."""
+    known = [row for row in rows if row.test_accuracy is not None]
+    if len({readable("", data_options, row.folder) for row in known}) != 1:
+        return None
+    return max(known, key=lambda row: row.test_accuracy or 0.0)
+
+
+def data_options(folder: Path) -> str:
+    """Those of its data set, as Hydra noted them."""
+    noted = (folder / ".hydra" / "config.yaml").read_text("utf-8")
+    return "".join(re.findall(r"^data:\n(?: .*\n)+", noted, re.MULTILINE))
+
+
+def changed(row: Row, shared: set[str]) -> str:
+    """What its command line changed and others' did not."""
+    return " ".join(word for word in row.overrides if word not in shared)
+
+
 def runs_table(rows: list[Row], folder: Path, page: str, shared: set[str], best: Row | None) -> str:
-    header = ["run", "status", "test", "val", "best epoch", "epochs", "time", "images/s", "changed"]
+    header = ["run", "test", "val", "status", "best epoch", "epochs", "time", "images/s"]
     lines = []
     for i, row in enumerate(rows):
         name, target = str(row.folder.relative_to(folder)), row.folder / page
@@ -207,18 +230,23 @@ def runs_table(rows: list[Row], folder: Path, page: str, shared: set[str], best:
             (row.train_s, duration(row.train_s)),
             (row.images_per_s, "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}"),
         ]  # fmt: skip
-        changed = " ".join(word for word in row.overrides if word not in shared) or "-"
+        cells = [html.cell(shown, -1 if value is None else value) for value, shown in numbers]
+        words = changed(row, shared)
+        below = f"<small>{escape(words)}</small>" if words else ""
         lines.append([
-            (f"{html.swatch(i)} {shown}", name), html.badge(row.status),
-            *(html.cell(shown, -1 if value is None else value) for value, shown in numbers),
-            html.cell(changed),
+            (f"{html.swatch(i)} {shown}{below}", name),
+            *cells[:2], html.badge(row.status), *cells[2:],
         ])  # fmt: skip
-    return html.table(header, lines, left=(0, 1, len(header) - 1), sortable=True,
+    return html.table(header, lines, left=(0, 3), sortable=True,
                       marked=rows.index(best) if best else None)  # fmt: skip
 
 
-def overlaid(rows: list[Row], folder: Path) -> str:
-    """The same figure of all runs in one chart each; the table has the colours' names."""
+def overlaid(rows: list[Row], folder: Path, shared: set[str]) -> str:
+    """The same figure of all runs in one chart each; of many, the table alone names the colours.
+    A run is called by what it changed, if no other changed the same."""
+    names = [changed(row, shared) for row in rows]
+    if not all(names) or len(set(names)) < len(names):
+        names = [str(row.folder.relative_to(folder)) for row in rows]
     metrics = [readable([], read_metrics, row.folder / "metrics.jsonl") for row in rows]
     drawn = []
     for title, split, key in (
@@ -226,8 +254,10 @@ def overlaid(rows: list[Row], folder: Path) -> str:
         ("Training loss", "train", "loss"), ("Learning rate", "train", "lr"),
     ):  # fmt: skip
         lines = [
-            Line(str(row.folder.relative_to(folder)), points(of_run, split, key), i)
-            for i, (row, of_run) in enumerate(zip(rows, metrics, strict=True))
+            Line(name, points(of_run, split, key), i)
+            for i, (name, of_run) in enumerate(zip(names, metrics, strict=True))
         ]
-        drawn.append(html.chart(title, lines, legend=len(rows) <= 8))
-    return html.charts(*drawn)
+        drawn.append(html.chart(title, lines, with_names=False))
+    if not any(drawn):
+        return ""
+    return (html.legend(lines) if len(rows) <= 8 else "") + html.charts(*drawn)

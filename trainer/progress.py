@@ -38,6 +38,13 @@ class Best:
         return (val.accuracy, -val.loss) > (self.accuracy, -self.loss)
 
 
+@dataclass
+class CompileTime:
+    """Seconds spent in compiling so far; they are not those of training."""
+
+    seconds: float = 0.0
+
+
 class Pace:
     """When a state is due between the ends of two epochs.
 

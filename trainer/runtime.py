@@ -92,8 +92,10 @@ def threads_at_start() -> int:
 @contextlib.contextmanager
 def counting_flops() -> Iterator[FlopCounterMode]:
     """torch's FLOP counter, with attention computed in the form that it has formulas for."""
-    from torch.utils.flop_counter import FlopCounterMode  # imports triton, a tenth of a second
+    # Imported here: it imports triton, a tenth of a second.
+    from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
+    mark_uncompiled(_FlopCounterMode)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -138,13 +140,16 @@ def leave_compiler_unimported() -> None:
     these methods is called, only to mark it as not to be compiled. They are marked here instead;
     nothing compiles them."""
     from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils.flop_counter import _FlopCounterMode
 
-    for owner in (Optimizer, TorchDispatchMode, _FlopCounterMode):
-        for method in vars(owner).values():
-            plain = getattr(method, "__wrapped__", None)
-            if plain is not None:
-                plain.__dynamo_disable = plain
+    for owner in (Optimizer, TorchDispatchMode, *TorchDispatchMode.__subclasses__()):
+        mark_uncompiled(owner)
+
+
+def mark_uncompiled(owner: type) -> None:
+    for method in vars(owner).values():
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None:
+            plain.__dynamo_disable = plain
 
 
 def synchronize(device: torch.device) -> None:
@@ -177,7 +182,8 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        signal.signal(number, self.before[number])
+        for one, handler in self.before.items():
+            signal.signal(one, handler)
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[StopSignals]:

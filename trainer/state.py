@@ -17,7 +17,7 @@ from trainer.checkpoint import CheckpointFolder
 from trainer.errors import Stopped, TrainingError, UserError
 from trainer.log import RunLog
 from trainer.metrics import Meter, Metrics
-from trainer.progress import Best, Pace, Progress
+from trainer.progress import Best, CompileTime, Pace, Progress
 from trainer.runtime import StopSignals, versions
 from trainer.schedules import Schedule
 
@@ -111,6 +111,7 @@ class Run:
     log_interval: int = 50
     eval_every_epochs: int = 1
     pace: Pace = field(default_factory=Pace)
+    compile_time: CompileTime = field(default_factory=CompileTime)
     progress: Progress = field(default_factory=Progress)
     best: Best = field(default_factory=Best)
     meter: Meter = field(default_factory=Meter)
@@ -132,7 +133,7 @@ class Run:
     def start_epoch(self) -> None:
         """Or go on with one that was stopped in its middle."""
         self.model.train()
-        self.started_at = time.monotonic() - self.progress.epoch_s
+        self.started_at = time.monotonic() - self.progress.epoch_s - self.compile_time.seconds
 
     def step_done(self) -> None:
         """After each step: at the log interval read what has gathered; save or stop if due."""
@@ -145,7 +146,7 @@ class Run:
             self.log.tick(self.progress)
         if self.signals.received is not None or self.pace.is_due(self.progress.step):
             self.check_finite()
-            self.progress.epoch_s = time.monotonic() - self.started_at
+            self.progress.epoch_s = self.seconds_of_epoch()
             self.save()
             self.stop_if_asked()
 
@@ -153,10 +154,13 @@ class Run:
         if self.signals.received is not None:
             raise Stopped(self.signals.received)
 
+    def seconds_of_epoch(self) -> float:
+        return time.monotonic() - self.started_at - self.compile_time.seconds
+
     def trained(self) -> Metrics:
         """What the epoch's steps came to. A sync, so that the seconds are whole."""
         self.check_finite()
-        self.progress.epoch_s = time.monotonic() - self.started_at
+        self.progress.epoch_s = self.seconds_of_epoch()
         return self.meter.read(self.progress.epoch_s)
 
     @property

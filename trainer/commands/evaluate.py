@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 KEYS = (*MACHINE_KEYS, "split", "limit_batches", "data", "data.", "loss", "loss.")
 SPLITS = ("test", "val", "train")
 NUM_MISTAKES = 25
+LONGEST_NAME = 120  # characters of a folder's
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +31,7 @@ def main(argv: list[str]) -> int:
     if split not in SPLITS:
         raise UserError(f"split={split}: must be one of {', '.join(SPLITS)}.")
     existing(args.checkpoint)
-    folder = args.output or default_folder(args.checkpoint, split, values.get("data"), args.flip)
+    folder = args.output or default_folder(args.checkpoint, split, values, args.flip)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: this is no folder; -o DIR names another.")
 
@@ -74,7 +76,7 @@ def main(argv: list[str]) -> int:
         "versions": runtime.versions(),
         **figures(metrics, findings, entries["classes"]),
     }
-    show(results)
+    show(results, [f"{key}={values[key]}" for key in ("data", "data.root") if key in values])
     written = write(folder, results, findings, pictures.images)
     print(f"\nwritten to {folder}: {', '.join(written)}")
     return 0
@@ -99,16 +101,20 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR",
         help="where the results go (default: evaluation/<split>/ in the run's folder, or "
-        "<name>_evaluation/<split>/ beside a checkpoint that lies in none)",
+        "<name>_evaluation/<split>/ beside a checkpoint that lies in none; keys of the data, the "
+        "loss and the limit become part of the name)",
     )  # fmt: skip
     return parse_words(parser, argv, KEYS)
 
 
-def default_folder(checkpoint: Path, split: str, data: str | None, flip: bool) -> Path:
-    """A folder for each checkpoint, set and split, so that no results replace those of others."""
+def default_folder(checkpoint: Path, split: str, values: Mapping[str, str], flip: bool) -> Path:
+    """A folder for each checkpoint, split and what else was asked for, so that no results replace
+    those of others."""
     folder = checkpoint.absolute().parent
     in_run = folder.name == "checkpoints" and (folder.parent / "metrics.jsonl").is_file()
-    name = "_".join([*([data] if data else []), split, *(["flip"] if flip else [])])
+    given = [f"{k}={v}" for k, v in values.items() if k not in (*MACHINE_KEYS, "data")]
+    words = [*([values["data"]] if "data" in values else []), split, *(["flip"] if flip else [])]
+    name = re.sub(r"[^A-Za-z0-9_.=-]+", "-", "_".join([*words, *given]))[:LONGEST_NAME]
     if not in_run:
         return checkpoint.parent / f"{checkpoint.stem}_evaluation" / name
     of_best = checkpoint.stem == "best"
@@ -140,10 +146,12 @@ def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool
 
 def check_classes(found: Sequence[str], known: Sequence[str]) -> None:
     """Hold the set's classes against the checkpoint's. Raises UserError if there are others."""
+    from data.class_folders import listed
+
     if len(found) != len(known):
         raise UserError(
             f"data.num_classes={len(found)}: the checkpoint tells apart {len(known)} classes "
-            f"({', '.join(known[:10])} ...); evaluate it on a set with the same."
+            f"({listed(known)}); evaluate it on a set with the same."
         )
     if list(found) != list(known):
         print("The class names below are the checkpoint's; those of this data set differ.")
@@ -195,8 +203,7 @@ def drawn(findings: Findings, classes: Sequence[str], pictures: Tensor) -> dict[
         images["mistakes.png"] = drawing.picture_grid(
             pictures[[mistake.index for mistake in findings.mistakes]],
             [
-                f"said {names[m.said]}\nwas {names[m.was]}\n"
-                f"{100 * m.probability:.1f} %, number {m.index}"
+                f"said {names[m.said]} {m.probability:.0%}\nwas {names[m.was]}\nnumber {m.index}"
                 for m in findings.mistakes
             ],
         )

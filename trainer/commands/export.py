@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,9 @@ def choose_paths(args: argparse.Namespace) -> list[Path]:
     endings = ENDINGS[args.format]
     path: Path = args.output or args.checkpoint.with_name(args.checkpoint.stem + endings[0])
     if not path.name.endswith(endings):
-        raise UserError(f"-o {path}: the name of a {args.format} file ends in {endings[-1]}.")
+        raise UserError(
+            f"-o {path}: the name of a {args.format} file ends in {' or '.join(endings)}."
+        )
     if not path.absolute().parent.is_dir():
         raise UserError(f"-o {path}: there is no folder {path.parent}.")
     paths = [path, path.with_suffix(".json")] if args.format == "state_dict" else [path]
@@ -152,6 +155,8 @@ def preprocessing(
     """From a picture to `images`, a sentence for each step."""
     channels, height, width = shape
     steps = [
+        "The first picture of a file, upright as its EXIF has it; 16 bits to 8 by their high byte; "
+        "what is transparent over black.",
         {1: "Grey, by ITU-R BT.601", 3: "Red, green, blue"}.get(channels, f"{channels} channels")
         + ", pixels 0 to 255.",
         f"If it is not {height} x {width}: the shorter side to {resize}, bilinear with "
@@ -159,22 +164,25 @@ def preprocessing(
         "(pixel / 255 - mean) / std for each channel.",
     ]
     if padded:
-        steps.insert(2, f"A border of 2 black pixels all round, which makes {size[0]} x {size[1]}.")
+        steps.insert(3, f"A border of 2 black pixels all round, which makes {size[0]} x {size[1]}.")
     elif list(size) != [height, width]:
         steps.append(f"To {size[0]} x {size[1]}, bilinear with antialiasing.")
     return steps
 
 
 def write(files: Mapping[Path, bytes]) -> None:
-    """All of them or none."""
+    """All of them or none: what is there is replaced once all lie beside it."""
     from trainer import checkpoint
 
-    written: list[Path] = []
-    for path, content in files.items():
-        try:
-            checkpoint.write_bytes(path, content)
-        except OSError as error:
-            for other in written:
-                other.unlink()
-            raise UserError(f"{path}: cannot be written: {error.strerror}.") from error
-        written.append(path)
+    beside = {path: path.with_name(f".{path.name}.new.{os.getpid()}") for path in files}
+    try:
+        for path, content in files.items():
+            checkpoint.write_bytes(beside[path], content)
+        for path in files:
+            os.replace(beside[path], path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}.") from error
+    finally:
+        for temporary in beside.values():
+            temporary.unlink(missing_ok=True)
+    checkpoint.sync_folder(path.parent)

@@ -47,14 +47,15 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def show(results: Mapping[str, Any]) -> None:
-    """The figures on the terminal."""
+def show(results: Mapping[str, Any], data: Sequence[str] = ()) -> None:
+    """The figures on the terminal. data: the words that name the set, if it is not the run's."""
     loss, error = (
         "nan" if results[key] is None else f"{results[key]:.4f}"
         for key in ("loss", "calibration_error")
     )
     top5 = results["top5_accuracy"]
-    print(f"{results['split']} split, {results['num_images']:,} pictures on {results['device']}: "
+    split = f"{results['split']} split{' of ' if data else ''}{' '.join(data)}"
+    print(f"{split}, {results['num_images']:,} pictures on {results['device']}: "
           f"loss {loss}, accuracy {results['accuracy']:.4f}, "
           f"{results['images_per_s']:,.0f} images/s")  # fmt: skip
     print(f"{'' if top5 is None else f'top-5 accuracy {top5:.4f}, '}calibration error {error}\n")

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     with progress(len(files)) as advance:
         for result in results:
             if "top" in result and args.output:
-                annotate(result, targets)
+                annotate(result, targets, args.invert)
             num_failed += "error" in result
             show(result)
             advance()
@@ -156,9 +156,13 @@ def read_as_seen(
     """(C, H, W) uint8. Raises DataError."""
     from data.pictures import read_picture
 
-    # What is transparent is paper, and has to become the black that digits lie on.
-    pixels = read_picture(file, shape, resize, fit, background=255 if invert else 0)
+    pixels = read_picture(file, shape, resize, fit, background(invert))
     return 255 - pixels if invert else pixels
+
+
+def background(invert: bool) -> int:
+    """Behind what is transparent: paper, if it has to become the black that digits lie on."""
+    return 255 if invert else 0
 
 
 def predict(
@@ -201,7 +205,7 @@ def best(row: Tensor, classes: Sequence[str], top_k: int) -> dict[str, Any]:
     return {"top": [{"class": classes[i], "index": i, "probability": row[i].item()} for i in order]}
 
 
-def annotate(result: Mapping[str, Any], targets: dict[Path, Path]) -> None:
+def annotate(result: Mapping[str, Any], targets: dict[Path, Path], invert: bool) -> None:
     """Write the copy of this picture; once, of a file that was named several times."""
     from PIL import Image
 
@@ -217,7 +221,8 @@ def annotate(result: Mapping[str, Any], targets: dict[Path, Path]) -> None:
     kind = kind if kind in FORMATS and kind in Image.SAVE else "PNG"
     content = io.BytesIO()
     options = {"quality": 95} if kind == "JPEG" else {}
-    drawing.annotated(decode(file, channels=3), top).save(content, kind, **options)
+    picture = decode(file, channels=3, background=background(invert))
+    drawing.annotated(picture, top).save(content, kind, **options)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "xb") as copy:  # never over what is there

@@ -67,9 +67,13 @@ def flags_first(argv: list[str], overrides: list[str]) -> list[str]:
 def report_sweep(folder: Path) -> int:
     """The table of all jobs, the failed ones with their reason."""
     from trainer.commands.report import read_runs, table
+    from trainer.job import show
 
     rows = read_runs(folder)
     print(f"\n{table(rows, folder)}")
+    print(f"\nsweep folder  {show(folder)}")
+    print(f"as a page     python -m trainer report {show(folder)}")
+    print(f"see curves    tensorboard --logdir {show(folder)}")
     return int(any(row.status != "finished" for row in rows))
 
 
