@@ -16,6 +16,9 @@ from data.pack import File
 from data.types import DataError
 
 PARTS = ("train", "val", "test")
+_LIKE_PARTS = {
+    "train", "training", "training_set", "val", "valid", "validation", "test", "testing", "test_set"
+}  # fmt: skip
 
 # Of data.pictures.FORMATS, in small letters.
 SUFFIXES = (
@@ -33,7 +36,8 @@ def find_parts(root: Path) -> dict[str, Path]:
     """The folders of the splits that are there; only "train", `root` itself, if none is.
 
     Raises:
-        DataError: there is no such folder, or the splits lie beside something else.
+        DataError: there is no such folder, or the splits have other names or lie beside something
+            else.
     """
     if not root.is_dir():
         raise DataError(
@@ -42,6 +46,11 @@ def find_parts(root: Path) -> dict[str, Path]:
         )
     names = {name for name in _folders(root) if name not in RUBBISH and not name.startswith(".")}
     if "train" not in names and not (names and names <= set(PARTS)):
+        if names and {name.casefold() for name in names} <= _LIKE_PARTS:
+            raise DataError(
+                f"data.root={root} has {listed(sorted(names))}: splits' folders are named train, "
+                "val and test, exactly. Rename them."
+            )
         return {"train": root}
     if "train" not in names:
         raise DataError(
@@ -153,8 +162,8 @@ def _folders(folder: Path) -> set[str]:
 
 def _files(folder: Path) -> Iterator[str]:
     """The paths of all files in it at any depth, but for hidden ones and those of the system. Links
-    to folders are followed, each folder once."""
-    seen = set()
+    to folders are followed, each folder once, but not upwards, to where other classes lie."""
+    seen = {str(above) for above in Path(os.path.realpath(folder)).parents}
     for path, subfolders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(path)
         if real in seen:

@@ -76,10 +76,11 @@ def load_image_folder(
         if part not in found:
             found = _carve(found, part, key, size, split_seed, classes)
     files = [file for part in PARTS for file in found[part]]
-    pack = packed(folder, files, (channels, height, width), _pack_folder(folder, cache_dir))
+    pack_folder = _pack_folder(folder, cache_dir)
+    pack = packed(folder, files, (channels, height, width), pack_folder)
     bad = {file.name: reason for file, reason in pack.bad}
     if bad and on_bad_image == "error":
-        raise DataError(_cannot_be_used(folder, bad, len(files)))
+        raise DataError(_cannot_be_used(folder, bad, len(files), pack_folder))
     if bad:
         notes = (*notes, *_left_out(folder, bad, len(files)))
     train, val, test = _splits(pack.images, found, bad, classes)
@@ -124,15 +125,8 @@ def _carve(
             f"Too few pictures in {listed(small)}: each class needs {num_missing + 1} or more, to "
             "have one in each of train, val and test."
         )
-    least, total = len(classes), len(train)
-    if not least <= round(size * total) <= total - num_missing * least:
-        raise DataError(
-            f"{key}={size}: {round(size * total)} of {total} pictures for {part}; it has to be "
-            f"{least} to {total - num_missing * least}, so that each of the {least} classes has "
-            f"one there and {num_missing} in what is left."
-        )
     labels = np.array([file.label for file in train])
-    held_out = choose_validation(labels, size, split_seed, classes)
+    held_out = choose_validation(labels, size, split_seed, classes, key, num_missing)
     return {
         **parts,
         "train": [file for file, out in zip(train, held_out, strict=True) if not out],
@@ -155,10 +149,11 @@ def _splits(
     return splits
 
 
-def _cannot_be_used(root: Path, bad: Mapping[str, str], num_files: int) -> str:
+def _cannot_be_used(root: Path, bad: Mapping[str, str], num_files: int, pack_folder: Path) -> str:
     return (
         "\n  ".join([f"{len(bad):,} of {num_files:,} pictures cannot be used:", *_named(root, bad)])
-        + "\nRepair or remove them, or leave them out with data.on_bad_image=skip."
+        + f"\nThe others are kept in {pack_folder} and not read again. Repair or remove these, or "
+        "leave them out with data.on_bad_image=skip."
     )
 
 

@@ -12,7 +12,6 @@ process): of two that start together one packs and the other waits.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -34,8 +33,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.loader import read_ahead
+from data.part import sync_folder
 from data.pictures import read_picture
 from data.types import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows: there, two that start together both pack
+    fcntl = None  # type: ignore[assignment]
 
 Shape = tuple[int, int, int]  # (C, H, W)
 
@@ -116,9 +121,10 @@ def packed(root: Path, files: Sequence[File], shape: Shape, folder: Path) -> Pac
                 pack = _open(path, shape)  # another process may have made it meanwhile
                 if file is not None and not (pack and pack.fits(files)):
                     _check_room(path, len(files) * math.prod(shape))
+                    _announce(path, len(files))
                     _write(file, root, files, shape, pack)
                     os.replace(path.with_suffix(".tmp"), path)
-                    _sync(folder)
+                    sync_folder(folder)
                     pack = _open(path, shape)
     except OSError as error:
         raise DataError(_unwritten(path, f"{error.strerror}")) from error
@@ -189,11 +195,18 @@ def _making(path: Path) -> Iterator[BinaryIO | None]:
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
+    if fcntl is None:
+        return
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         print(f"{path}: another process is packing these pictures. Waiting.", file=sys.stderr)
         fcntl.lockf(file, fcntl.LOCK_EX)
+
+
+def _announce(path: Path, num_files: int) -> None:
+    if not sys.stderr.isatty():  # else there is a bar
+        print(f"packing {num_files:,} pictures into {path}", file=sys.stderr)
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
@@ -266,12 +279,3 @@ def _unwritten(path: Path, reason: str) -> str:
         f"{path}: the packed pictures cannot be written: {reason}.\n"
         "Name another folder for them by data.cache_dir=FOLDER, or take a smaller data.shape."
     )
-
-
-def _sync(folder: Path) -> None:
-    """After a renaming, so that it outlives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -152,9 +152,14 @@ def carve(
 
 
 def choose_validation(
-    labels: np.ndarray, val_size: float, split_seed: int, classes: Sequence[str]
+    labels: np.ndarray,
+    val_size: float,
+    split_seed: int,
+    classes: Sequence[str],
+    key: str = "data.val_size",
+    num_left: int = 1,
 ) -> np.ndarray:
-    """Which pictures are for validation: (N,) bool.
+    """Which pictures are for validation: (N,) bool. The arguments are those of `validation_counts`.
 
     Each picture gets a random 64-bit key, and those of a class with the smallest keys are taken.
     The keys are the raw output of PCG64, which NumPy keeps the same on every machine and in every
@@ -162,37 +167,52 @@ def choose_validation(
     """
     counts = np.bincount(labels, minlength=len(classes))
     in_val = np.zeros(len(labels), dtype=bool)
-    for label, take in enumerate(validation_counts(counts, val_size, classes)):
+    for label, take in enumerate(validation_counts(counts, val_size, classes, key, num_left)):
         members = np.flatnonzero(labels == label)
         keys = np.random.PCG64([split_seed, label]).random_raw(len(members))
         in_val[members[np.argsort(keys, kind="stable")[:take]]] = True
     return in_val
 
 
-def validation_counts(counts: np.ndarray, val_size: float, classes: Sequence[str]) -> np.ndarray:
+def validation_counts(
+    counts: np.ndarray,
+    val_size: float,
+    classes: Sequence[str],
+    key: str = "data.val_size",
+    num_left: int = 1,
+) -> np.ndarray:
     """How many pictures of each class go to validation.
 
     In all round(val_size * N); a class gets its share rounded down or up, by largest remainder, but
-    at least one in each part.
+    at least one, and `num_left` stay.
+
+    Args:
+        counts: pictures of each class, N in all.
+        key: of `val_size`, for the message.
+        num_left: of each class in train; 2 if another split is to be carved out of it.
 
     Raises:
-        DataError: a class has fewer than two pictures, or the total leaves some class without one.
+        DataError: a class has too few pictures, or the total leaves some class with too few.
     """
     for name, count in zip(classes, counts, strict=True):
-        if count < 2:
+        if count <= num_left:
             raise DataError(
-                f"Class {name!r} has too few training pictures, {count}; it needs 2 or more, to "
-                "have one in train and one in validation."
+                f"Class {name!r} has too few training pictures, {count}; it needs {num_left + 1} "
+                "or more, to have one in each split."
             )
     total, shares = round(val_size * counts.sum()), val_size * counts
-    if not len(counts) <= total <= counts.sum() - len(counts):
+    least, most = len(counts), counts.sum() - num_left * len(counts)
+    if not least <= total <= most:
+        digits = len(str(counts.sum())) + 1  # so many that the rounded fraction means that number
+        fractions = [f"{bound / counts.sum():.{digits}g}" for bound in (least, most)]
         raise DataError(
-            f"data.val_size={val_size}: {total} of {counts.sum()} pictures for validation; each of "
-            f"the {len(counts)} classes needs at least one there and one in train."
+            f"{key}={val_size}: {total} of {counts.sum()} pictures are held out; each of the "
+            f"{least} classes needs at least one there and {num_left} in what is left. Take a "
+            f"fraction from {' to '.join(fractions)}."
         )
-    taken = np.clip(np.floor(shares).astype(int), 1, counts - 1)
+    taken = np.clip(np.floor(shares).astype(int), 1, counts - num_left)
     while (missing := total - taken.sum()) != 0:
         step = np.sign(missing)
-        free = taken < counts - 1 if step > 0 else taken > 1
+        free = taken < counts - num_left if step > 0 else taken > 1
         taken[np.argmax(np.where(free, step * (shares - taken), -np.inf))] += step
     return taken

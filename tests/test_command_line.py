@@ -69,6 +69,20 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path, words: str) -> None:
     assert len(done.stdout.splitlines()) == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this device")
+@pytest.mark.parametrize(("target", "code"), [("/dev/full", 1), ("out.txt", 0)])
+def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path, target: str, code: int) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    done = subprocess.run(
+        f"{sys.executable} -m trainer report . > {target}",
+        shell=True, cwd=tmp_path, env=os.environ, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == code
+    message = "stdout: cannot be written: No space left on device.\n"
+    assert done.stderr == (message if code else "")
+
+
 def test_a_folder_with_modules_of_the_users_own(tmp_path: Path) -> None:
     """Their data.py, models/ and configs/ must neither be imported nor be touched."""
     (tmp_path / "data.py").write_text("raise SystemExit('the wrong data module')\n")

@@ -72,7 +72,7 @@ def broken_folders(root: Path, tmp_path: Path) -> dict[str, tuple[Callable[[], o
         "too few": (lambda: [write_picture(root / "ape" / f"{i}.png", i) for i in range(2)],
                     lambda: write_picture(root / "ape" / "2.png", 2), ["ape", "3 or more"]),
         "elsewhere": (lambda: shutil.move(root, tmp_path / "other"),
-                      lambda: shutil.move(tmp_path / "other", root), [f"{root} does not exist"]),
+                      lambda: shutil.move(tmp_path / "other", root), [f"{root} does not exist", "data.root=FOLDER names it"]),
         "no folders": (lambda: move_all(".hidden"), lambda: [
                            shutil.move(path, root) for path in (root / ".hidden").iterdir()
                        ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from sklearn import metrics as sklearn_metrics
 from torch.nn import functional as F
 
 from models.mlp import MLP
-from trainer import checkpoint
+from trainer import checkpoint, drawing
+from trainer.commands import evaluate
+from trainer.errors import UserError
+from trainer.metrics import Findings, Mistake
 
 Dispatch = Callable[..., Finished]
 
@@ -102,26 +105,55 @@ def test_where_results_go(best: Path, dispatch: Dispatch, monkeypatch: pytest.Mo
     quick = "limit_batches=1"
     done = evaluated(dispatch, best, "split=val", quick)
     assert done.stdout.splitlines()[-1] == (
-        "written to run/evaluation/val: evaluation.json, confusion.png, mistakes.png"
+        "written to run/evaluation/val_limit_batches=1: evaluation.json, confusion.png, "
+        "mistakes.png"
     )
     for name in ("confusion.png", "mistakes.png"):
-        with Image.open(Path("run/evaluation/val", name)) as picture:
+        with Image.open(Path("run/evaluation/val_limit_batches=1", name)) as picture:
             assert min(picture.size) > 300
     shutil.copy(best, best.with_name("last.pth"))
     evaluated(dispatch, best.with_name("last.pth"), quick)
     evaluated(dispatch, best, "data=mnist_5k", "data.hflip=true", "--flip", quick)
     names = {folder.name for folder in Path("run/evaluation").iterdir()}
-    assert names == {"val", "last_test", "mnist_5k_test_flip"}
+    others = {"last_test_limit_batches=1", "mnist_5k_test_flip_data.hflip=true_limit_batches=1"}
+    assert names == {"val_limit_batches=1", *others}
     shutil.copy(best, "alone.pth")
     evaluated(dispatch, "alone.pth", quick)
     evaluated(dispatch, "alone.pth", quick, "-o", "there/and/then")
     assert (
-        results_in("alone_evaluation/test")["accuracy"]
+        results_in("alone_evaluation/test_limit_batches=1")["accuracy"]
         == (results_in("there/and/then")["accuracy"])
     )
     monkeypatch.chdir("run/checkpoints")
-    evaluated(dispatch, "best.pth", quick)
-    assert Path("../evaluation/test/evaluation.json").is_file()
+    evaluated(dispatch, "best.pth", quick, "device=cpu")
+    assert Path("../evaluation/test_limit_batches=1/evaluation.json").is_file()
+
+
+def test_a_folders_name_is_one_name_whatever_the_values_are() -> None:
+    values = {"data": "image_folder", "data.root": "/my/../pictures é", "data.shape": "[3,32,32]"}
+    folder = evaluate.default_folder(Path("net.pth"), "val", values, False)
+    assert str(folder) == (
+        "net_evaluation/image_folder_val_data.root=-my-..-pictures-_data.shape=-3-32-32-"
+    )
+    long = evaluate.default_folder(Path("net.pth"), "test", {"data.root": 300 * "a"}, False)
+    assert len(long.name) == 120
+
+
+def test_what_is_written_below_a_mistake_fits_its_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    captions: list[str] = []
+
+    def grid(pictures: torch.Tensor, lines: Sequence[str]) -> Image.Image:
+        captions.extend(lines)
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr(drawing, "picture_grid", grid)
+    mistakes = [Mistake(8, 0, 1, 0.999)]
+    pictures = torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
+    evaluate.drawn(Findings(torch.eye(2), 1.0, 0.0, mistakes), ["cat", "dog"], pictures)
+    assert captions == ["said dog 100%\nwas cat\nnumber 8"]
+    for line in (*captions[0].split("\n"), "number 1000000"):
+        assert drawing._cut(line, drawing.TEXT, drawing.TILE) == line
+    assert drawing._cut("100.0 %, number 100", drawing.TEXT, drawing.TILE).endswith("...")
 
 
 def test_what_was_measured_is_told_though_it_cannot_be_written(
@@ -201,9 +233,6 @@ def test_few_classes_have_no_top_5_and_many_no_matrix(
 
 
 def test_a_net_without_mistakes_leaves_no_picture_of_them(tmp_path: Path) -> None:
-    from trainer.commands import evaluate
-    from trainer.metrics import Findings, Mistake
-
     pictures = torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
     results: dict[str, Any] = {"classes": ["猫", "dog"], "loss": None}
     eye = torch.eye(2, dtype=torch.int64)
@@ -234,8 +263,15 @@ def test_another_set_of_as_many_classes(best: Path, dispatch: Dispatch) -> None:
     checkpoint.write(Path("renamed.pth"), entries)
     done = evaluated(dispatch, "renamed.pth", "data=mnist_5k", "split=val")
     assert "those of this data set differ" in done.stdout
+    assert "val split of data=mnist_5k, 400 pictures on " in done.stdout
     assert "digit 3" in done.stdout
     assert results_in("renamed_evaluation/mnist_5k_val")["num_images"] == 400
+
+    known = [f"kind {k}" for k in range(11)]
+    for num, told in ((10, "kind 9);"), (11, "kind 9, and 1 more);")):
+        with pytest.raises(UserError) as refusal:
+            evaluate.check_classes(known[:3], known[:num])
+        assert told in str(refusal.value)
     refused = dispatch("evaluate", "renamed.pth", "data=synthetic", "data.num_classes=3")
     assert refused.returncode == 2
 

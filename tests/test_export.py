@@ -146,7 +146,11 @@ def test_onnx_names_and_sizes(dispatch: Dispatch) -> None:
 def described_steps(picture: Image.Image, description: Mapping[str, Any]) -> Tensor:
     """The sentences of `preprocessing` done in NumPy and Pillow, for a picture of the right size
     and kind."""
-    first, second, *rest = description["preprocessing"]
+    decoding, first, second, *rest = description["preprocessing"]
+    assert decoding == (
+        "The first picture of a file, upright as its EXIF has it; 16 bits to 8 by their high byte; "
+        "what is transparent over black."
+    )
     assert first == "Grey, by ITU-R BT.601, pixels 0 to 255."
     assert second.startswith(f"If it is not {picture.height} x {picture.width}: ")
     x = np.asarray(picture).astype(np.float64)
@@ -166,9 +170,9 @@ def described_steps(picture: Image.Image, description: Mapping[str, Any]) -> Ten
 @pytest.mark.parametrize(
     ("name", "size", "num_steps"),
     [
-        ("lenet_caffe", (20, 24), 4),  # resized to 28 x 28
-        pytest.param("lenet_caffe", (28, 28), 3, marks=pytest.mark.slow),
-        pytest.param("vgg11", (28, 28), 4, marks=pytest.mark.slow),  # padded to 32 x 32
+        ("lenet_caffe", (20, 24), 5),  # resized to 28 x 28
+        pytest.param("lenet_caffe", (28, 28), 4, marks=pytest.mark.slow),
+        pytest.param("vgg11", (28, 28), 5, marks=pytest.mark.slow),  # padded to 32 x 32
     ],
 )
 def test_what_the_file_says_of_preprocessing_is_what_predict_does(
@@ -319,24 +323,30 @@ def test_weights_that_compute_nonsense(format: str, dispatch: Dispatch) -> None:
     assert [path.name for path in Path().iterdir()] == ["net.pth"]
 
 
+@pytest.mark.parametrize("earlier", [None, b"earlier"])
 @pytest.mark.parametrize("full", [True, False])
-def test_nothing_is_left_on_a_full_disk(
-    full: bool, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_leaves_what_was_there(
+    full: bool, earlier: bytes | None, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_checkpoint(Path("net.pth"), "mlp", (1, 28, 28))
     write_bytes = checkpoint.write_bytes
 
     def filling(path: Path, content: bytes) -> None:
-        if full and path.suffix == ".json":
+        if full and ".json" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
         write_bytes(path, content)
 
     monkeypatch.setattr(checkpoint, "write_bytes", filling)
-    done = dispatch("export", "net.pth", "--format=state_dict")
+    files = [Path("net.state_dict.pth"), Path("net.state_dict.json")]
+    for file in files if earlier else ():
+        file.write_bytes(earlier or b"")
+    done = dispatch("export", "net.pth", "--format=state_dict", "--force")
     assert done.returncode == (2 if full else 0)
     if full:
         assert done.stderr == "net.state_dict.json: cannot be written: No space left on device.\n"
-    assert len(list(Path().iterdir())) == (1 if full else 3)
+    found = [file.read_bytes() if file.exists() else None for file in files]
+    assert found == [earlier, earlier] if full else earlier not in found
+    assert len(list(Path().iterdir())) == (1 if full and not earlier else 3)
 
 
 def test_a_net_without_a_graph_is_one_message(
@@ -417,7 +427,10 @@ WRONG = [
     (["flipped.pth", "--format=state_dict"], "flipped.pth: damaged"),
     (["hostile.pth", "--format=pt2"], "model._target_=os.system"),
     (["net.pth", "--format=onnx", "-o", "net.pt2"], "ends in .onnx"),
-    (["net.pth", "--format=state_dict", "-o", "net.json"], "ends in .pt"),
+    (
+        ["net.pth", "--format=state_dict", "-o", "net.json"],
+        "ends in .state_dict.pth or .pth or .pt.",
+    ),
     (["net.pth", "--format=pt2", "-o", "nowhere/net.pt2"], "no folder nowhere"),
     (["net.pth", "--format=pt2", "layers=numpy"], "layers=numpy"),
     (["net.pth", "--format=onnx", "layers=numpy"], "layers=numpy"),

@@ -196,6 +196,17 @@ def test_annotated_copies(default_run: TrainedRun, digits: Path, dispatch: Dispa
     assert before == {file: file.read_bytes() for file in before}
 
 
+@pytest.mark.parametrize(("words", "grey"), [((), 0), (("--invert",), 255)])
+def test_transparent_parts_are_drawn_as_the_net_sees_them(
+    default_run: TrainedRun, dispatch: Dispatch, words: tuple[str, ...], grey: int
+) -> None:
+    Image.new("RGBA", (28, 28)).save("clear.png")
+    done = dispatch("predict", str(default_run.best), "clear.png", "-o", "copies", *words)
+    assert done.returncode == 0, done.output
+    with Image.open("copies/clear.png") as copy:
+        assert copy.getpixel((copy.width // 2, 100)) == (grey,) * 3
+
+
 def test_nothing_is_overwritten(default_run: TrainedRun, digits: Path, dispatch: Dispatch) -> None:
     Path("mine").mkdir()
     shutil.copy(digits / "007_7.png", "mine/x.png")

@@ -252,10 +252,16 @@ def test_a_failed_run_says_why(run: Path, dispatch: Dispatch) -> None:
     (run / "findings.json").unlink()
     summary = {"status": "failed", "reason": "The loss became NaN.", "epochs": 0, "train_s": 0.0}
     (run / "summary.json").write_text(json.dumps(summary))
-    shutil.copytree(run, run.parent / "second")
+    stopped = shutil.copytree(run, run.parent / "stopped")
+    summary |= {"status": "interrupted", "reason": "stopped by signal 2"}
+    (stopped / "summary.json").write_text(json.dumps(summary))
     assert "The loss became NaN." in dispatch("report", ".").stdout
     assert "The loss became NaN." in read_page(run).text
     assert "run: The loss became NaN." in read_page(run.parent).text
+    for folder, num_failures in ((run, 1), (stopped, 0), (run.parent, 1)):
+        kinds = [one.get("class") for one in read_page(folder).all("p")]
+        assert kinds.count("bad") == num_failures
+    assert "stopped by signal 2" in read_page(stopped).text
 
 
 def test_runs_side_by_side(run: Path, default_run: TrainedRun, dispatch: Dispatch) -> None:
@@ -273,9 +279,14 @@ def test_runs_side_by_side(run: Path, default_run: TrainedRun, dispatch: Dispatc
     assert "All: epochs=20" in page.text
     assert "0.9200 best test accuracy" in page.text
     assert "0.9100 0.0141" in page.text
-    assert page.text.count("seed=1") == 1
+    labels = [word.strip() for word in page.words]
+    assert labels.count("seed=1") == 2  # in the table, and in the one legend of all charts
     charts = [figure["aria-label"] for figure in page.all("svg") if "aria-label" in figure]
     assert charts == ["Validation accuracy", "Validation loss", "Training loss", "Learning rate"]
+    config = run.parent / "sweep" / "1" / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("val_size: 0.1", "val_size: 0.2"))
+    dispatch("report", "sweep")  # on other data no figure is the best
+    assert "best test accuracy" not in read_page(run.parent / "sweep").text
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import Finished, TrainedRun, read_json, run_trainer, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 QUICK = ("epochs=2", "limit_batches=5")
 
@@ -74,6 +75,11 @@ def test_tensorboard_holds_the_same_figures(default_run: TrainedRun) -> None:
     hparams = events.summary_metadata["_hparams_/session_start_info"]
     assert b"optimizer" in hparams.plugin_data.content
     assert b"mlp" in hparams.plugin_data.content
+    experiment = events.summary_metadata["_hparams_/experiment"].plugin_data
+    infos = HParamsPluginData.FromString(experiment.content).experiment.hparam_infos
+    shown = sorted((not info.differs, info.name) for info in infos)[:5]  # TensorBoard's own rule
+    assert {name for _, name in shown} == {"model", "data", "optimizer", "lr", "seed"}
+    assert len(infos) > 5
     assert len(list((default_run.folder / "tensorboard").iterdir())) == 1  # no stray sub-runs
 
 

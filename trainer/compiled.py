@@ -53,6 +53,8 @@ def check(mode: str, device: torch.device, precision: str) -> None:
 @contextlib.contextmanager
 def compiling(what: str, error_class: type[Exception], timer: CompileTime) -> Iterator[None]:
     """Says how long it took, or in one message that it went wrong; the cause has the rest."""
+    # It tells on stderr that CUDA is installed and no GPU there.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     start = time.monotonic()
     try:
         yield
@@ -77,6 +79,7 @@ def compile_model(
     evaluation) run in eager. torch would compile each anew, and by what had come before.
     """
     from torch._dynamo.exc import TorchDynamoException
+    from torch._functorch import config as functorch_config
 
     torch._dynamo.reset()  # its limit of recompilations is the process's, not the net's
     model.compile(dynamic=False, options={"fallback_random": True})  # dropout as in eager
@@ -87,7 +90,11 @@ def compile_model(
         if len(images) != (train_size if model.training else eval_size):
             return model._call_impl(images)
         if model.training in fresh:
-            with compiling(fresh.pop(model.training), TorchDynamoException, timer or CompileTime()):
+            with (
+                # The backward pass here as well, not at the first backward().
+                functorch_config.patch(force_non_lazy_backward_lowering=True),
+                compiling(fresh.pop(model.training), TorchDynamoException, timer or CompileTime()),
+            ):
                 return compiled(images)
         return compiled(images)
 

@@ -116,28 +116,25 @@ def swatch(style: int) -> str:
         '<path class="line" d="M1 4H21"/></g></svg>'  # fmt: skip
 
 
-def named(line: svg.Line) -> str:
-    return f"<span>{swatch(line.style)} {escape(line.name)}</span>"
-
-
-def legend(lines: Sequence[svg.Line]) -> str:
-    """The names of lines that several charts share."""
-    return f'<p class="legend">{"".join(map(named, lines))}</p>'
+def names(lines: Sequence[svg.Line]) -> str:
+    return "".join(f"<span>{swatch(line.style)} {escape(line.name)}</span>" for line in lines)
 
 
 def chart(title: str, lines: Sequence[svg.Line], mark: float | None = None,
-          with_names: bool = True) -> str:  # fmt: skip
+          legend: bool = True) -> str:  # fmt: skip
     lines = [line for line in lines if any(y is not None for _, y in line.points)]
     drawing = svg.line_chart(lines, title, mark)
     if not drawing:
         return ""
-    names = "".join(map(named, lines)) if with_names else ""
-    return f"<figure><figcaption><b>{escape(title)}</b>{names}</figcaption>{drawing}</figure>"
+    caption = f"<b>{escape(title)}</b>{names(lines) if legend else ''}"
+    return f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>"
 
 
-def charts(*drawn: str) -> str:
+def charts(*drawn: str, legend: Sequence[svg.Line] = ()) -> str:
+    """legend: the lines, where all charts have the same."""
     inside = "".join(drawn)
-    return f'<div class="charts">{inside}</div>' if inside else ""
+    above = f'<p class="legend">{names(legend)}</p>' if legend else ""
+    return f'{above}<div class="charts">{inside}</div>' if inside else ""
 
 
 def findings(found: dict[str, Any], classes: Sequence[str]) -> str:
@@ -258,10 +255,8 @@ header pre { background: var(--card); white-space: pre-wrap; overflow-wrap: anyw
 .charts { display: grid; gap: 20px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)) }
 figure { margin: 0; min-width: 0 }
-.charts figcaption { display: flex; flex-wrap: wrap; gap: 2px 16px; margin-bottom: 4px }
-.charts figcaption span, .legend span { color: var(--faint) }
-.charts figcaption span { white-space: nowrap }
-.legend { display: flex; flex-wrap: wrap; gap: 2px 16px }
+.charts figcaption, .legend { display: flex; flex-wrap: wrap; gap: 2px 16px; margin-bottom: 4px }
+.charts figcaption span, .legend span { color: var(--faint) } p.legend { margin-bottom: 14px }
 svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif }
 .swatch { display: inline-block; width: 22px; height: 8px; vertical-align: middle }
 .axis { fill: var(--faint) } .grid, .frame { stroke: var(--line); fill: none }

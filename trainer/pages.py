@@ -130,7 +130,7 @@ def curves(metrics: list[Any], best_epoch: int | None) -> str:
         drawn.append(html.chart(key.capitalize(), lines, best_epoch))
     for title, key in (("Learning rate", "lr"), ("Training images per second", "images_per_s")):
         line = Line(title.lower(), points(metrics, "train", key), OTHER)
-        drawn.append(html.chart(title, [line], with_names=False))
+        drawn.append(html.chart(title, [line], legend=False))
     return html.charts(*drawn)
 
 
@@ -257,7 +257,5 @@ def overlaid(rows: list[Row], folder: Path, shared: set[str]) -> str:
             Line(name, points(of_run, split, key), i)
             for i, (name, of_run) in enumerate(zip(names, metrics, strict=True))
         ]
-        drawn.append(html.chart(title, lines, with_names=False))
-    if not any(drawn):
-        return ""
-    return (html.legend(lines) if len(rows) <= 8 else "") + html.charts(*drawn)
+        drawn.append(html.chart(title, lines, legend=False))
+    return html.charts(*drawn, legend=lines if len(rows) <= 8 else ())

@@ -14,7 +14,7 @@ from html import escape
 
 NUM_COLOURS = 8
 WIDTH, HEIGHT = 460, 250  # of a chart, about as many pixels as it is shown in
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 18, 36
+LEFT, RIGHT, TOP, BOTTOM = 60, 12, 18, 36
 MOST_POINTS = 300  # of a line; more would not be seen
 MOST_DOTS = 40  # with more points there are no dots to read values from
 
