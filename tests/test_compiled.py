@@ -472,3 +472,39 @@ def test_a_compiled_net_trains_and_evaluates_as_eager() -> None:
             outputs = [own[0].eval()(batch(0, size, side=6)[0]) for own in (ours, theirs)]
         torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
     assert list(ours[0].state_dict()) == names
+
+
+@pytest.mark.slow
+def test_the_backward_pass_is_compiled_at_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it counts as compiling, and that an error of it is one message as well."""
+    from torch._functorch import config as functorch_config
+    from torch._inductor import compile_fx
+    from torch._inductor import config as inductor_config
+
+    compile_graph, are_backward = compile_fx.fx_codegen_and_compile, []
+
+    def spy(*args: Any, is_backward: bool = False, **options: Any) -> Any:
+        are_backward.append(is_backward)
+        if is_backward and is_broken:
+            raise RuntimeError("no lowering for op 42")
+        return compile_graph(*args, is_backward=is_backward, **options)
+
+    monkeypatch.setattr(compile_fx, "fx_codegen_and_compile", spy)
+    monkeypatch.setattr(functorch_config, "enable_autograd_cache", False)
+    monkeypatch.setattr(inductor_config, "fx_graph_cache", False)
+    for is_broken in (True, False):
+        ours, told = parts(), None
+        compile_model(ours[0], train_size=BATCH, eval_size=32)
+        try:
+            ours[0](batch(0)[0])
+        except TrainingError as error:
+            told = str(error)
+        assert are_backward == [False, True]
+        are_backward.clear()
+        assert (told is not None) == is_broken
+        if told is not None:
+            assert "compile=model (training)" in told
+            assert "no lowering for op 42\ncompile=none" in told
+    update(*ours, *batch(0))
+    assert not are_backward
+    assert not functorch_config.force_non_lazy_backward_lowering

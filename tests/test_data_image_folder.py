@@ -154,6 +154,8 @@ def test_files_at_any_depth_count_and_hidden_ones_do_not(tmp_path: Path) -> None
     write_picture(tmp_path / "elsewhere" / "linked.png", seed=77)
     (root / "dog" / "link").symlink_to(tmp_path / "elsewhere")
     (root / "dog" / "circle").symlink_to(root / "dog")
+    (root / "cat" / "up").symlink_to("..")
+    (root / "cat" / "more" / "top").symlink_to(tmp_path)
     made = load(root)
     assert sum(len(split) for split in splits_of(made).values()) == 33
     counts = sum(split.labels.bincount() for split in splits_of(made).values())

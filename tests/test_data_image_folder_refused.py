@@ -72,7 +72,8 @@ def broken_folders(root: Path, tmp_path: Path) -> dict[str, tuple[Callable[[], o
         "too few": (lambda: [write_picture(root / "ape" / f"{i}.png", i) for i in range(2)],
                     lambda: write_picture(root / "ape" / "2.png", 2), ["ape", "3 or more"]),
         "elsewhere": (lambda: shutil.move(root, tmp_path / "other"),
-                      lambda: shutil.move(tmp_path / "other", root), [f"{root} does not exist", "data.root=FOLDER names it"]),
+                      lambda: shutil.move(tmp_path / "other", root),
+                      [f"{root} does not exist", "data.root=FOLDER names it"]),
         "no folders": (lambda: move_all(".hidden"), lambda: [
                            shutil.move(path, root) for path in (root / ".hidden").iterdir()
                        ],
@@ -95,6 +96,17 @@ def test_what_is_wrong_with_the_folders_is_named(tmp_path: Path, name: str) -> N
     assert not list(tmp_path.rglob("*.pack"))
     mend()
     assert len(load(root, val_size=0.2, test_size=0.2).classes) >= 3
+
+
+@pytest.mark.parametrize(
+    "names", [["Train", "Test"], ["training_set", "test_set"], ["TRAIN", "val"], ["training"]]
+)
+def test_splits_of_other_names_are_no_classes(tmp_path: Path, names: list[str]) -> None:
+    root = write_classes(tmp_path, names)
+    message = refused(root)
+    assert f"data.root={root} has {', '.join(sorted(names))}: splits' folders are named" in message
+    write_classes(root, ["cat"])  # the twin: beside a class they are classes
+    assert load(root).classes == tuple(sorted([*names, "cat"]))
 
 
 def test_rubbish_beside_the_splits_harms_nothing(tmp_path: Path) -> None:
@@ -137,9 +149,9 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
         ({"num_classes": 42}, ["data.num_classes=42", "3 classes"]),
         ({"on_bad_image": "ignore"}, ["data.on_bad_image=ignore", "error or skip"]),
         ({"test_size": 1.0}, ["data.test_size=1.0"]),
-        ({"test_size": 0.05}, ["data.test_size=0.05: 2 of 30 pictures for test", "3 to 24"]),
-        ({"test_size": 0.9}, ["data.test_size=0.9: 27 of 30", "3 to 24"]),
-        ({"val_size": 0.05}, ["data.val_size=0.05: 1 of 27 pictures for val", "3 to 24"]),
+        ({"test_size": 0.05}, ["data.test_size=0.05: 2 of 30 pictures", "0.1 to 0.8."]),
+        ({"test_size": 0.9}, ["data.test_size=0.9: 27 of 30", "0.1 to 0.8."]),
+        ({"val_size": 0.05}, ["data.val_size=0.05: 1 of 27 pictures", "0.111 to 0.889."]),
         ({"val_size": 1.5}, ["data.val_size=1.5"]),
         ({"split_seed": -1}, ["data.split_seed=-1"]),
         ({"shape": [3, 12]}, ["data.shape=[3, 12]"]),
@@ -192,6 +204,7 @@ def test_all_bad_pictures_are_named_after_the_scan(
             assert f"\n  {root / name}: " in message
             assert words in message.partition(f"{root / name}: ")[2].partition("\n")[0]
         assert message.splitlines()[-1].endswith("data.on_bad_image=skip.")
+        assert f"The others are kept in {root}/.packed and not read again." in message
 
 
 def test_of_many_bad_pictures_twenty_are_named(tmp_path: Path) -> None:

@@ -151,6 +151,19 @@ def test_packs_of_several_shapes_lie_side_by_side(root: Path, reads: Counter[str
     assert names_in(root / ".packed") == ["1x8x10.pack", "3x10x8.pack", "3x8x10.pack"]
 
 
+def test_packing_is_told_where_no_bar_is(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack_of(root)
+    assert capsys.readouterr().err == f"packing 6 pictures into {root}/.packed/3x8x10.pack\n"
+    pack_of(root)
+    assert capsys.readouterr().err == ""
+
+
+def test_without_posix_locks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data.pack, "fcntl", None)
+    check(pack_of(root), root)
+    assert names_in(root / ".packed") == ["3x8x10.pack"]
+
+
 def test_another_version_reads_all_again(
     root: Path, reads: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,7 +364,8 @@ def test_who_waits_takes_over_from_one_that_was_killed(root: Path) -> None:
     assert names_in(root / ".packed") == ["3x8x10.tmp"]
     first.kill()
     out, err = second.communicate(timeout=60)
-    assert (second.returncode, err) == (0, "")
+    assert second.returncode == 0
+    assert err == f"packing 6 pictures into {root}/.packed/3x8x10.pack\n"
     assert out.count("read") == 6
     first.communicate()
     assert names_in(root / ".packed") == ["3x8x10.pack"]

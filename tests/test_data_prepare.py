@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -80,8 +81,11 @@ def test_validation_counts_hold_for_any_counts(counts: list[int], val_size: floa
     total = round(val_size * sum(counts))
     names = [str(i) for i in range(len(counts))]
     if not len(counts) <= total <= sum(counts) - len(counts):
-        with pytest.raises(DataError, match=r"data\.val_size"):
+        with pytest.raises(DataError, match=r"data\.val_size") as caught:
             validation_counts(np.array(counts), val_size, names)
+        bounds = re.findall(r"from (.+) to (.+)\.$", str(caught.value))[0]
+        taken = [validation_counts(np.array(counts), float(size), names).sum() for size in bounds]
+        assert taken == [len(counts), sum(counts) - len(counts)]
         return
     taken = validation_counts(np.array(counts), val_size, names)
     assert taken.sum() == total
@@ -90,6 +94,15 @@ def test_validation_counts_hold_for_any_counts(counts: list[int], val_size: floa
     if all(1 <= share <= count - 1 for share, count in zip(shares, counts, strict=True)):
         # Nobody at a limit: each share is rounded down or up.
         assert all(abs(t - share) < 1 for t, share in zip(taken, shares, strict=True))
+
+
+def test_some_stay_for_another_split() -> None:
+    counts = np.array([100, 3])
+    assert validation_counts(counts, 0.9, "ab").tolist() == [91, 2]
+    assert validation_counts(counts, 0.9, "ab", num_left=2).tolist() == [92, 1]
+    with pytest.raises(DataError, match=r"data\.test_size=0\.97: 100 of 103.* to 0\.9612\."):
+        validation_counts(counts, 0.97, "ab", "data.test_size", 2)
+    assert validation_counts(counts, 0.9612, "ab", "data.test_size", 2).tolist() == [98, 1]
 
 
 def test_a_class_with_one_picture_is_refused_by_name() -> None:

@@ -233,8 +233,10 @@ NUMPY_TAKES = {
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:
     """A message that names the nearest valid name first, then all of them."""
     valid = sorted(set(valid))
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    group = name[: name.rfind(".") + 1]  # the same in all; what follows tells near from far
+    short = {one.removeprefix(group): one for one in valid}
+    near = difflib.get_close_matches(name.removeprefix(group), short, n=1, cutoff=0.5)
+    hint = f" Did you mean {short[near[0]]}?" if near else ""
     return f"There is no {what} '{name}'.{hint}\nValid: {', '.join(valid)}."
 
 
