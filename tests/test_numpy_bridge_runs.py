@@ -36,6 +36,7 @@ def test_twenty_steps_in_float32(quick: tuple[TrainedRun, TrainedRun]) -> None:
     assert numpys != torchs  # these are not the same layers
 
 
+@pytest.mark.slow
 def test_checkpoints_go_from_either_to_the_other(quick: tuple[TrainedRun, TrainedRun]) -> None:
     for run, other in zip(quick, ("numpy", "torch"), strict=True):
         said = []

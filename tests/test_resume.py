@@ -36,6 +36,7 @@ def without_speed(run: TrainedRun) -> list[dict[str, object]]:
     return [{k: v for k, v in row.items() if k != "images_per_s"} for row in run.rows]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path: Path) -> None:
     whole = train(tmp_path, *ARGV, folder="whole")
     killed = cut_off(tmp_path, *ARGV, after_rows=4)
@@ -50,6 +51,7 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     assert steps == [row["step"] for row in whole.rows if row["split"] == "train"]
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     """SIGTERM on a long epoch; the default run to go on with is the unfinished one."""
     argv = ("model.dropout=0.3", "batch_size=2", "epochs=2")
@@ -94,6 +96,7 @@ def test_a_damaged_state_is_named_and_the_one_before_is_taken(tmp_path: Path) ->
     assert "no sound state" in none_left.stderr
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended_by_more_epochs(tmp_path: Path) -> None:
     argv = ("scheduler=constant", "limit_batches=3")
     whole = train(tmp_path, *argv, "epochs=4", folder="whole")

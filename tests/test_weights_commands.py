@@ -69,6 +69,7 @@ def test_the_model_is_untouched_when_more_than_the_head_differs(replace_head: bo
         assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.slow
 def test_replace_head_by_the_command_line(default_run: TrainedRun, tmp_path: Path) -> None:
     argv = (*QUICK, f"weights={default_run.best}", "data=synthetic", "data.num_classes=7",
             "data.shape=[1,28,28]", "data.mean=[0.5]", "data.std=[0.2]")  # fmt: skip
@@ -79,6 +80,7 @@ def test_replace_head_by_the_command_line(default_run: TrainedRun, tmp_path: Pat
     assert "starts afresh" in run.command.stdout
 
 
+@pytest.mark.slow
 def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
     argv = (*QUICK, "model=cifar_net", "seed=3")
     train(tmp_path, *argv, folder="a")
@@ -189,6 +191,7 @@ def test_imported_weights_start_a_training(
     assert "fc.weight starts afresh" in run.command.stdout
 
 
+@pytest.mark.slow
 def test_import_weights_keeps_the_shape_that_was_asked_for(tmp_path: Path) -> None:
     """A small-stem ResNet with 1000 outputs is no ImageNet net, whatever its head looks like."""
     from models.resnet import ResNet
