@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from benchmarks.training_loop import usual_epoch
 from trainer import build, compose, loop, parts, runtime
 
 NUM_CLASSES, BATCH_SIZE, SIDE, NUM_WORKERS = 10, 64, 64, 2
@@ -64,17 +64,7 @@ def their_batches(root: Path) -> DataLoader[Any]:
 def their_epoch(batches: DataLoader[Any], config: dict[str, Any]) -> float:
     """Seconds of an epoch as tutorials write it."""
     model = parts.make_model(config, (3, SIDE, SIDE), NUM_CLASSES)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    start, total_loss, correct = time.perf_counter(), 0.0, 0
-    for images, labels in batches:
-        optimizer.zero_grad()
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels)
-        loss.backward()
-        optimizer.step()
-        total_loss += loss.item()
-        correct += (logits.argmax(1) == labels).sum().item()
-    return time.perf_counter() - start
+    return usual_epoch(model, batches)
 
 
 def our_config(root: Path, model: str) -> dict[str, Any]:

@@ -58,8 +58,11 @@ def usual_loop(root: Path) -> float:
         [transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))]
     )  # fmt: skip
     dataset = datasets.MNIST(str(root), train=True, transform=transform)
-    batches = DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True)
-    model = mlp()
+    return usual_epoch(mlp(), DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True))
+
+
+def usual_epoch(model: nn.Module, batches: DataLoader[Any]) -> float:
+    """The loop in them."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     start, total_loss, correct = time.perf_counter(), 0.0, 0
     for images, labels in batches:

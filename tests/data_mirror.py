@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import socket
 import threading
@@ -10,7 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from data_files import md5
+
+from data.fetch import fetch
+
+CONTENT = random.Random(0).randbytes(300_000)
+OTHERWISE = "Or do without."
 
 
 @dataclass
@@ -129,3 +138,13 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 30) -> None:
     while not holds():
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.005)
+
+
+def get(folder: Path, *mirrors: str) -> None:
+    """Downloads CONTENT as folder/file."""
+    fetch(folder, {"file": md5(CONTENT)}, mirrors, OTHERWISE)
+
+
+def check_arrived(folder: Path) -> None:
+    assert [path.name for path in folder.iterdir()] == ["file"]
+    assert (folder / "file").read_bytes() == CONTENT

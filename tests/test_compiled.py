@@ -1,11 +1,10 @@
 """A compiled step trains as the eager one does: the same losses, the same safety, the same bits
-again. Compiling takes many seconds, so most of this is slow."""
+again. Compiling takes many seconds, so all of it is slow."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,31 +13,25 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from compiled_parts import (
+    BATCH,
+    CLASSES,
+    OPTIMIZERS,
+    Convolutions,
+    assert_equal,
+    assert_trains_alike,
+    batch,
+    everything,
+    parts,
+    seed,
+)
+from torch import nn
 
-from trainer import compiled, runtime
-from trainer.agreement import Trial, disagreement
+from trainer import runtime
 from trainer.checkpoint import weights_sha256
-from trainer.compiled import CompiledStep, check, compile_model
-from trainer.errors import TrainingError, UserError
-from trainer.guard import Guard
+from trainer.compiled import CompiledStep, compile_model
+from trainer.errors import TrainingError
 from trainer.loop import update
-from trainer.losses import CrossEntropy
-from trainer.step_graph import keeps_state
-
-CPU = torch.device("cpu")
-BATCH, CLASSES = 16, 4
-
-OPTIMIZERS: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
-    (torch.optim.SGD, {"lr": 0.1, "fused": True}),
-    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2, "fused": True}),
-    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "fused": True}),
-    (torch.optim.Adam, {"lr": 0.01, "weight_decay": 1e-2, "fused": True}),
-    (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 1e-2, "fused": True}),
-    (torch.optim.Adagrad, {"lr": 0.05, "lr_decay": 1e-2, "fused": True}),
-    (torch.optim.RMSprop, {"lr": 0.01, "momentum": 0.5}),
-    (torch.optim.Adadelta, {"lr": 1.0}),
-]
 
 
 @pytest.fixture(autouse=True)
@@ -48,263 +41,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-class Perceptron(nn.Module):
-    """Pictures of 2 x 3 x 3. A batch of zeros has a finite loss and a gradient that is NaN: of
-    sqrt(|w| |x|) at x = 0."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(18, 8), nn.ReLU(), nn.Linear(8, CLASSES))
-        self.trap = nn.Parameter(torch.ones(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
-        logits: Tensor = self.net(x)
-        return logits * (1 + (self.trap * x).abs().sum().sqrt() / 100)
-
-
-class Convolutions(nn.Module):
-    """Pictures of 2 x 6 x 6, with all that keeps numbers or draws them, and a second head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(2, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.3)
-        )
-        self.drop = nn.Dropout(0.5)
-        self.head, self.aux = nn.Linear(8 * 16, CLASSES), nn.Linear(8, CLASSES)
-
-    def forward(self, x: Tensor) -> Any:
-        x = self.features(x)
-        logits = self.head(self.drop(x.flatten(1)))
-        return (logits, self.aux(x.mean((2, 3)))) if self.training else logits
-
-
-def parts(
-    net: type[nn.Module] = Perceptron,
-    optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
-    options: dict[str, Any] | None = None,
-    clip_norm: float = 0.0,
-    precision: str = "fp32",
-) -> tuple[nn.Module, nn.Module, Guard, Any]:
-    """The first four arguments of `loop.update`, always the same ones."""
-    torch.manual_seed(0)
-    model = net().to(runtime.float_dtype(precision)).to(memory_format=torch.channels_last)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    made = optimizer(trained, **(options or {"lr": 0.02, "momentum": 0.9, "fused": True}))
-    return model, CrossEntropy(), Guard(made, trained, clip_norm), runtime.autocast(precision, CPU)
-
-
-def batch(step: int, size: int = BATCH, side: int = 3) -> tuple[Tensor, Tensor]:
-    """Pictures whose class can be learnt, in channels_last."""
-    generator = torch.Generator().manual_seed(step)
-    targets = torch.randint(CLASSES, (size,), generator=generator)
-    images = torch.randn(size, 2, side, side, generator=generator)
-    images[:, 0] += targets.view(-1, 1, 1) - 1.5
-    return images.to(memory_format=torch.channels_last), targets
-
-
-def seed(step: int) -> None:
-    runtime.seed_generators(1000 + step, CPU)
-
-
-def everything(model: nn.Module, guard: Guard) -> list[Tensor]:
-    """Clones of all that a step writes."""
-    state = [t for s in guard.optimizer.state.values() for t in s.values()]
-    kept = [*model.state_dict().values(), *(t for t in state if isinstance(t, Tensor))]
-    return [t.detach().clone() for t in kept]
-
-
-def assert_equal(first: list[Tensor], second: list[Tensor]) -> None:
-    for one, other in zip(first, second, strict=True):
-        assert torch.equal(one, other)
-
-
-def assert_trains_alike(
-    ours: tuple[Any, ...], theirs: tuple[Any, ...], steps: int, tolerance: float, side: int = 3
-) -> CompiledStep:
-    """A schedule moves the learning rate; each seventh batch is a short one."""
-    step, eager = CompiledStep(*ours, batch_size=BATCH), functools.partial(update, *theirs)
-    rates = [ours[2].optimizer.param_groups[0]["lr"] * (1 - i / (2 * steps)) for i in range(steps)]
-    losses = []
-    for i, lr in enumerate(rates):
-        images, targets = batch(i, size=5 if i % 7 == 6 else BATCH, side=side)
-        images = images.to(next(ours[0].parameters()).dtype)
-        for guard in (ours[2], theirs[2]):
-            guard.optimizer.param_groups[0]["lr"] = lr
-        seed(i)
-        loss, logits = step(images, targets)
-        seed(i)
-        expected_loss, expected_logits = eager(images, targets)
-        losses.append(expected_loss.item())
-        torch.testing.assert_close(loss, expected_loss.detach(), rtol=tolerance, atol=tolerance)
-        torch.testing.assert_close(
-            logits, expected_logits.detach(), rtol=10 * tolerance, atol=10 * tolerance
-        )
-    assert sum(losses[-5:]) < sum(losses[:5]), "the twin: there is something to learn"
-    assert ours[2].bad_steps() == 0
-    assert len(step.graphs) == 1
-    return step
-
-
-# Pure logic
-
-
-@pytest.mark.parametrize(
-    ("mode", "device", "precision", "named"),
-    [
-        ("model", "mps", "fp32", ["compile=model", "mps", "compile=none"]),
-        ("step", "cpu", "fp16", ["compile=step", "precision=fp16", "bf16", "compile=model"]),
-    ],
-)
-def test_what_cannot_be_compiled_is_refused(
-    mode: str, device: str, precision: str, named: list[str]
-) -> None:
-    with pytest.raises(UserError) as error:
-        check(mode, torch.device(device), precision)
-    assert all(word in str(error.value) for word in named)
-    check("none", torch.device(device), precision)
-    check(mode, CPU, "bf16")
-
-
-def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check("step", CPU, "fp32")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    for mode in ("model", "step"):
-        with pytest.raises(UserError, match=rf"compile={mode}: needs a C\+\+ compiler.*CXX"):
-            check(mode, CPU, "fp32")
-    check("none", CPU, "fp32")
-    own = tmp_path / "my-compiler"
-    own.touch(mode=0o755)
-    monkeypatch.setenv("CXX", str(own))
-    check("step", CPU, "fp32")
-
-
-@pytest.mark.parametrize(("optimizer", "options"), OPTIMIZERS)
-def test_which_optimizers_keep_a_state(
-    optimizer: type[torch.optim.Optimizer], options: dict[str, Any]
-) -> None:
-    model, _, guard, _ = parts(optimizer=optimizer, options=options)
-    before = everything(model, guard)
-    stateless = optimizer is torch.optim.SGD and "momentum" not in options
-    assert keeps_state(guard.optimizer) is not stateless
-    assert_equal(before, everything(model, guard))
-
-
-def trial(scale: float = 1.0, noise: float = 0.0, **changed: Any) -> Trial:
-    """An update of which `bias` has no gradient but rounding, so that it may go either way."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(5, 4, generator=generator)
-    changes = {"weight": scale * 0.1 * weight, "bias": torch.full((4,), 0.1 + noise),
-               "running_mean": torch.full((4,), 0.2)}  # fmt: skip
-    gradients = {"weight": weight, "bias": torch.full((4,), 1e-9)}
-    return Trial([1.5, 1.4], False, changes | changed, gradients)
-
-
-def test_what_counts_as_agreement() -> None:
-    def differ(other: Trial, dtype: torch.dtype = torch.float32) -> str:
-        return disagreement(trial(), other, dtype)
-
-    assert differ(trial()) == ""
-    assert differ(trial(noise=-0.2)) == ""
-    assert differ(trial(scale=1.001)) == ""
-    assert differ(trial(scale=1.001), torch.float64) == "what becomes of weight"
-    assert differ(trial(scale=1.5)) == "what becomes of weight"
-    assert differ(trial(scale=-1.0)) == "what becomes of weight"
-    assert differ(trial(scale=float("nan"))) == "what becomes of weight"
-    assert differ(trial(running_mean=torch.zeros(4))) == "what becomes of running_mean"
-    assert "a loss" in disagreement(
-        trial(), Trial([1.5, 1.6], False, trial().changes, {}), torch.float32
-    )
-    bad = Trial([float("nan")] * 2, True, trial().changes, {})
-    assert disagreement(bad, bad, torch.float32) == ""
-    assert differ(bad) == "the check for NaN"
-
-
-def test_the_first_step_and_short_batches_are_eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "StepGraph", None)
-    ours, theirs = parts(), parts()
-    step, eager = CompiledStep(*ours, batch_size=BATCH), functools.partial(update, *theirs)
-    for i, size in enumerate((BATCH, 5, 6)):
-        assert torch.equal(step(*batch(i, size))[0], eager(*batch(i, size))[0])
-    assert_equal(everything(*ours[::2]), everything(*theirs[::2]))
-    assert all(p.grad is None for p in ours[0].parameters())
-
-
-class Wrong:
-    """In place of a graph: the eager step, but with a learning rate that it had when made."""
-
-    def __init__(self, model: nn.Module, loss: nn.Module, guard: Guard, *rest: Any) -> None:
-        self.guard, self.update = guard, functools.partial(update, model, loss, guard, rest[0])
-        self.named = dict(model.named_parameters())
-        state = [t for s in guard.optimizer.state.values() for t in s.values()]
-        self.tensors = [t.detach() for t in (*self.named.values(), *state)]
-        self.lr = guard.optimizer.param_groups[0]["lr"]
-
-    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        self.guard.optimizer.param_groups[0]["lr"] = self.lr
-        return self.update(images, targets)
-
-
-def test_a_graph_that_computes_something_else_ends_the_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(compiled, "StepGraph", Wrong)
-    ours = parts()
-    step = CompiledStep(*ours, batch_size=BATCH)
-    step(*batch(0))
-    before = everything(*ours[::2])
-    with pytest.raises(TrainingError, match=r"differ in(.|\n)*compile=none"):
-        step(*batch(1))
-    assert_equal(before, everything(*ours[::2]))
-    assert ours[2].optimizer.param_groups[0]["lr"] == 0.02
-    monkeypatch.setattr(Wrong, "__call__", lambda self, *batch: self.update(*batch))  # the twin
-    step(*batch(1))
-
-
-def test_an_error_of_the_compiler_is_one_message(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*args: Any) -> None:
-        raise RuntimeError("\nno lowering for op 42\nand much more")
-
-    monkeypatch.setattr(compiled, "StepGraph", fail)
-    step = CompiledStep(*parts(), batch_size=BATCH)
-    step(*batch(0))
-    with pytest.raises(TrainingError) as error:
-        step(*batch(1))
-    assert "compile=step" in str(error.value)
-    assert "no lowering for op 42\ncompile=none" in str(error.value)
-    assert isinstance(error.value.__cause__, RuntimeError)
-
-
-def test_a_compiled_net_takes_whole_batches(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "trainer")
-    model, seen = Perceptron(), []
-
-    def fake(self: nn.Module, dynamic: bool, **options: Any) -> None:
-        assert not dynamic
-        self._compiled_call_impl = lambda images: seen.append(len(images)) or self.forward(images)
-
-    monkeypatch.setattr(nn.Module, "compile", fake)
-    compile_model(model, train_size=BATCH, eval_size=32)
-    for size in (BATCH, 5, BATCH, 32):
-        assert torch.equal(model(batch(0, size)[0]), model.forward(batch(0, size)[0]))
-    assert seen == [BATCH, BATCH]
-    model.eval()
-    for size in (32, BATCH, 32):
-        model(batch(0, size)[0])
-    assert seen == [BATCH, BATCH, 32, 32]
-    assert len([m for m in caplog.messages if "compile=model (" in m]) == 2
-    assert copy.deepcopy(model)(batch(0)[0]).shape == (BATCH, CLASSES)
-
-
-# With the compiler
 
 
 @pytest.mark.slow
@@ -427,7 +163,7 @@ def train_from(first: int | str, last: int | str, read: str = "", write: str = "
     )
     step = CompiledStep(model, loss, guard, autocast, BATCH)
     if read:
-        state = torch.load(read)
+        state = torch.load(read, weights_only=True)
         model.load_state_dict(state["model"])
         guard.optimizer.load_state_dict(state["optimizer"])
     for i in range(int(first), int(last)):

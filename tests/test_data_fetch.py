@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,16 @@ from urllib.request import Request, build_opener
 
 import pytest
 from data_files import md5
-from data_mirror import Mirror, serve, silent_server
+from data_mirror import CONTENT, OTHERWISE, Mirror, check_arrived, get, serve, silent_server
 
 import data.fetch
 from data.fetch import fetch
 from data.types import DataError
 
-CONTENT = random.Random(0).randbytes(300_000)
-OTHERWISE = "Or do without."
-
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data.fetch, "PAUSE_S", 0)
-
-
-def get(folder: Path, *mirrors: str) -> None:
-    fetch(folder, {"file": md5(CONTENT)}, mirrors, OTHERWISE)
 
 
 def fails(folder: Path, *mirrors: str) -> str:
@@ -44,11 +36,6 @@ def begin(folder: Path, content: bytes) -> Path:
     folder.mkdir(exist_ok=True)
     part.write_bytes(content)
     return part
-
-
-def check_arrived(folder: Path) -> None:
-    assert [path.name for path in folder.iterdir()] == ["file"]
-    assert (folder / "file").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])

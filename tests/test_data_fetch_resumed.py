@@ -7,24 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_files import md5
-from data_mirror import Mirror, serve
+from data_mirror import CONTENT, Mirror, check_arrived, get, serve
 
 import data.fetch
-from data.fetch import fetch
 from data.types import DataError
-
-CONTENT = random.Random(0).randbytes(300_000)
-OTHERWISE = "Or do without."
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data.fetch, "PAUSE_S", 0)
-
-
-def get(folder: Path, *mirrors: str) -> None:
-    fetch(folder, {"file": md5(CONTENT)}, mirrors, OTHERWISE)
 
 
 def begin(folder: Path, content: bytes) -> Path:
@@ -33,11 +24,6 @@ def begin(folder: Path, content: bytes) -> Path:
     folder.mkdir(exist_ok=True)
     part.write_bytes(content)
     return part
-
-
-def check_arrived(folder: Path) -> None:
-    assert [path.name for path in folder.iterdir()] == ["file"]
-    assert (folder / "file").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(

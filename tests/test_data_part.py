@@ -15,26 +15,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from data_files import md5
-from data_mirror import Mirror, serve, wait_until
+from data_mirror import CONTENT, Mirror, check_arrived, get, serve, wait_until
 
 import data.fetch
 import data.part
-from data.fetch import fetch
 from data.part import claimed
 from data.types import DataError
 
-CONTENT = bytes(range(256)) * 1000
 HALF = len(CONTENT) // 2
-
-
-def get(folder: Path, *mirrors: str) -> None:
-    fetch(folder, {"file": md5(CONTENT)}, mirrors, "Or do without.")
-
-
-def check_arrived(folder: Path) -> None:
-    assert [path.name for path in folder.iterdir()] == ["file"]
-    assert (folder / "file").read_bytes() == CONTENT
 
 
 # Order and endings
@@ -158,8 +146,8 @@ def test_no_room_is_told_before_anything_is_written(
         with pytest.raises(DataError) as caught:
             get(tmp_path / "new", one, other)
         message = str(caught.value)
-        assert message.startswith(f"No room for {tmp_path / 'new' / 'file'}: 256,000 bytes more")
-        for part in ("255,999 are free", "data.root=", "data=mnist_5k"):
+        assert message.startswith(f"No room for {tmp_path / 'new' / 'file'}: 300,000 bytes more")
+        for part in ("299,999 are free", "data.root=", "data=mnist_5k"):
             assert part in message
         assert list(tmp_path.iterdir()) == []
         assert not mirrors[1].asked  # another mirror cannot help

@@ -16,31 +16,19 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from data_files import md5
-from data_mirror import Mirror, serve, wait_until
+from data_mirror import CONTENT, Mirror, check_arrived, get, serve, wait_until
 
 import data.fetch
 import data.part
-from data.fetch import fetch
 from data.types import DataError
 
-CONTENT = bytes(range(256)) * 1000
 HALF = len(CONTENT) // 2
-
-
-def get(folder: Path, *mirrors: str) -> None:
-    fetch(folder, {"file": md5(CONTENT)}, mirrors, "Or do without.")
-
-
-def check_arrived(folder: Path) -> None:
-    assert [path.name for path in folder.iterdir()] == ["file"]
-    assert (folder / "file").read_bytes() == CONTENT
-
 
 HOLD = """
 import fcntl, sys
 file = open(sys.argv[1], "ab", buffering=0)
 fcntl.lockf(file, fcntl.LOCK_EX)
-file.write(bytes(range(256)) * 500)
+file.write(open(sys.argv[2], "rb").read())
 print("locked", flush=True)
 sys.stdin.read()
 """
@@ -50,8 +38,10 @@ sys.stdin.read()
 def holder(part: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that has locked the part and written half of it."""
     part.parent.mkdir()
+    half = part.parent.with_name("half")
+    half.write_bytes(CONTENT[:HALF])
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(part)],
+        [sys.executable, "-c", HOLD, str(part), str(half)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -93,7 +83,7 @@ def test_the_part_of_a_run_that_is_killed_is_taken_over_at_once(
     assert capfd.readouterr() == ("", waits)
 
 
-@pytest.mark.parametrize("arrived", [CONTENT, b"another"])
+@pytest.mark.parametrize("arrived", [CONTENT, b"another"], ids=["the same", "another"])
 def test_the_file_that_another_run_has_fetched_is_verified(tmp_path: Path, arrived: bytes) -> None:
     path, part = tmp_path / "new" / "file", tmp_path / "new" / "file.part"
 

@@ -148,7 +148,7 @@ def test_a_signal_at_any_moment_ends_with_its_code(tmp_path: Path, number: int) 
     for trial in range(12):
         here = tmp_path / str(trial)
         here.mkdir()
-        leg = processes.Command(here, [*TINY, "epochs=200", "num_workers=2", "hydra.run.dir=run"])
+        leg = processes.Command(here, [*TINY, "epochs=5000", "num_workers=2", "hydra.run.dir=run"])
         time.sleep(0.05 + 0.08 * trial)
         leg.send(number, to_group=True)
         began = time.monotonic()

@@ -148,14 +148,15 @@ def build(
     )
     loss, autocast = make_loss(config), runtime.autocast(precision, device)
     val = evaluation(dataset.val)
+    timer = CompileTime()
+    if config["compile"] == "model":
+        compiled.compile_model(model, full_size(train), full_size(val), timer)
     update: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    update = functools.partial(loop.update, model, loss, guard, autocast)
-    train_size, timer = min(config["batch_size"], train.num_images), CompileTime()
     if config["compile"] == "step":
         assert isinstance(guard, Guard)  # `check` has refused fp16
-        update = compiled.CompiledStep(model, loss, guard, autocast, train_size, timer)
-    elif config["compile"] == "model":
-        compiled.compile_model(model, train_size, min(val.batch_size, val.num_images), timer)
+        update = compiled.CompiledStep(model, loss, guard, autocast, full_size(train), timer)
+    else:
+        update = functools.partial(loop.update, model, loss, guard, autocast)
     return Run(
         model=model,
         loss=loss,
@@ -188,6 +189,11 @@ def build(
         compile_time=timer,
         pace=Pace(config["save_every_steps"], config["save_every_minutes"]),
     )
+
+
+def full_size(batches: Batches) -> int:
+    """Pictures of all batches but, perhaps, the last one."""
+    return min(batches.batch_size, batches.num_images)
 
 
 def rows_up_to(progress: Progress | None, num_steps: int) -> int:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from trainer.errors import Stopped, TrainingError, UserError
+from trainer.errors import TrainingError, UserError
 
 TOLERANCE = 1e-5  # of the largest logit
 BATCH_SIZES = (1, 5)
@@ -70,7 +70,7 @@ def graph(format: str, model: nn.Module, description: Mapping[str, Any]) -> tupl
             program = to_program(model, pictures(2, description))
             content = to_bytes(program, description)
             return content, from_bytes(content)
-    except (UserError, Stopped):
+    except UserError:
         raise
     except Exception as error:  # what the exporters raise has no common base
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]

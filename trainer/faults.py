@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer.errors import TrainingError
+from trainer.errors import TrainingError, UserError
 from trainer.guard import bare_step
 from trainer.state import Run
 
@@ -25,7 +25,10 @@ MEGABYTE = 1e6
 
 
 def explained(error: BaseException, run: Run, folder: Path) -> TrainingError | None:
-    """The same in words for the user, if it is a fault of the machine; else None."""
+    """The same in words for the user, if it is a fault of the machine; else None. What has such
+    words already, and what was asked for, stays as it is."""
+    if isinstance(error, TrainingError | UserError) or not isinstance(error, Exception):
+        return None
     for cause in chain(error):
         if isinstance(cause, torch.OutOfMemoryError | MemoryError):
             return out_of_memory(run)
@@ -73,7 +76,7 @@ def last_state(run: Run) -> str:
     step = int(states[-1].stem.removeprefix("step_"))
     folder = run.checkpoints.folder.parent
     return (
-        f"The state of step {step:,} is intact; when there is room again: "
+        f"The state of step {step:,} is intact; this goes on from it: "
         f"python -m trainer resume {folder}"
     )
 
@@ -82,15 +85,16 @@ def megabytes(count: float) -> str:
     return f"{count / MEGABYTE:,.1f} MB"
 
 
-def tensor_bytes(tensors: Iterator[Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors)
+def model_bytes(model: nn.Module) -> int:
+    """Of weights and buffers."""
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 def state_bytes(model: nn.Module, optimizer: Optimizer) -> int:
     """About what a full state takes on disk: weights, buffers, and as many copies of the trained
     weights as the optimizer keeps, which a step on a single number tells."""
     trained = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
-    return tensor_bytes(iter(model.state_dict().values())) + copies(optimizer) * trained
+    return model_bytes(model) + copies(optimizer) * trained
 
 
 def copies(optimizer: Optimizer) -> int:
@@ -109,9 +113,8 @@ def copies(optimizer: Optimizer) -> int:
 def check_room(run: Run, folder: Path) -> None:
     """Say before the first epoch if the disk will not hold what the run is going to write: the
     states that are kept and one being written, and the best weights, old and new."""
-    weights = tensor_bytes(iter(run.model.state_dict().values()))
     state = state_bytes(run.model, run.optimizer)
-    need = (run.checkpoints.keep + 1) * state + 2 * weights
+    need = (run.checkpoints.keep + 1) * state + 2 * model_bytes(run.model)
     free = shutil.disk_usage(folder).free + on_disk(run)
     if need > free:
         log.warning(

@@ -8,7 +8,6 @@ import contextlib
 import io
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +20,8 @@ from torch import Tensor
 from trainer import exhibits, loop
 from trainer.checkpoint import write_bytes
 from trainer.graph import graph_event
-from trainer.metrics import Examiner, Findings, Meter
-from trainer.state import BatchSource, Run
+from trainer.metrics import Examiner, Findings, Meter, finite
+from trainer.state import Run, WatchedBatches
 
 log = logging.getLogger("trainer")
 
@@ -120,7 +119,7 @@ class Gallery:
         has collected it; None if a signal asks to stop before that is done."""
         if split not in self.of_best:
             examiner = Examiner(num_mistakes=NUM_MISTAKES)
-            batches = Heeding(getattr(run, split), run)
+            batches = WatchedBatches(getattr(run, split), lambda: run.signals.received is not None)
             loop.evaluate(run.model, run.loss, batches, run.autocast, examiner)
             if run.signals.received is not None:
                 return None
@@ -147,22 +146,6 @@ class Budget:
         finally:
             self.last_s = self.clock() - start
             self.spent_s += self.last_s
-
-
-class Heeding:
-    """Batches that end when a signal asks the run to stop."""
-
-    def __init__(self, batches: BatchSource, run: Run) -> None:
-        self.batches, self.run, self.num_images = batches, run, batches.num_images
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
-        for batch in self.batches.epoch(epoch, start):
-            if self.run.signals.received is not None:
-                return
-            yield batch
 
 
 @contextlib.contextmanager
@@ -197,10 +180,6 @@ def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
             ],
         }  # fmt: skip
     write_bytes(file, (json.dumps(content) + "\n").encode())
-
-
-def finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON has no NaN
 
 
 def data_uri(pixels: Tensor) -> str:

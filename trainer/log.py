@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from trainer.checkpoint import write_bytes
-from trainer.metrics import Metrics
+from trainer.metrics import Metrics, finite
 from trainer.progress import Progress
 
 log = logging.getLogger("trainer")
@@ -112,7 +111,7 @@ class RunLog:
             "step": progress.step,
             "epoch": progress.epoch,
             "split": split,
-            "loss": metrics.loss if math.isfinite(metrics.loss) else None,  # JSON has no NaN
+            "loss": finite(metrics.loss),
             "accuracy": metrics.accuracy,
             "lr": lr,
             "images_per_s": round(metrics.images_per_s, 1),

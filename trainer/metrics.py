@@ -184,6 +184,11 @@ def calibration_error(
     return gaps.abs().sum().item() / max(1, len(probability))
 
 
+def finite(value: float) -> float | None:
+    """None for NaN and infinities, which JSON has no words for."""
+    return value if math.isfinite(value) else None
+
+
 def per_class(confusion: Tensor) -> list[dict[str, float]]:
     """count, precision, recall and F1 of each class; 0 where a denominator is 0."""
     right = confusion.diagonal().tolist()

@@ -33,6 +33,22 @@ class BatchSource(Protocol):
     def epoch(self, epoch: int = 0, start: int = 0) -> Any: ...
 
 
+class WatchedBatches:
+    """The same batches, after each of which `ends` is asked: True ends them, and it may raise."""
+
+    def __init__(self, batches: BatchSource, ends: Callable[[], bool]) -> None:
+        self.batches, self.ends, self.num_images = batches, ends, batches.num_images
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
+        for batch in self.batches.epoch(epoch, start):
+            yield batch
+            if self.ends():
+                return
+
+
 class Gallery(Protocol):
     """Pictures of a run, and what its report shows; see trainer/gallery.py."""
 
@@ -172,7 +188,14 @@ class Run:
     def pausing(self, batches: BatchSource) -> BatchSource:
         """The same batches for evaluation, between which the run can be stopped: the training
         stands still meanwhile, so its state is whole at any of them."""
-        return _Pausing(batches, self)
+
+        def pause() -> bool:
+            if self.signals.received is not None and self.progress.batch:
+                self.save()  # not during the test, when the best weights are in the net
+            self.stop_if_asked()
+            return False
+
+        return WatchedBatches(batches, pause)
 
     def check_finite(self) -> None:
         """Raises TrainingError if a loss or gradient was not finite. A sync."""
@@ -281,21 +304,3 @@ class Run:
                 "data: the pictures or labels are not those that the training began with.\n"
                 "Put the old ones back, or start a new run with weights=FILE from this one."
             )
-
-
-class _Pausing:
-    """See `Run.pausing`."""
-
-    def __init__(self, batches: BatchSource, run: Run) -> None:
-        self.batches, self.run, self.num_images = batches, run, batches.num_images
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
-        for batch in self.batches.epoch(epoch, start):
-            yield batch
-            if self.run.signals.received is not None:
-                if self.run.progress.batch:  # during the test, the best weights are in the net
-                    self.run.save()
-                self.run.stop_if_asked()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ SHORTEST_HEADING = 4  # characters of a class's name over its column
 def figures(metrics: Metrics, findings: Findings, classes: Sequence[str]) -> dict[str, Any]:
     """All that was measured, as JSON has it: what is not finite is None. Classes are given by their
     position in `classes`, for two may have the same name."""
-    from trainer.metrics import TOP, per_class
+    from trainer.metrics import TOP, finite, per_class
 
     rows = zip(classes, per_class(findings.confusion), strict=True)
     return {
@@ -41,10 +40,6 @@ def figures(metrics: Metrics, findings: Findings, classes: Sequence[str]) -> dic
             for mistake in findings.mistakes
         ],
     }
-
-
-def finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def show(results: Mapping[str, Any], data: Sequence[str] = ()) -> None:
