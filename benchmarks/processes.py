@@ -74,6 +74,13 @@ class Command:
     def is_running(self) -> bool:
         return self.process.is_alive()
 
+    @property
+    def leads_group(self) -> bool:
+        """Whether it has made a group of its own, which it does first of all."""
+        with contextlib.suppress(ProcessLookupError):
+            return os.getpgid(self.pid) == self.pid
+        return False
+
     def send(self, number: int, to_group: bool = False) -> None:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if to_group else os.kill)(self.pid, number)
