@@ -4,9 +4,10 @@
 
 The usual loop is torchvision's data set, ToTensor, DataLoader, Adam and `.item()` each batch, as in
 most tutorials. The bare loop does the same arithmetic over resident uint8 tensors with fused Adam
-and nothing else: no metrics, no checks, no log. The three take turns in one process, so that a
-machine whose speed drifts, drifts for all; what counts is the ratios of the medians. The pictures
-are random (the arithmetic does not care), in IDX files that every side reads with its own reader.
+and nothing else: no metrics, no checks, no log. The usual loop and ours take turns of an epoch, the
+bare one and ours turns of 100 steps, all in one process, so that a machine whose speed drifts,
+drifts for all; what counts is the middle of the ratios of neighbours. The pictures are random (the
+arithmetic does not care), in IDX files that every side reads with its own reader.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from benchmarks import turns
 from trainer import build, compose, loop, parts, runtime
 
 NUM_IMAGES, BATCH_SIZE = 60_000, 64
@@ -76,19 +78,19 @@ def usual_epoch(model: nn.Module, batches: DataLoader[Any]) -> float:
     return time.perf_counter() - start
 
 
-def bare_loop(images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Seconds of an epoch of nothing but the arithmetic, in eager torch."""
+def bare_steps(images: torch.Tensor, labels: torch.Tensor) -> Iterator[None]:
+    """Nothing but the arithmetic, in eager torch, step by step, epoch after epoch."""
     model = mlp()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    start = time.perf_counter()
-    order = torch.randperm(len(images))
-    for index in order.split(BATCH_SIZE):
-        x = images.index_select(0, index).float().mul_(1 / (255 * STD)).sub_(MEAN / STD)
-        loss = F.cross_entropy(model(x), labels.index_select(0, index))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return time.perf_counter() - start
+    while True:
+        order = torch.randperm(len(images))
+        for index in order.split(BATCH_SIZE):
+            x = images.index_select(0, index).float().mul_(1 / (255 * STD)).sub_(MEAN / STD)
+            loss = F.cross_entropy(model(x), labels.index_select(0, index))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield
 
 
 def our_config(root: Path) -> dict[str, Any]:
@@ -120,34 +122,46 @@ def our_loop(config: dict[str, Any]) -> tuple[float, float]:
     return run.progress.train_s, clock[1] - clock[0]
 
 
+def our_steps(config: dict[str, Any], folder: Path) -> Iterator[None]:
+    return turns.steps_of(build.build(config, folder, runtime.StopSignals()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--repeats", type=int, default=5, help="epochs beside the usual loop")
+    parser.add_argument("--turns", type=int, default=60, help="of 100 steps beside the bare loop")
+    args = parser.parse_args()
     default_threads = torch.get_num_threads()
-    times: dict[str, list[float]] = {"usual loop": [], "bare loop": [], "ours": []}
+    epochs: dict[str, list[float]] = {"usual loop": [], "ours": []}
     reported: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_idx(root)
         config = our_config(root)
-        train = parts.load_data(config["data"]).train
-        for _ in range(repeats):
+        for _ in range(args.repeats):
             torch.set_num_threads(default_threads)
-            times["usual loop"].append(usual_loop(root))
-            seconds, stopwatch = our_loop(config)  # sets the threads that the bare loop keeps
-            times["ours"].append(seconds)
+            epochs["usual loop"].append(usual_loop(root))
+            seconds, stopwatch = our_loop(config)  # sets its threads
+            epochs["ours"].append(seconds)
             reported.append(stopwatch / seconds)
-            times["bare loop"].append(bare_loop(train.images, train.labels))
-    print(f"{os.cpu_count()} cores, torch {torch.__version__}, {repeats} rounds, "
+        train = parts.load_data(config["data"]).train
+        sides = {
+            "ours": our_steps(config, root),
+            "bare loop": bare_steps(train.images, train.labels),
+        }
+        steps = turns.take_turns(sides, args.turns, 100)
+    print(f"{os.cpu_count()} cores, torch {torch.__version__}, {args.repeats} epochs; "
           f"{torch.get_num_threads()} thread(s) for ours and the bare loop")  # fmt: skip
-    for name, seconds_of in times.items():
-        middle = statistics.median(seconds_of)
-        pairs = zip(seconds_of, times["ours"], strict=True)
-        ratio = statistics.median(theirs / ours for theirs, ours in pairs)
-        print(f"{name:<12} {middle:6.2f} s (from {min(seconds_of):.2f} to {max(seconds_of):.2f})"
-              f"   {len(train) / middle:>9,.0f} images/s   {ratio:5.2f} times ours")  # fmt: skip
+    for name, times in epochs.items():
+        middle = statistics.median(times)
+        print(f"{name:<12} {middle:6.2f} s (from {min(times):.2f} to {max(times):.2f})"
+              f"   {len(train) / middle:>9,.0f} images/s")  # fmt: skip
+    print(f"ours is {turns.ratio(epochs['usual loop'], epochs['ours']):.2f} times as fast as the "
+          f"usual loop")  # fmt: skip
     print(f"images/s as reported, over the same by a stopwatch: {statistics.median(reported):.3f}")
+    turns.show(steps, BATCH_SIZE)
+    print(f"ours takes {turns.ratio(steps['ours'], steps['bare loop']):.3f} times as long as the "
+          f"bare loop, in {args.turns} turns")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -66,14 +66,14 @@ class Preprocess:
 
     def normalize(self, images: Tensor) -> Tensor:
         """All of it but the memory format."""
-        size = enlarged(images.shape[-2:], self.min_size)
-        pad = size != images.shape[-2:] and pads(images.shape[-2:], self.min_size)
-        if pad:
-            images = F.pad(images, (2, 2, 2, 2))
+        size = images.shape[-2:]
+        too_small = min(size) < self.min_size
+        if too_small and pads(size, self.min_size):
+            images, too_small = F.pad(images, (2, 2, 2, 2)), False
         x = images.to(self.dtype, memory_format=self.first_format)
         x = x.mul_(self.scale).sub_(self.offset)
-        if size != x.shape[-2:]:
-            x = F.interpolate(x, size, mode="bilinear", antialias=True)
+        if too_small:
+            x = F.interpolate(x, enlarged(size, self.min_size), mode="bilinear", antialias=True)
         return x
 
 

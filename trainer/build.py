@@ -105,6 +105,7 @@ def build(
 ) -> Run:
     """A run from a checked configuration, writing into `folder`. What its log holds beyond
     `progress`, from a training that was cut off, is dropped."""
+    runtime.keep_freed_memory()
     runtime.set_deterministic(config["deterministic"])
     device = runtime.pick_device(config["device"], config["layers"])
     precision, seed = config["precision"], config["seed"]

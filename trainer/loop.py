@@ -44,7 +44,7 @@ def update(
     targets: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Forward, backward, update: what `compile=step` makes one graph of."""
-    guard.optimizer.zero_grad(set_to_none=True)
+    guard.zero_grad()
     with autocast:
         output = model(images)
         mean_loss = loss(output, targets)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 CALIBRATION_BINS = 15  # as Guo et al. 2017 have them, section 5
 TOP = 5
+SMALLEST = 1074  # every float is a multiple of 2**-1074
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class Metrics:
 class Meter:
     """Collects references to what each batch gave; `read` turns them into numbers.
 
-    Sums are exact (`math.fsum` over the batches), so that a result does not depend on how often
-    the meter was read.
+    The sum of the losses is exact, an integer number of the smallest float, so that a result
+    does not depend on how often the meter was read, and a reading costs no more late in an epoch
+    than early.
     """
 
-    losses: list[float] = field(default_factory=list)  # per batch: mean loss * pictures
+    loss_sum: int = 0  # of the pictures' losses, in 2**-1074
+    is_finite: bool = True
     num_images: int = 0
     num_correct: int = 0
     _waiting: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
@@ -52,32 +55,39 @@ class Meter:
         if self._waiting:
             losses, logits, targets = zip(*self._waiting, strict=True)
             self._waiting = []
-            counts = [len(batch) for batch in logits]
             means = torch.stack(losses).tolist()  # the sync
-            self.losses += [mean * count for mean, count in zip(means, counts, strict=True)]
-            self.num_images += sum(counts)
+            for mean, batch in zip(means, logits, strict=True):
+                self._add_loss(mean * len(batch))
+                self.num_images += len(batch)
             labels = torch.cat([t if t.ndim == 1 else t.argmax(dim=1) for t in targets])
-            predicted = torch.cat([batch.argmax(dim=1) for batch in logits])
-            self.num_correct += int((predicted == labels).sum())
+            self.num_correct += int((torch.cat(logits).argmax(dim=1) == labels).sum())
         count = max(1, self.num_images)
-        loss = math.fsum(self.losses) / count if all(map(math.isfinite, self.losses)) else math.nan
+        loss = self.loss_sum / (count << SMALLEST) if self.is_finite else math.nan
         return Metrics(loss, self.num_correct / count, self.num_images, seconds)
 
+    def _add_loss(self, loss: float) -> None:
+        if math.isfinite(loss):
+            numerator, power_of_two = loss.as_integer_ratio()
+            self.loss_sum += numerator << (SMALLEST + 1 - power_of_two.bit_length())
+        else:
+            self.is_finite = False
+
     def reset(self) -> None:
-        self.losses, self.num_images, self.num_correct = [], 0, 0
+        self.loss_sum, self.is_finite, self.num_images, self.num_correct = 0, True, 0, 0
         self._waiting = []
 
     def state_dict(self) -> dict[str, Any]:
         self.read()
         return {
-            "losses": list(self.losses),
+            "loss_sum": hex(self.loss_sum),
+            "is_finite": self.is_finite,
             "num_images": self.num_images,
             "num_correct": self.num_correct,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.reset()
-        self.losses = list(state["losses"])
+        self.loss_sum, self.is_finite = int(state["loss_sum"], 16), state["is_finite"]
         self.num_images, self.num_correct = state["num_images"], state["num_correct"]
 
 

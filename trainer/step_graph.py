@@ -130,6 +130,9 @@ class _TracedGuard:
         self.optimizer, self.clip_norm = optimizer, clip_norm
         self.parameters = [p for p in parameters if p.requires_grad]
 
+    def zero_grad(self) -> None:
+        """Nobody has given them a gradient yet."""
+
     def backward(self, loss: Tensor) -> None:
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
@@ -172,9 +175,8 @@ def stand_in(
     twin: Optimizer = object.__new__(type(optimizer))
     twin.__dict__.update(optimizer.__dict__)
     twin.__dict__.update(
-        param_groups=groups, state=defaultdict(dict, state), found_inf=None, grad_scale=None,
-        zero_grad=lambda set_to_none: None,  # nobody has given them a gradient yet
-    )  # fmt: skip
+        param_groups=groups, state=defaultdict(dict, state), found_inf=None, grad_scale=None
+    )
     return twin
 
 

@@ -1,0 +1,35 @@
+"""What a run makes of the machine under it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+FAULTS = """
+import resource, sys
+import torch
+from trainer import runtime
+if sys.argv[1] == "kept":
+    runtime.keep_freed_memory()
+def fresh_pages():
+    # in a step that needs three blocks of 64 MB, and frees them
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.empty(2**24).fill_(1) for _ in range(3)]
+    del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print([fresh_pages() for _ in range(6)][-1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@pytest.mark.parametrize("what", ["kept", "handed back"])
+def test_freed_memory_is_used_again(what: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, what], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    (num_pages,) = map(int, done.stdout.split())
+    assert num_pages < 20 if what == "kept" else num_pages > 20
