@@ -1,8 +1,8 @@
 """compile=step against eager steps, in our own loop.
 
-    python -m benchmarks.compiled_step [--net mlp|resnet18] [--turns 60]
+    python -m benchmarks.compiled_step [--net mlp|resnet18] [--turns 120]
 
-mlp: 784-128-64-10, batch 64, Adam, 60,000 resident pictures, turns of 100 steps. resnet18: 32 px,
+mlp: 784-128-64-10, batch 64, Adam, 60,000 resident pictures, turns of 50 steps. resnet18: 32 px,
 batch 128, SGD with momentum, channels_last, turns of 2 steps. Two runs of the same command, but for
 `compile`, take turns in one process. Compile times are those of two fresh processes that share a
 cache, empty at first.
@@ -40,7 +40,7 @@ NETS = {
                  "limit_batches=6"],
 }  # fmt: skip
 BATCH_SIZE = {"mlp": 64, "resnet18": 128}
-TURN = {"mlp": 100, "resnet18": 2}  # steps
+TURN = {"mlp": 50, "resnet18": 2}  # steps; 50 is a log interval, with its one sync
 
 
 def make_run(net: str, folder: Path, is_compiled: bool) -> Run:
@@ -98,7 +98,7 @@ def only_compile(net: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--net", choices=NETS, default="mlp")
-    parser.add_argument("--turns", type=int, default=60)
+    parser.add_argument("--turns", type=int, default=120)
     parser.add_argument("--only-compile", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only_compile:

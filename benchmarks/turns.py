@@ -28,7 +28,7 @@ def steps_of(run: Run) -> Iterator[None]:
 def take_turns(
     sides: Mapping[str, Iterator[None]], num_turns: int, num_steps: int
 ) -> dict[str, list[float]]:
-    """Seconds of a step, for each turn of each side; the first turn of all is not counted."""
+    """Seconds of a step, for each turn of each side; the first turn of each is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(1 + num_turns):
         for name, steps in sides.items():
