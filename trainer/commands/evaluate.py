@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
     from trainer.metrics import Examiner
 
     runtime.leave_compiler_unimported()
+    runtime.keep_freed_memory()
     entries = checkpoint.read(args.checkpoint)
     config = configured(entries, values, args.flip)
     device = runtime.pick_device(config["device"], config["layers"])
