@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-# mallopt(3): blocks that may be mapped, what may lie free at the heap's end, its growth in bytes.
-M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD = -4, -1, -2
+# mallopt(3): how many blocks may be mapped, and how many bytes may lie free at the heap's end.
+M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
 # Below so many multiply-adds per batch a second thread costs more in waiting than it computes
 # (a step under about two milliseconds), and on a busy machine it costs many times that.
@@ -125,8 +125,8 @@ def keep_freed_memory() -> None:
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
-    for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
-        mallopt(parameter, value)
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def set_deterministic(on: bool) -> None:
