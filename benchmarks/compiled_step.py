@@ -29,7 +29,7 @@ import torch
 
 from benchmarks import turns
 from trainer import build, compose, loop, runtime
-from trainer.compiled import CompiledStep
+from trainer.compiling.compiled import CompiledStep
 from trainer.state import Run
 
 NETS = {

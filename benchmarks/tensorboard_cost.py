@@ -22,8 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer import gallery, log
+from trainer import log
 from trainer.__main__ import main as trainer_main
+from trainer.display import gallery
 
 WORDS = (
     "data=synthetic", "data.num_train=60000", "data.num_test=10000", "data.noise=0.9",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import runtime
-from trainer.compiled import CompiledStep
+from trainer.compiling.compiled import CompiledStep
 from trainer.guard import Guard
 from trainer.loop import update
 from trainer.losses import CrossEntropy

@@ -25,13 +25,14 @@ from compiled_parts import (
 )
 from torch import Tensor, nn
 
-from trainer import compiled, runtime
-from trainer.agreement import Trial, disagreement
-from trainer.compiled import CompiledStep, check, compile_model
+from trainer import runtime
+from trainer.compiling import compiled
+from trainer.compiling.agreement import Trial, disagreement
+from trainer.compiling.compiled import CompiledStep, check, compile_model
+from trainer.compiling.step_graph import keeps_state
 from trainer.errors import TrainingError, UserError
 from trainer.guard import Guard
 from trainer.loop import update
-from trainer.step_graph import keeps_state
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ from torch import nn
 
 from trainer import runtime
 from trainer.checkpoint import weights_sha256
-from trainer.compiled import CompiledStep, compile_model
+from trainer.compiling.compiled import CompiledStep, compile_model
 from trainer.errors import TrainingError
 from trainer.loop import update
 

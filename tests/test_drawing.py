@@ -11,8 +11,8 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from trainer import drawing
-from trainer.drawing import annotated, confusion_matrix, drawable, picture_grid
+from trainer.display import drawing
+from trainer.display.drawing import annotated, confusion_matrix, drawable, picture_grid
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -139,6 +139,8 @@ def test_an_annotated_picture_keeps_its_pixels_above_bars_of_the_probabilities()
 
 
 def test_drawing_needs_no_torch() -> None:
-    code = "import sys, trainer.drawing; print('torch' in sys.modules, 'PIL' in sys.modules)"
+    code = (
+        "import sys, trainer.display.drawing; print('torch' in sys.modules, 'PIL' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == ["False", "True"], done.stderr

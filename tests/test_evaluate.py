@@ -18,8 +18,9 @@ from sklearn import metrics as sklearn_metrics
 from torch.nn import functional as F
 
 from models.mlp import MLP
-from trainer import checkpoint, drawing
+from trainer import checkpoint
 from trainer.commands import evaluate
+from trainer.display import drawing
 from trainer.errors import UserError
 from trainer.metrics import Findings, Mistake
 

@@ -19,9 +19,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
 
-from trainer import build, compose, exhibits, gallery, job, loop, runtime
-from trainer.gallery import Budget, Gallery
-from trainer.graph import graph_event
+from trainer import build, compose, job, loop, runtime
+from trainer.display import exhibits, gallery
+from trainer.display.gallery import Budget, Gallery
+from trainer.display.graph import graph_event
 from trainer.state import Run
 
 MNIST = Path(__file__).resolve().parent.parent / "data" / "mnist_5k.npz"

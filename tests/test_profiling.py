@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from trainer import build, compose, loop, profiling, runtime
 from trainer.checkpoint import weights_sha256
-from trainer.compiled import CompiledStep
+from trainer.compiling.compiled import CompiledStep
 from trainer.profiling import Clock, memory_by_phase, watch
 from trainer.state import Run
 

@@ -16,9 +16,9 @@ import pytest
 import yaml
 from conftest import ROOT, Finished, TrainedRun
 
-from trainer import html, svg
 from trainer.commands import report
-from trainer.runs import read_run
+from trainer.display import html, svg
+from trainer.display.runs import read_run
 
 VOID = {"meta", "img", "br"}  # elements without an end
 

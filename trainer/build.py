@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from data.loader import Batches, Preprocess, fits
 from data.seeds import derive_seed
 from data.types import Split
-from trainer import compiled, loop, runtime, weights
 from trainer import config as knobs
+from trainer import loop, runtime, weights
 from trainer.checkpoint import CheckpointFolder
+from trainer.compiling import compiled
+from trainer.display.gallery import Gallery
 from trainer.errors import UserError
-from trainer.gallery import Gallery
 from trainer.guard import Guard, ScalingGuard
 from trainer.log import RunLog
 from trainer.parts import (

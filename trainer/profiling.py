@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.autograd.profiler import profile, record_function
 
-from trainer.compiled import CompiledStep
+from trainer.compiling.compiled import CompiledStep
 from trainer.runtime import synchronize
 from trainer.state import BatchSource, Run
 

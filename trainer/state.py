@@ -50,7 +50,7 @@ class WatchedBatches:
 
 
 class Gallery(Protocol):
-    """Pictures of a run, and what its report shows; see trainer/gallery.py."""
+    """Pictures of a run, and what its report shows; see trainer/display/gallery.py."""
 
     def meter(self, split: str) -> Meter: ...
 

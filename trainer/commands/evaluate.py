@@ -196,7 +196,7 @@ def write(
 
 def drawn(findings: Findings, classes: Sequence[str], pictures: Tensor) -> dict[str, bytes]:
     """The pictures as PNG files, by name."""
-    from trainer import drawing
+    from trainer.display import drawing
 
     images = {"confusion.png": drawing.confusion_matrix(findings.confusion, classes)}
     if findings.mistakes:

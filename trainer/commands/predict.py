@@ -210,7 +210,7 @@ def annotate(result: Mapping[str, Any], targets: dict[Path, Path], invert: bool)
     from PIL import Image
 
     from data.pictures import FORMATS, decode
-    from trainer import drawing
+    from trainer.display import drawing
 
     file = Path(result["file"])
     if file not in targets:

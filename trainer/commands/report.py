@@ -12,9 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-from trainer import pages
-from trainer.errors import UserError
-from trainer.runs import (
+from trainer.display import pages
+from trainer.display.runs import (
     Row,
     duration,
     over_seeds,
@@ -23,6 +22,7 @@ from trainer.runs import (
     shared_overrides,
     text,
 )
+from trainer.errors import UserError
 from trainer.tables import align
 
 PAGE = "report.html"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import config as knobs
 from trainer.commands.arguments import parse_words
+from trainer.display.runs import read_summary
 from trainer.errors import Stopped, UserError
 from trainer.lock import is_locked, locked
-from trainer.runs import read_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.agreement import Trial, disagreement
+from trainer.compiling.agreement import Trial, disagreement
+from trainer.compiling.step_graph import StepGraph, keeps_state
 from trainer.errors import TrainingError, UserError
 from trainer.guard import Guard
 from trainer.loop import update
 from trainer.progress import CompileTime
-from trainer.step_graph import StepGraph, keeps_state
 
 log = logging.getLogger("trainer")
 

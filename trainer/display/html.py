@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from trainer import svg
+from trainer.display import svg
 
 Cell = tuple[str, float | str]  # a cell of a table as it is shown, and what it is sorted by
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer import drawing
+from trainer.display import drawing
 from trainer.metrics import Findings, Mistake, per_class
 from trainer.state import Run
 

@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from trainer import exhibits, loop
+from trainer import loop
 from trainer.checkpoint import write_bytes
-from trainer.graph import graph_event
+from trainer.display import exhibits
+from trainer.display.graph import graph_event
 from trainer.metrics import Examiner, Findings, Meter, finite
 from trainer.state import Run, WatchedBatches
 

@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 import yaml
 
-from trainer import html
-from trainer.runs import (
+from trainer.display import html
+from trainer.display.runs import (
     Row,
     duration,
     over_seeds,
@@ -27,7 +27,7 @@ from trainer.runs import (
     shared_overrides,
     text,
 )
-from trainer.svg import Line
+from trainer.display.svg import Line
 
 T = TypeVar("T")
 
