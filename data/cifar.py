@@ -197,9 +197,12 @@ def _otherwise(layout: Layout, root: Path, md5: str) -> str:
 
 
 def _not_found(layout: Layout, root: Path) -> str:
+    folders = (root / layout.folder, root)
+    there = max(([n for n in layout.files if (f / n).is_file()] for f in folders), key=len)
+    lacks = [name for name in layout.files if name not in there] if there else ["the files"]
     return (
-        f"data.root={root} {'lacks the files' if root.exists() else 'does not exist'}, and "
-        f"data.download=false. Set data.download=true, or put\n"
+        f"data.root={root} {'lacks ' + ', '.join(lacks) if root.exists() else 'does not exist'}, "
+        f"and data.download=false. Set data.download=true, or put\n"
         f"  {layout.archive}\ninto {root}, or, unpacked,\n  "
         + "\n  ".join(layout.files)
         + f"\ninto {root / layout.folder} (torchvision's layout) or directly into {root},\n"

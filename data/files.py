@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -38,13 +39,18 @@ def resolve_root(root: str | os.PathLike[str] | None) -> Path:
     Raises:
         DataError: it is a file, or `~name` of a user who is not known here.
     """
-    try:
-        path = default_root() if root is None else Path(root).expanduser().absolute()
-    except RuntimeError as error:
-        raise DataError(f"data.root={root}: {error} Give the whole path.") from error
+    path = default_root() if root is None else expanded("data.root", root).absolute()
     if path.exists() and not path.is_dir():
         raise DataError(f"data.root={path} is a file; it must be a folder.")
     return path
+
+
+def expanded(key: str, folder: str | os.PathLike[str]) -> Path:
+    """The path with `~` expanded. Raises DataError for `~name` of a user who is not known here."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{key}={folder}: {error} Give the whole path.") from error
 
 
 def md5_of(path: Path) -> str:
@@ -65,9 +71,16 @@ def check_md5(place: str, found: str, expected: str) -> None:
 
 
 def check_md5_names(file_md5: Mapping[str, str], files: Iterable[str]) -> None:
-    """`data.file_md5` must have these files' names as its keys."""
+    """`data.file_md5` must have these files' names as its keys, and MD5s as its values."""
+    if not isinstance(file_md5, Mapping):
+        raise DataError(f"data.file_md5={file_md5}: must give an MD5 for each file.")
     if set(file_md5) != set(files):
         raise DataError(
             f"data.file_md5 has the keys {', '.join(sorted(file_md5))}; expected are "
             f"{', '.join(sorted(files))}."
         )
+    for name, md5 in file_md5.items():
+        if not (isinstance(md5, str) and re.fullmatch("[0-9a-fA-F]{32}", md5)):
+            raise DataError(
+                f"data.file_md5.{name}={md5}: must be an MD5: 32 hex digits, in quotes."
+            )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +11,15 @@ import numpy as np
 import torch
 
 from data.class_folders import PARTS, find_classes, find_parts, find_pictures, listed
-from data.files import resolve_root
+from data.files import expanded, resolve_root
 from data.pack import File, packed
 from data.pictures import MODES
 from data.prepare import Preparation, choose_validation, fit_channels
 from data.types import DataError, Dataset, Split
 
 Parts = Mapping[str, list[File]]
+
+MOST_NAMED = 1000  # bad pictures in one message; a set with more is not repaired one by one
 
 
 def load_image_folder(
@@ -83,7 +84,7 @@ def load_image_folder(
         raise DataError(_cannot_be_used(folder, bad, len(files), pack_folder))
     if bad:
         notes = (*notes, *_left_out(folder, bad, len(files)))
-    train, val, test = _splits(pack.images, found, bad, classes)
+    train, val, test = _splits(pack.images, found, folder, bad, classes)
     return Dataset(
         train, val, test, classes,
         fit_channels("data.mean", mean, 3, channels), fit_channels("data.std", std, 3, channels),
@@ -104,7 +105,7 @@ def _pack_folder(root: Path, cache_dir: str | None) -> Path:
     """Below `cache_dir` each set has a folder of its own, named after where it lies."""
     if cache_dir is None:
         return root / ".packed"
-    folder, root = Path(os.path.expanduser(cache_dir)).resolve(), root.resolve()
+    folder, root = expanded("data.cache_dir", cache_dir).resolve(), root.resolve()
     if root in (folder, *folder.parents):
         raise DataError(
             f"data.cache_dir={cache_dir} lies in data.root={root}, where folders are classes. "
@@ -135,7 +136,11 @@ def _carve(
 
 
 def _splits(
-    images: torch.Tensor, parts: Parts, bad: Mapping[str, str], classes: Sequence[str]
+    images: torch.Tensor,
+    parts: Parts,
+    root: Path,
+    bad: Mapping[str, str],
+    classes: Sequence[str],
 ) -> list[Split]:
     """Train, val, test: the good files of each part, which lie one after the other in `images`."""
     splits, first = [], 0
@@ -143,7 +148,13 @@ def _splits(
         labels = [file.label for file in parts[part] if file.name not in bad]
         there = set(labels)
         if bare := [name for label, name in enumerate(classes) if label not in there]:
-            raise DataError(f"None of the pictures for {part} of {listed(bare)} can be used.")
+            lines = [f"None of the pictures for {part} of {listed(bare)} can be used:"]
+            of_part = {file.name: bad[file.name] for file in parts[part] if file.name in bad}
+            raise DataError(
+                "\n  ".join([*lines, *_named(root, of_part)])
+                + "\nRepair or remove these. Where no folder says which pictures are for which "
+                "split, another data.split_seed draws others."
+            )
         splits.append(Split(images[first : first + len(labels)], torch.tensor(labels)))
         first += len(labels)
     return splits
@@ -166,4 +177,5 @@ def _left_out(root: Path, bad: Mapping[str, str], num_files: int) -> list[str]:
 
 def _named(root: Path, bad: Mapping[str, str]) -> list[str]:
     lines = [f"{root / name}: {reason}" for name, reason in bad.items()]
-    return lines[:20] + ([f"and {len(lines) - 20:,} more"] if len(lines) > 20 else [])
+    rest = len(lines) - MOST_NAMED
+    return lines[:MOST_NAMED] + ([f"and {rest:,} more"] if rest > 0 else [])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.augment import Augment
+from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Split
 
@@ -247,17 +247,3 @@ def fits(device: torch.device, num_bytes: int) -> bool:
     """Whether so many bytes of pictures may stay on the device: if they take at most half of what
     is free, which leaves as much for the net."""
     return 2 * num_bytes <= free_bytes(device)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that could be had on the device. On a CPU that of the machine; a set in a mapped file
-    that is larger works as well, only slower."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    with contextlib.suppress(OSError), open("/proc/meminfo") as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # no Linux: all there is

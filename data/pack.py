@@ -202,6 +202,8 @@ def _lock(file: BinaryIO, path: Path) -> None:
     except (BlockingIOError, PermissionError):
         print(f"{path}: another process is packing these pictures. Waiting.", file=sys.stderr)
         fcntl.lockf(file, fcntl.LOCK_EX)
+    except OSError:  # a network drive without locks; the rename at the end is atomic
+        pass
 
 
 def _announce(path: Path, num_files: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.memory import check_memory
 from data.types import DataError, Dataset, Split
 
 LUMA = (0.299, 0.587, 0.114)
@@ -127,6 +128,7 @@ def to_shape(images: Tensor, shape: Sequence[int]) -> Tensor:
         )
     if tuple(images.shape[1:]) == tuple(shape):
         return images
+    check_memory(len(images), shape)
     done = torch.empty((len(images), channels, height, width), dtype=torch.uint8)
     for source, target in zip(images.split(_CHUNK), done.split(_CHUNK), strict=True):
         pixels = source.float()

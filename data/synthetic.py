@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from data.memory import check_memory
 from data.prepare import Preparation
 from data.types import DataError, Dataset, Split
 
@@ -62,6 +63,7 @@ def load_synthetic(
             raise DataError(
                 f"data.{key}={value}: must be {least} or more for {num_classes} classes."
             )
+    check_memory(num_train + num_test + num_classes, shape)
     if not 0 <= noise <= 1:
         raise DataError(f"data.noise={noise}: must lie between 0 (none) and 1 (nothing else).")
     if seed < 0:

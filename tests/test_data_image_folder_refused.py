@@ -23,6 +23,8 @@ from picture_files import (
 )
 from PIL import Image
 
+import data.image_folder
+
 
 def broken_folders(root: Path, tmp_path: Path) -> dict[str, tuple[Callable[[], object],
                                                                   Callable[[], object],
@@ -207,16 +209,30 @@ def test_all_bad_pictures_are_named_after_the_scan(
         assert f"The others are kept in {root}/.packed and not read again." in message
 
 
-def test_of_many_bad_pictures_twenty_are_named(tmp_path: Path) -> None:
+def test_all_bad_pictures_are_named_unless_they_are_very_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = write_classes(tmp_path, per_class=15)
-    spoil(root, count=11)
+    bad = spoil(root, count=11)
     lines = refused(root).splitlines()
     assert lines[0] == "22 of 45 pictures cannot be used:"
-    assert lines[21] == "  and 2 more"
-    assert len(lines) == 23
-    for path in spoil(root, count=11)[:2]:
-        write_picture(path)
-    assert len(refused(root).splitlines()) == 22
+    assert {line.strip().partition(":")[0] for line in lines[1:-1]} == set(map(str, bad))
+    monkeypatch.setattr(data.image_folder, "MOST_NAMED", 20)
+    lines = refused(root).splitlines()
+    assert (lines[20][:2], lines[21], len(lines)) == ("  ", "  and 2 more", 23)
+
+
+def test_a_split_of_which_none_can_be_used_says_why(tmp_path: Path) -> None:
+    root = write_parts(tmp_path, *PARTS)
+    spoiled = sorted((root / "val" / "cat").iterdir())
+    for path in spoiled:
+        path.write_bytes(b"no picture")
+    message = refused(root, on_bad_image="skip")
+    assert message.startswith("None of the pictures for val of cat can be used:")
+    for part in (*map(str, spoiled), "data.split_seed"):
+        assert part in message
+    write_picture(spoiled[0])
+    load(root, on_bad_image="skip")
 
 
 def test_bad_pictures_can_be_left_out_and_the_others_stay(tmp_path: Path) -> None:

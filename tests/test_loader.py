@@ -21,6 +21,7 @@ from data.augment import Augment
 from data.loader import Batches, Preprocess, enlarged, read_ahead
 from data.seeds import derive_seed
 from data.types import Split
+from trainer.state import WatchedBatches
 
 CPU = torch.device("cpu")
 STRONG = Augment(
@@ -257,6 +258,20 @@ def test_threads_end_while_an_error_of_the_epoch_is_looked_at(mapped: Split) -> 
         next(Batches(mapped, 2, broken, CPU, resident=False, num_workers=2).epoch())
     assert no_threads()
     assert caught.tb is not None
+
+
+def test_threads_end_when_watched_batches_are_ended_by_an_error(mapped: Split) -> None:
+    def ends() -> bool:
+        raise RuntimeError("stopped")
+
+    batches = Batches(mapped, 2, Preprocess((0.0,) * 3, (1.0,) * 3, 1, CPU), CPU,
+                      resident=False, num_workers=2)  # fmt: skip
+    with pytest.raises(RuntimeError, match="stopped") as caught:
+        list(WatchedBatches(batches, ends).epoch())
+    assert no_threads()
+    assert caught.tb is not None
+    assert len(list(WatchedBatches(batches, lambda: False).epoch())) == len(batches)
+    assert len(list(WatchedBatches(batches, lambda: True).epoch())) == 1
 
 
 def test_what_nobody_waits_for_is_not_begun() -> None:

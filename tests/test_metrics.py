@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -161,6 +162,45 @@ def test_logits_of_half_precision_and_not_finite_ones() -> None:
     assert math.isnan(broken.calibration_error)
     assert broken.confusion.sum() == 300
     assert not math.isnan(broken.mistakes[0].probability)  # what is sure comes before what is not
+
+
+def losses_in(meter: Meter, values: list[float], every: int) -> Meter:
+    """Batches of three pictures, read after each so many."""
+    for number, value in enumerate(values, 1):
+        mean = torch.tensor(value, dtype=torch.float64)
+        meter.add(mean, torch.zeros(3, K), torch.zeros(3, dtype=torch.long))
+        if number % every == 0:
+            meter.read()
+    return meter
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_the_sum_of_losses_is_exact_however_often_it_is_read(every: int) -> None:
+    values = [1e300, 1.0, -1e300, 5e-324, 0.1, -2.5e-310, 1e16, 1.0]
+    exact = sum(Fraction(3 * value) for value in values) / (3 * len(values))
+    assert losses_in(Meter(), values, every).read().loss == float(exact)
+    assert losses_in(Meter(), [0.1, -0.1], every).read().loss == 0
+    for bad in (math.inf, -math.inf, math.nan):
+        assert math.isnan(losses_in(Meter(), [1.0, bad, 1.0], every).read().loss)
+
+
+def test_a_meter_goes_on_from_its_state() -> None:
+    values = [0.1 * n for n in range(-5, 20)]
+    whole = losses_in(Meter(), values, 4).read()
+    first, second = losses_in(Meter(), values[:7], 4), Meter()
+    second.load_state_dict(first.state_dict())
+    assert losses_in(second, values[7:], 5).read() == whole
+    first.load_state_dict(losses_in(Meter(), [math.nan], 1).state_dict())
+    assert math.isnan(losses_in(first, values, 4).read().loss)
+
+
+def test_a_meter_takes_the_list_that_earlier_states_have() -> None:
+    values = [0.1 * n for n in range(25)]
+    meter = Meter()
+    meter.load_state_dict({
+        "losses": [3 * value for value in values[:7]], "num_images": 21, "num_correct": 21,
+    })  # fmt: skip
+    assert losses_in(meter, values[7:], 5).read() == losses_in(Meter(), values, 5).read()
 
 
 def test_counts_are_whole_numbers() -> None:

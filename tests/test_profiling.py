@@ -91,6 +91,8 @@ def test_a_watched_run_is_the_same_run(tmp_path: Path, caplog: pytest.LogCapture
     shares = [float(rows[name][2].rstrip("%")) for name in phases]
     assert sum(shares) == pytest.approx(100, abs=0.5)
     assert float(rows["backward"][-2]) > 0.4, "MB: the gradients of 109,386 weights"
+    for name in phases - {"other"}:
+        assert rows[name][-1] == "MB", "the steps that are traced go beyond an epoch's end"
 
     events = json.loads((tmp_path / "watched" / "profile" / "trace.json").read_bytes())
     traced = [e["name"] for e in events["traceEvents"] if e.get("cat") == "user_annotation"]
@@ -104,6 +106,22 @@ def test_a_watched_run_is_the_same_run(tmp_path: Path, caplog: pytest.LogCapture
     for owner in (watched.guard, watched.train, watched.val, watched.checkpoints):
         assert not {"backward", "step", "epoch", "save_state"} & vars(owner).keys()
     assert watched.update.func is loop.update  # type: ignore[attr-defined]
+
+
+def test_the_end_of_an_epoch_is_traced_beside_the_steps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trainer")
+    run = make_run(tmp_path / "run", "limit_batches=40", "epochs=1")
+    with watch(run, tmp_path / "run"):
+        loop.fit(run)
+    run.log.close()
+    rows = {message.split()[0]: message.split() for message in caplog.messages}
+    assert all(rows[name][-1] == "MB" for name in ("forward", "eval", "checkpoint"))
+    events = json.loads((tmp_path / "run" / "profile" / "trace_epoch_end.json").read_bytes())
+    traced = {e["name"] for e in events["traceEvents"] if e.get("cat") == "user_annotation"}
+    assert traced >= {"eval", "checkpoint"}
+    assert not traced & {"forward", "backward"}
 
 
 def test_a_run_that_fails_or_is_short_is_reported(
@@ -123,7 +141,9 @@ def test_a_compiled_step_is_one_phase(tmp_path: Path, caplog: pytest.LogCaptureF
     caplog.set_level(logging.INFO, "trainer")
     run = make_run(tmp_path / "run", "model.hidden=[4]")
     guard: Any = run.guard
-    run.update = CompiledStep(run.model, run.loss, guard, run.autocast, batch_size=16)
+    run.update = CompiledStep(
+        run.model, run.loss, guard, run.autocast, batch_size=16, timer=run.compile_time
+    )
     with watch(run, tmp_path / "run"):
         loop.fit(run)
     run.log.close()

@@ -86,8 +86,9 @@ _SHARE = Knob("float", low=0, below=1)
 _PART = Knob("float", low=0, high=1)
 _FOLDER = Knob("str", pattern=r"(?s).+", hint="a folder", nullable=True)
 _NOT_NEGATIVE = Knob("float", low=0)
-_COUNT = Knob("int", low=1)
-_COUNT_OR_OFF = Knob("int", low=0)
+_COUNT = Knob("int", low=1, below=2**31)
+_COUNT_OR_OFF = Knob("int", low=0, below=2**31)
+_THREADS = Knob("int", low=0, high=1024)
 
 KNOBS: dict[str, Knob] = {
     "epochs": _COUNT,
@@ -101,8 +102,8 @@ KNOBS: dict[str, Knob] = {
     "channels_last": Knob("str", choices=("auto", True, False)),
     "compile": Knob("str", choices=("none", "model", "step")),
     "deterministic": Knob("bool"),
-    "num_threads": _COUNT_OR_OFF,
-    "num_workers": _COUNT_OR_OFF,
+    "num_threads": _THREADS,
+    "num_workers": _THREADS,
     "limit_batches": _COUNT_OR_OFF,
     "weights": Knob("str", nullable=True),
     "replace_head": Knob("bool"),
@@ -121,6 +122,9 @@ KNOBS: dict[str, Knob] = {
     "data.root": _FOLDER,
     "data.download": Knob("bool"),
     "data.mirrors": Knob("str", length=0),
+    "data.archive_md5": Knob(
+        "str", pattern="[0-9a-fA-F]{32}", hint="an MD5: 32 hex digits, in quotes"
+    ),
     "data.cache_dir": _FOLDER,
     "data.on_bad_image": Knob("str", choices=("error", "skip")),
     "data.test_size": Knob("float", above=0, below=1),

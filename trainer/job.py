@@ -48,6 +48,7 @@ def run(
         run = build.build(config, folder, signals, progress)
         for note in run.load(state) if state else ():
             log.warning("%s", note)
+        sha256 = None
         try:
             introduce(run, choices)
             faults.check_room(run, folder)
@@ -68,7 +69,8 @@ def run(
             status = "interrupted" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed"
             fault = faults.explained(error, run, folder)
             with contextlib.suppress(OSError):  # the disk may be full
-                summarise(run, folder, status, reason=str(fault or error).partition("\n")[0])
+                reason = str(fault or error).partition("\n")[0]
+                summarise(run, folder, status, sha256=sha256, reason=reason)
             if status == "interrupted" and run.checkpoints.states():
                 log.info("Stopped. Continue with: python -m trainer resume %s", show(folder))
             if fault:
@@ -136,6 +138,7 @@ def summarise(
         "weights_sha256": sha256 or weights_sha256(run.model.state_dict()),
         "checkpoint": str(run.checkpoints.best) if best.epoch else None,
         "device": str(run.device),
+        "num_threads": torch.get_num_threads(),
         "versions": run.description.versions,
     }
     write_summary(folder, summary)
@@ -188,7 +191,7 @@ def tell(error: Exception, folder: Path) -> None:
     message = str(error) if foreseen else f"{type(error).__name__}: {error}"
     print(message if foreseen else f"{message}\nThe traceback is in {log_file}", file=sys.stderr)
     with contextlib.suppress(OSError):  # the disk may be full
-        with open(log_file, "a", encoding="utf-8") as file:
+        with open(log_file, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"ERROR {message}\n")
             if not foreseen or error.__cause__ is not None:
                 traceback.print_exc(file=file)

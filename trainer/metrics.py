@@ -87,7 +87,11 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.reset()
-        self.loss_sum, self.is_finite = int(state["loss_sum"], 16), state["is_finite"]
+        if "losses" in state:  # as states had it before the sum was an integer
+            for loss in state["losses"]:
+                self._add_loss(loss)
+        else:
+            self.loss_sum, self.is_finite = int(state["loss_sum"], 16), state["is_finite"]
         self.num_images, self.num_correct = state["num_images"], state["num_correct"]
 
 

@@ -21,12 +21,14 @@ import torch
 from torch.autograd.profiler import profile, record_function
 
 from trainer.compiling.compiled import CompiledStep
+from trainer.progress import CompileTime
 from trainer.runtime import synchronize
 from trainer.state import BatchSource, Run
 
 log = logging.getLogger("trainer")
 
 NUM_WARM_UP, NUM_TRACED = 10, 20  # steps before the trace, and in it
+MOST_EVALUATED = 200  # batches of a validation that is traced as well
 # step: the three before it, where they are one compiled graph.
 PHASES = ("data", "forward", "backward", "optimizer", "step", "compile", "eval", "checkpoint",
           "other")  # fmt: skip
@@ -94,53 +96,100 @@ class Clock:
 
 
 class Tracer:
-    """Records a few steps with torch's profiler, once those before have warmed up."""
+    """Records what happens between `start` and `finish` with torch's profiler."""
 
     def __init__(self, clock: Clock, file: Path) -> None:
         self.clock, self.file = clock, file
-        self.num_steps = 0
+        self.is_running = self.is_done = False
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells stderr that it starts and stops
         # What torch.profiler.profile is built on; that one imports the compiler, for seconds.
         gpu = "cuda" if clock.device.type == "cuda" else None
         self.profiler = profile(use_device=gpu, profile_memory=True)
 
-    def step_done(self) -> None:
-        self.num_steps += 1
-        if self.num_steps == NUM_WARM_UP:
-            with self.clock.phase("tracer"):
-                self.profiler.__enter__()
-            self.clock.is_tracing = True
-        elif self.num_steps == NUM_WARM_UP + NUM_TRACED:
-            self.finish()
+    def start(self) -> None:
+        with self.clock.phase("tracer"):
+            self.profiler.__enter__()
+        self.clock.is_tracing = self.is_running = True
 
     def finish(self) -> None:
-        if self.clock.is_tracing:
-            self.clock.is_tracing = False
+        if self.is_running:
+            self.clock.is_tracing, self.is_running, self.is_done = False, False, True
             with self.clock.phase("tracer"):
                 self.profiler.__exit__(None, None, None)
                 self.file.parent.mkdir(exist_ok=True)
                 self.profiler.export_chrome_trace(str(self.file))
 
 
+class Plan:
+    """What is traced: some steps, once those before have warmed up; and an epoch's end, its
+    validation and saving, unless those steps have been over one."""
+
+    def __init__(self, clock: Clock, run: Run, folder: Path) -> None:
+        self.steps = Tracer(clock, folder / "trace.json")
+        self.end = Tracer(clock, folder / "trace_epoch_end.json")
+        num_coming = run.epochs * len(run.train) - run.progress.step
+        self.num_warm_up = max(1, min(NUM_WARM_UP, num_coming // 2))
+        self.num_steps = 0
+        self.wants_end = len(run.val) <= MOST_EVALUATED
+
+    def step_done(self) -> None:
+        self.num_steps += 1
+        if self.num_steps == self.num_warm_up:
+            self.steps.start()
+        elif self.num_steps == self.num_warm_up + NUM_TRACED:
+            self.steps.finish()
+
+    def around(self, run: Run) -> Iterator[tuple[Any, str, Any]]:
+        """What replaces the methods of the run that are called at an epoch's end."""
+        trained, epoch_done = run.trained, run.epoch_done
+
+        def begin() -> Any:
+            result = trained()
+            if self.wants_end and run.validates and not self.steps.is_running:
+                self.end.start()
+            self.wants_end &= not run.validates
+            return result
+
+        def end(*metrics: Any) -> None:
+            epoch_done(*metrics)
+            self.end.finish()
+
+        yield run, "trained", begin
+        yield run, "epoch_done", end
+
+    def finish(self) -> dict[str, int]:
+        """Memory by phase, of all that was traced."""
+        for tracer in (self.steps, self.end):
+            tracer.finish()
+        return {**memory_by_phase(self.end.file), **memory_by_phase(self.steps.file)}
+
+
 @contextlib.contextmanager
 def watch(run: Run, folder: Path) -> Iterator[None]:
     """While inside, the run is measured; at its end a table goes to the log, a point for each phase
-    to TensorBoard, and a Chrome trace lies in folder/profile/trace.json (see it with Perfetto or
+    to TensorBoard, and Chrome traces lie in folder/profile (see them with Perfetto or
     chrome://tracing)."""
     clock = Clock(run.device)
-    tracer = Tracer(clock, folder / "profile" / "trace.json")
+    plan = Plan(clock, run, folder / "profile")
     inner = run.update
 
     def update(*batch: Any) -> Any:
         with clock.phase("step" if isinstance(inner, CompiledStep) else "forward"):
             result = inner(*batch)
-        tracer.step_done()
+        plan.step_done()
         return result
+
+    @contextlib.contextmanager
+    def compiling() -> Iterator[None]:
+        with clock.phase("compile"), CompileTime.measured(run.compile_time):
+            yield
 
     with contextlib.ExitStack() as stack:
         for owner, name, value in (
             (run, "update", update),
             *_parts_of(inner, run, clock),
+            *plan.around(run),
+            (run.compile_time, "measured", compiling),
             (run.train, "epoch", clock.timed_batches(run.train)),
             (run.val, "epoch", clock.timed_evaluation(run.val)),
             (run.test, "epoch", clock.timed_evaluation(run.test)),
@@ -151,16 +200,14 @@ def watch(run: Run, folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            tracer.finish()
+            memory = plan.finish()
             clock.switch("other")
-            report(clock, memory_by_phase(tracer.file), run)
+            report(clock, memory, run)
 
 
 def _parts_of(update: Any, run: Run, clock: Clock) -> Iterator[tuple[Any, str, Any]]:
-    """What is timed inside an update: a compiled one has no parts but the compiling."""
-    if isinstance(update, CompiledStep):
-        yield update, "compile", clock.timed("compile", update.compile)
-    else:
+    """What is timed inside an update: a compiled one has no parts."""
+    if not isinstance(update, CompiledStep):
         yield run.guard, "backward", clock.timed("backward", run.guard.backward)
         yield run.guard, "step", clock.timed("optimizer", run.guard.step)
 
@@ -195,14 +242,17 @@ def memory_by_phase(trace: Path) -> dict[str, int]:
     for event in events:
         if event.get("cat") == "user_annotation" and event["name"] in PHASES:
             marks += [(event["ts"], event["name"], 0), (event["ts"] + event["dur"], "", 0)]
-    inside, peaks = ["other"], dict[str, int]()
+    inside, peaks, in_use = ["other"], dict[str, int](), None
     for _, name, amount in sorted(marks, key=lambda mark: mark[0]):
-        if name is None:
-            peaks[inside[-1]] = max(amount, peaks.get(inside[-1], amount))
-        elif name:
-            inside.append(name)
-        else:
+        if name == "":
             inside.pop()
+            continue
+        if name is None:
+            in_use = amount
+        else:
+            inside.append(name)
+        if in_use is not None:
+            peaks[inside[-1]] = max(in_use, peaks.get(inside[-1], in_use))
     least = min((amount for _, name, amount in marks if name is None), default=0)
     return {name: peak - least for name, peak in peaks.items()}
 
@@ -216,7 +266,7 @@ def report(clock: Clock, memory: dict[str, int], run: Run) -> None:
         if not seconds:
             continue
         ms = f"{1000 * seconds / count:.3f}" if count else ""
-        megabytes = f"{memory[phase] / 1e6:.1f} MB" if phase in memory else ""
+        megabytes = f"{memory[phase] / 1e6:.1f} MB" if phase in memory else "not traced"
         log.info("%-10s %8.2f %5.1f%% %6s %9s  %s", phase, seconds, 100 * seconds / whole,
                  count or "", ms, megabytes)  # fmt: skip
         if count:

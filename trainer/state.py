@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -43,10 +44,12 @@ class WatchedBatches:
         return len(self.batches)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
-        for batch in self.batches.epoch(epoch, start):
-            yield batch
-            if self.ends():
-                return
+        # Closed at once, with its threads: an error's traceback would keep it open.
+        with contextlib.closing(self.batches.epoch(epoch, start)) as batches:
+            for batch in batches:
+                yield batch
+                if self.ends():
+                    return
 
 
 class Gallery(Protocol):

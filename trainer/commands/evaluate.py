@@ -35,6 +35,7 @@ def main(argv: list[str]) -> int:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: this is no folder; -o DIR names another.")
 
+    from data.loader import fits
     from trainer import checkpoint, loop, parts, restore, runtime
     from trainer.metrics import Examiner
 
@@ -50,7 +51,10 @@ def main(argv: list[str]) -> int:
     check_classes(dataset.classes, entries["classes"])
     pictures: Split = getattr(dataset, split)
     preprocess = restore.preprocess(config, model, entries, device)
-    batches = parts.evaluation_batches(config, preprocess, device, pictures)
+    batches = parts.evaluation_batches(
+        config, preprocess, device, pictures,
+        resident=fits(device, pictures.images.nbytes), num_workers=config["num_workers"],
+    )  # fmt: skip
     cost = parts.measure(model, dataset.shape)
     runtime.set_num_threads(
         runtime.pick_num_threads(config["num_threads"], cost.macs * batches.batch_size),

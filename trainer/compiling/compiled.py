@@ -57,7 +57,8 @@ def compiling(what: str, error_class: type[Exception], timer: CompileTime) -> It
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     start = time.monotonic()
     try:
-        yield
+        with timer.measured():
+            yield
     except TrainingError:
         raise
     except error_class as error:
@@ -66,7 +67,6 @@ def compiling(what: str, error_class: type[Exception], timer: CompileTime) -> It
             f"{what}: torch could not compile this training: {type(error).__name__}: {reason}\n"
             "compile=none trains it as it is."
         ) from error
-    timer.seconds += time.monotonic() - start
     log.info("%s: %.1f s", what, time.monotonic() - start)
 
 
