@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.metrics import (
+    MOST_WAITING,
     Examiner,
     Findings,
     Meter,
@@ -182,6 +183,15 @@ def test_the_sum_of_losses_is_exact_however_often_it_is_read(every: int) -> None
     assert losses_in(Meter(), [0.1, -0.1], every).read().loss == 0
     for bad in (math.inf, -math.inf, math.nan):
         assert math.isnan(losses_in(Meter(), [1.0, bad, 1.0], every).read().loss)
+
+
+def test_a_meter_does_not_hold_the_logits_of_a_whole_split() -> None:
+    meter, right, num_batches = Meter(), 0, MOST_WAITING + 5
+    for n in range(num_batches):
+        meter.add(torch.tensor(1.0), torch.eye(K)[:3], torch.tensor([0, 1, n % K]))
+        right += 2 + (n % K == 2)
+    assert len(meter._waiting) == 5
+    assert meter.read().accuracy == right / (3 * num_batches)
 
 
 def test_a_meter_goes_on_from_its_state() -> None:

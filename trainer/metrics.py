@@ -12,6 +12,7 @@ from torch import Tensor
 
 CALIBRATION_BINS = 15  # as Guo et al. 2017 have them, section 5
 TOP = 5
+MOST_WAITING = 50  # batches whose logits are held
 SMALLEST = 1074  # every float is a multiple of 2**-1074
 
 
@@ -44,23 +45,38 @@ class Meter:
     num_images: int = 0
     num_correct: int = 0
     _waiting: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    # Of so many batches each: (their losses, then how many pictures were right), their sizes.
+    _folded: list[tuple[Tensor, list[int]]] = field(default_factory=list)
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """loss: 0-dim, the batch's mean. logits: (N, K). targets: (N,) int64, or (N, K)
         probabilities, whose largest is the label."""
         self._waiting.append((loss.detach(), logits.detach(), targets))
+        if len(self._waiting) == MOST_WAITING:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Logits to a count, on the device and without waiting for it: of a large split with many
+        classes they would not all fit."""
+        losses, logits, targets = zip(*self._waiting, strict=True)
+        self._waiting = []
+        labels = torch.cat([t if t.ndim == 1 else t.argmax(dim=1) for t in targets])
+        num_correct = (torch.cat(logits).argmax(dim=1) == labels).sum()
+        means = torch.stack(losses)
+        means = means.to(torch.promote_types(means.dtype, torch.float32))
+        self._folded.append((torch.cat([means, num_correct[None]]), [len(x) for x in logits]))
 
     def read(self, seconds: float = 0.0) -> Metrics:
         """Everything added so far, and how long it took. Waits for the device."""
         if self._waiting:
-            losses, logits, targets = zip(*self._waiting, strict=True)
-            self._waiting = []
-            means = torch.stack(losses).tolist()  # the sync
-            for mean, batch in zip(means, logits, strict=True):
-                self._add_loss(mean * len(batch))
-                self.num_images += len(batch)
-            labels = torch.cat([t if t.ndim == 1 else t.argmax(dim=1) for t in targets])
-            self.num_correct += int((torch.cat(logits).argmax(dim=1) == labels).sum())
+            self._fold()
+        for values, counts in self._folded:
+            *means, num_correct = values.tolist()  # the sync
+            for mean, count in zip(means, counts, strict=True):
+                self._add_loss(mean * count)
+            self.num_images += sum(counts)
+            self.num_correct += int(num_correct)
+        self._folded = []
         count = max(1, self.num_images)
         loss = self.loss_sum / (count << SMALLEST) if self.is_finite else math.nan
         return Metrics(loss, self.num_correct / count, self.num_images, seconds)
@@ -74,7 +90,7 @@ class Meter:
 
     def reset(self) -> None:
         self.loss_sum, self.is_finite, self.num_images, self.num_correct = 0, True, 0, 0
-        self._waiting = []
+        self._waiting, self._folded = [], []
 
     def state_dict(self) -> dict[str, Any]:
         self.read()
