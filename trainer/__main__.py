@@ -31,6 +31,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # file names need not be text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # torch's C++ tells a profiled training of memory that it had before; read when it is loaded.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from trainer.commands import dispatch
 
     try:
