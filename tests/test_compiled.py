@@ -226,21 +226,24 @@ def test_the_backward_pass_is_compiled_at_the_first_call(monkeypatch: pytest.Mon
         return compile_graph(*args, is_backward=is_backward, **options)
 
     monkeypatch.setattr(compile_fx, "fx_codegen_and_compile", spy)
-    monkeypatch.setattr(functorch_config, "enable_autograd_cache", False)
-    monkeypatch.setattr(inductor_config, "fx_graph_cache", False)
-    for is_broken in (True, False):
-        ours, told = parts(), None
-        compile_model(ours[0], train_size=BATCH, eval_size=32)
-        try:
-            ours[0](batch(0)[0])
-        except TrainingError as error:
-            told = str(error)
-        assert are_backward == [False, True]
-        are_backward.clear()
-        assert (told is not None) == is_broken
-        if told is not None:
-            assert "compile=model (training)" in told
-            assert "no lowering for op 42\ncompile=none" in told
+    # Not monkeypatch: what it restores in torch's configurations stays hidden afterwards.
+    with (
+        functorch_config.patch(enable_autograd_cache=False),
+        inductor_config.patch(fx_graph_cache=False),
+    ):
+        for is_broken in (True, False):
+            ours, told = parts(), None
+            compile_model(ours[0], train_size=BATCH, eval_size=32)
+            try:
+                ours[0](batch(0)[0])
+            except TrainingError as error:
+                told = str(error)
+            assert are_backward == [False, True]
+            are_backward.clear()
+            assert (told is not None) == is_broken
+            if told is not None:
+                assert "compile=model (training)" in told
+                assert "no lowering for op 42\ncompile=none" in told
     update(*ours, *batch(0))
     assert not are_backward
     assert not functorch_config.force_non_lazy_backward_lowering
