@@ -33,8 +33,7 @@ from trainer.compiling.compiled import CompiledStep
 from trainer.state import Run
 
 NETS = {
-    "mlp": ["model=mlp", "data=synthetic", "data.num_train=60100", "data.val_size=0.001664",
-            "batch_size=64"],
+    "mlp": ["model=mlp", "data=synthetic", "data.num_train=60100", "data.val_size=0.001664"],
     "resnet18": ["model=resnet18", "data=synthetic", "data.shape=[3,32,32]",
                  "data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]", "optimizer=sgd",
                  "limit_batches=6"],

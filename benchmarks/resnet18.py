@@ -179,8 +179,7 @@ def show(seconds: dict[str, list[float]], peak: float, device: str) -> None:
     print(f"float32 matmul peak {peak / 1e9:.0f} GFLOP/s")
     for name, times in seconds.items():
         middle = statistics.median(times)
-        pairs = zip(seconds[USUAL], times, strict=True)
-        ratio = statistics.median(theirs / mine for theirs, mine in pairs)
+        ratio = turns.ratio(seconds[USUAL], times)
         print(f"{name:<22} {middle:7.3f} s a step {BATCH_SIZE / middle:8.1f} images/s   "
               f"{ratio:5.2f} times the usual   {flops / middle / peak:4.0%} of the peak "
               f"({flops / min(times) / peak:.0%} at best)")  # fmt: skip

@@ -204,3 +204,10 @@ def test_a_typo_in_an_experiment_file_is_named(dispatch: Dispatch, tmp_path: Pat
     assert done.returncode == 2
     assert "'epoch'" in done.stderr
     assert "Did you mean epochs?" in done.stderr
+
+
+def test_a_net_that_memory_cannot_hold_is_one_message(dispatch: Dispatch) -> None:
+    done = dispatch("model.hidden=[200000000000]")
+    assert done.returncode == 2, done.output
+    assert done.stderr.startswith("model: takes more memory than this machine has")
+    assert "Traceback" not in done.output

@@ -100,7 +100,7 @@ class Tracer:
 
     def __init__(self, clock: Clock, file: Path) -> None:
         self.clock, self.file = clock, file
-        self.is_running = self.is_done = False
+        self.is_running = False
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells stderr that it starts and stops
         # What torch.profiler.profile is built on; that one imports the compiler, for seconds.
         gpu = "cuda" if clock.device.type == "cuda" else None
@@ -113,7 +113,7 @@ class Tracer:
 
     def finish(self) -> None:
         if self.is_running:
-            self.clock.is_tracing, self.is_running, self.is_done = False, False, True
+            self.clock.is_tracing = self.is_running = False
             with self.clock.phase("tracer"):
                 self.profiler.__exit__(None, None, None)
                 self.file.parent.mkdir(exist_ok=True)

@@ -30,9 +30,6 @@ ALLOWED_TARGETS = {
     "loss": ("trainer.losses.",),
 }
 
-# The options that a group's memory grows with.
-SIZES = {"data": ("shape", "num_classes", "num_train", "num_test"), "model": ("hidden",)}
-
 # What `build` hands in, beside the options.
 SUPPLIED = {
     "augment": ("num_classes", "hflip"),
@@ -57,11 +54,8 @@ def constructor_errors(group: str) -> Iterator[None]:
         if isinstance(cause, (ValueError, TypeError, OSError, ImportError)):
             raise UserError(str(cause)) from error
         if isinstance(cause, MemoryError) or "can't allocate memory" in str(cause):
-            what = str(cause).strip().splitlines()[-1] if str(cause) else "no memory"
-            smaller = ", ".join(f"{group}.{key}" for key in SIZES.get(group, ("...",)))
             raise UserError(
-                f"{group}: more than fits into this machine's memory ({what}).\n"
-                f"Take less: what decides is {smaller}."
+                f"{group}: takes more memory than this machine has. Take smaller sizes in {group}.*"
             ) from error
         raise
     except (ValueError, TypeError) as error:
