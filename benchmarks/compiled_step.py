@@ -28,8 +28,9 @@ from typing import Any
 import torch
 
 from benchmarks import turns
-from trainer import build, compose, loop, runtime
+from trainer import build, compose, loop
 from trainer.compiling.compiled import CompiledStep
+from trainer.signals import StopSignals
 from trainer.state import Run
 
 NETS = {
@@ -48,7 +49,7 @@ def make_run(net: str, folder: Path, is_compiled: bool) -> Run:
     composer = compose.Composer(compose.parse(words))
     config = compose.plain(composer.jobs(composer.master())[0])
     folder.mkdir()
-    run = build.build(config, folder, runtime.StopSignals())
+    run = build.build(config, folder, StopSignals())
     if is_compiled:
         guard: Any = run.guard
         run.update = CompiledStep(run.model, run.loss, guard, run.autocast, BATCH_SIZE[net])

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from trainer import build, compose, config, loop, runtime
+from trainer.signals import StopSignals
 
 CHEAP_FIRST = [
     "mlp", "lenet5", "lenet_caffe", "cifar_net", "torchvision", "googlenet", "alexnet", "vgg11",
@@ -33,7 +34,7 @@ def losses_of(net: str, root: Path, num_steps: int) -> list[float]:
     config.check(settings)
     runtime.leave_compiler_unimported()
     with tempfile.TemporaryDirectory() as folder:
-        run = build.build(settings, Path(folder), runtime.StopSignals())
+        run = build.build(settings, Path(folder), StopSignals())
         run.model.train()
         losses = []
         for images, targets in run.train.epoch(0):

@@ -29,7 +29,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.training_loop import usual_epoch
-from trainer import build, compose, loop, parts, runtime
+from trainer import build, compose, loop, parts
+from trainer.signals import StopSignals
 
 NUM_CLASSES, BATCH_SIZE, SIDE, NUM_WORKERS = 10, 64, 64, 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -76,7 +77,7 @@ def our_config(root: Path, model: str) -> dict[str, Any]:
 
 def our_run(config: dict[str, Any], use: Callable[[Any], float]) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        run = build.build(config, Path(folder), runtime.StopSignals())
+        run = build.build(config, Path(folder), StopSignals())
         seconds = use(run)
         run.log.close()
     return seconds

@@ -37,6 +37,7 @@ from torch.nn import functional as F
 from benchmarks import turns
 from models.resnet import ResNet
 from trainer import build, compose, runtime
+from trainer.signals import StopSignals
 from trainer.state import Run
 
 BATCH_SIZE, NUM_IMAGES = 128, 2048
@@ -54,7 +55,7 @@ def our_run(folder: Path, device: str, compiled: str, precision: str) -> Run:
     composer = compose.Composer(compose.parse(words))
     config: dict[str, Any] = compose.plain(composer.jobs(composer.master())[0])
     folder.mkdir()
-    return build.build(config, folder, runtime.StopSignals())
+    return build.build(config, folder, StopSignals())
 
 
 class Ours:

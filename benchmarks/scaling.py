@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from trainer import build, compose, loop, runtime
+from trainer import build, compose, loop
+from trainer.signals import StopSignals
 
 PICTURE = Path(__file__).with_suffix(".svg")
 SIZES = (6_000, 20_000, 60_000, 200_000, 600_000)
@@ -42,7 +43,7 @@ def seconds_of(point: Point) -> tuple[float, int]:
     composer = compose.Composer(compose.parse(words_of(point)))
     config: dict[str, Any] = compose.plain(composer.jobs(composer.master())[0])
     with tempfile.TemporaryDirectory() as folder:
-        run = build.build(config, Path(folder), runtime.StopSignals())
+        run = build.build(config, Path(folder), StopSignals())
         loop.fit(run)
         run.log.close()
     return run.progress.train_s, run.progress.num_images

@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from benchmarks import turns
-from trainer import build, compose, loop, parts, runtime
+from trainer import build, compose, loop, parts
+from trainer.signals import StopSignals
 
 NUM_IMAGES, BATCH_SIZE = 60_000, 64
 MEAN, STD = 0.1307, 0.3081
@@ -113,7 +114,7 @@ def our_loop(config: dict[str, Any]) -> tuple[float, float]:
     """Seconds of the training epoch as the run reports them, and as a stopwatch has them that
     starts with the first batch asked for and stops when validation begins."""
     with tempfile.TemporaryDirectory() as folder:
-        run = build.build(config, Path(folder), runtime.StopSignals())
+        run = build.build(config, Path(folder), StopSignals())
         clock: list[float] = []
         for batches in (run.train, run.val):
             batches.epoch = noting_the_time(batches.epoch, clock)  # type: ignore[method-assign]
@@ -123,7 +124,7 @@ def our_loop(config: dict[str, Any]) -> tuple[float, float]:
 
 
 def our_steps(config: dict[str, Any], folder: Path) -> Iterator[None]:
-    return turns.steps_of(build.build(config, folder, runtime.StopSignals()))
+    return turns.steps_of(build.build(config, folder, StopSignals()))
 
 
 def main() -> None:

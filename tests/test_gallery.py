@@ -19,10 +19,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
 
-from trainer import build, compose, job, loop, runtime
+from trainer import build, compose, job, loop
 from trainer.display import exhibits, gallery
 from trainer.display.gallery import Budget, Gallery
 from trainer.display.graph import graph_event
+from trainer.signals import StopSignals
 from trainer.state import Run
 
 MNIST = Path(__file__).resolve().parent.parent / "data" / "mnist_5k.npz"
@@ -47,7 +48,7 @@ def config(configured: Callable[..., dict[str, Any]]) -> dict[str, Any]:
 
 
 def built(config: dict[str, Any], folder: Path, **changes: Any) -> Run:
-    return build.build({**config, **changes}, folder, runtime.StopSignals())
+    return build.build({**config, **changes}, folder, StopSignals())
 
 
 def events(folder: Path) -> EventAccumulator:

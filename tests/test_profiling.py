@@ -12,10 +12,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer import build, compose, loop, profiling, runtime
+from trainer import build, compose, loop, profiling
 from trainer.checkpoint import weights_sha256
 from trainer.compiling.compiled import CompiledStep
 from trainer.profiling import Clock, memory_by_phase, watch
+from trainer.signals import StopSignals
 from trainer.state import Run
 
 CPU = torch.device("cpu")
@@ -26,7 +27,7 @@ def make_run(folder: Path, *words: str) -> Run:
     composer = compose.Composer(compose.parse([*WORDS, *words]))
     config = compose.plain(composer.jobs(composer.master())[0])
     folder.mkdir()
-    return build.build(config, folder, runtime.StopSignals())
+    return build.build(config, folder, StopSignals())
 
 
 def test_a_phase_inside_another_interrupts_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,11 +33,13 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # torch's C++ tells a profiled training of memory that it had before; read when it is loaded.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from trainer.commands import dispatch
-
     try:
+        from trainer.commands import dispatch
+
         code = dispatch(sys.argv[1:])
         sys.stdout.flush()
+    except KeyboardInterrupt:  # before the command itself listens
+        code = 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         mute()
         code = 0

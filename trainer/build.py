@@ -47,6 +47,7 @@ from trainer.parts import (
     trainable,
 )
 from trainer.progress import CompileTime, Pace, Progress
+from trainer.signals import StopSignals
 from trainer.state import Run
 from trainer.targets import check_options, make
 
@@ -101,7 +102,7 @@ def check_data(config: Mapping[str, Any]) -> None:
 def build(
     config: Mapping[str, Any],
     folder: Path,
-    signals: runtime.StopSignals,
+    signals: StopSignals,
     progress: Progress | None = None,
 ) -> Run:
     """A run from a checked configuration, writing into `folder`. What its log holds beyond

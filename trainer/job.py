@@ -20,6 +20,7 @@ from trainer.errors import Stopped, TrainingError, UserError
 from trainer.log import write_summary
 from trainer.metrics import Metrics
 from trainer.progress import Progress
+from trainer.signals import StopSignals
 from trainer.state import Run
 
 log = logging.getLogger("trainer")
@@ -43,7 +44,7 @@ def run(
         in_sweep: leave out the lines that propose what to do next.
         state: a full state to go on from; None: from the start.
     """
-    with runtime.StopSignals().listen() as signals:
+    with StopSignals().noted() as signals:
         progress = Progress(**state["progress"]) if state else None
         run = build.build(config, folder, signals, progress)
         for note in run.load(state) if state else ():
@@ -66,7 +67,7 @@ def run(
             run.gallery.finish(run)
             summary = summarise(run, folder, "finished", test, sha256)
         except BaseException as error:
-            status = "interrupted" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed"
+            status = "interrupted" if isinstance(error, Stopped) else "failed"
             fault = faults.explained(error, run, folder)
             with contextlib.suppress(OSError):  # the disk may be full
                 reason = str(fault or error).partition("\n")[0]

@@ -1,4 +1,4 @@
-"""The machine under a run: device, threads, precision, random state, memory, stop signals."""
+"""The machine under a run: device, threads, precision, random state, memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import functools
 import os
 import platform
 import resource
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import threadpoolctl
@@ -185,29 +183,3 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": str(torch.__version__)}
-
-
-class StopSignals:
-    """Notes SIGINT and SIGTERM, so that a run stops where its state is whole.
-
-    The first signal is kept in `received`; the second acts at once, as if nobody had listened.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        for one, handler in self.before.items():
-            signal.signal(one, handler)
-
-    @contextlib.contextmanager
-    def listen(self) -> Iterator[StopSignals]:
-        self.before: dict[int, Callable[..., Any] | int | None] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.before[int(number)] = signal.signal(number, self._note)
-        try:
-            yield self
-        finally:
-            for before, handler in self.before.items():
-                signal.signal(before, handler)

@@ -19,8 +19,9 @@ from trainer.errors import Stopped, TrainingError, UserError
 from trainer.log import RunLog
 from trainer.metrics import Meter, Metrics
 from trainer.progress import Best, CompileTime, Pace, Progress
-from trainer.runtime import StopSignals, versions
+from trainer.runtime import versions
 from trainer.schedules import Schedule
+from trainer.signals import StopSignals
 
 
 class BatchSource(Protocol):

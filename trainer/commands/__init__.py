@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import re
-import signal
 import sys
-from collections.abc import Iterator
-from types import FrameType
 
 from trainer import config as knobs
 from trainer.config import unknown
 from trainer.errors import Stopped, TrainingError, UserError
+from trainer.signals import StopSignals
 
 # Command -> what it does. The module trainer.commands.<name, with _ for -> has main(argv) -> int.
 COMMANDS = {
@@ -30,7 +27,7 @@ def dispatch(argv: list[str]) -> int:
     """Run what these words ask for. Returns the exit code: 0 done, 1 training failed, 2 wrong
     input, 128 + n stopped by signal n."""
     try:
-        with stopped_by_sigterm():
+        with StopSignals().raised():
             return _run(argv)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -40,23 +37,6 @@ def dispatch(argv: list[str]) -> int:
         return 1
     except Stopped as stopped:
         return stopped.exit_code
-    except KeyboardInterrupt:
-        return 130
-
-
-@contextlib.contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM as an exception, as SIGINT is: what a command has begun (a download, packing) is
-    tidied up on the way out. A training listens itself, and stops where its state is whole."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _run(argv: list[str]) -> int:
