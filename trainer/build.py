@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from data.loader import Batches, Preprocess, fits
+from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Split
 from trainer import config as knobs
-from trainer import loop, runtime, weights
+from trainer import faults, loop, runtime, weights
 from trainer.checkpoint import CheckpointFolder
 from trainer.compiling import compiled
 from trainer.display.gallery import Gallery
@@ -81,7 +82,9 @@ def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> No
     if config["batch_size"] == 1:
         check_batch_of_one(model, shape)
     on_layers(config["layers"], model)
-    make_optimizer(config["optimizer"], model)
+    optimizer = make_optimizer(config["optimizer"], model)
+    device = runtime.pick_device(config["device"], config["layers"])
+    faults.check_memory(model, optimizer, shape, free_bytes(device), device)
 
 
 def check_batch_of_one(model: nn.Module, shape: Shape) -> None:

@@ -6,7 +6,7 @@ import errno
 import inspect
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -93,8 +93,11 @@ def model_bytes(model: nn.Module) -> int:
 def state_bytes(model: nn.Module, optimizer: Optimizer) -> int:
     """About what a full state takes on disk: weights, buffers, and as many copies of the trained
     weights as the optimizer keeps, which a step on a single number tells."""
-    trained = sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
-    return model_bytes(model) + copies(optimizer) * trained
+    return model_bytes(model) + copies(optimizer) * trained_bytes(optimizer)
+
+
+def trained_bytes(optimizer: Optimizer) -> int:
+    return sum(p.nbytes for group in optimizer.param_groups for p in group["params"])
 
 
 def copies(optimizer: Optimizer) -> int:
@@ -108,6 +111,21 @@ def copies(optimizer: Optimizer) -> int:
         bare_step(trial)(trial)
     kept = trial.state[number].values()
     return sum(isinstance(value, Tensor) and value.shape == number.shape for value in kept)
+
+
+def check_memory(
+    model: nn.Module, optimizer: Optimizer, shape: Sequence[int], free: int, device: torch.device
+) -> None:
+    """Raises UserError if the `free` bytes of the device cannot hold the weights, their gradients
+    and what the optimizer keeps of them. The model may be on the meta device, in float32."""
+    need = state_bytes(model, optimizer) + trained_bytes(optimizer)
+    if need > free:
+        raise UserError(
+            f"model: for data.shape={list(shape)} its weights, their gradients and the optimizer "
+            f"take {need / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free on device "
+            f"{device}.\nTake smaller pictures, smaller sizes in model.*, or optimizer=sgd, which "
+            "keeps less."
+        )
 
 
 def check_room(run: Run, folder: Path) -> None:

@@ -30,6 +30,9 @@ ALLOWED_TARGETS = {
     "loss": ("trainer.losses.",),
 }
 
+# What torch says of sizes that it cannot even count.
+BEYOND_MEMORY = ("Storage size calculation overflowed", "Overflow when unpacking long")
+
 # What `build` hands in, beside the options.
 SUPPLIED = {
     "augment": ("num_classes", "hflip"),
@@ -51,12 +54,12 @@ def constructor_errors(group: str) -> Iterator[None]:
         yield
     except InstantiationException as error:
         cause = error.__cause__ or error.__context__ or error
+        if any(words in str(cause) for words in BEYOND_MEMORY):
+            raise UserError(
+                f"{group}: takes more memory than any machine has. Take smaller sizes in {group}.*"
+            ) from error
         if isinstance(cause, (ValueError, TypeError, OSError, ImportError)):
             raise UserError(str(cause)) from error
-        if isinstance(cause, MemoryError) or "can't allocate memory" in str(cause):
-            raise UserError(
-                f"{group}: takes more memory than this machine has. Take smaller sizes in {group}.*"
-            ) from error
         raise
     except (ValueError, TypeError) as error:
         message = str(error)
