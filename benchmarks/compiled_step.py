@@ -1,11 +1,12 @@
 """compile=step against eager steps, in our own loop.
 
-    python -m benchmarks.compiled_step [--net mlp|resnet18] [--turns 120]
+    python -m benchmarks.compiled_step [--net mlp|resnet18] [--turns 120] [--threads 1]
 
 mlp: 784-128-64-10, batch 64, Adam, 60,000 resident pictures, turns of 50 steps. resnet18: 32 px,
 batch 128, SGD with momentum, channels_last, turns of 2 steps. Two runs of the same command, but for
 `compile`, take turns in one process. Compile times are those of two fresh processes that share a
-cache, empty at first.
+cache, empty at first. By itself the program gives the mlp one thread, since a second one computes
+little more and costs a lot on a busy machine; --threads 2 shows both sides with two.
 
 For the mlp, beside them the products of matrices of one step alone: no step with the same
 arithmetic can take less, however it is compiled.
@@ -43,9 +44,9 @@ BATCH_SIZE = {"mlp": 64, "resnet18": 128}
 TURN = {"mlp": 50, "resnet18": 2}  # steps; 50 is a log interval, with its one sync
 
 
-def make_run(net: str, folder: Path, is_compiled: bool) -> Run:
+def make_run(net: str, folder: Path, is_compiled: bool, num_threads: int = 0) -> Run:
     words = [*NETS[net], "data.num_test=100", f"batch_size={BATCH_SIZE[net]}",
-             "tensorboard=false"]  # fmt: skip
+             f"num_threads={num_threads}", "tensorboard=false"]  # fmt: skip
     composer = compose.Composer(compose.parse(words))
     config = compose.plain(composer.jobs(composer.master())[0])
     folder.mkdir()
@@ -99,6 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--net", choices=NETS, default="mlp")
     parser.add_argument("--turns", type=int, default=120)
+    parser.add_argument("--threads", type=int, default=0, help="0: what the program takes itself")
     parser.add_argument("--only-compile", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only_compile:
@@ -107,7 +109,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cold, warm = (compile_seconds(args.net, f"{folder}/cache") for _ in range(2))
         runs = {
-            name: make_run(args.net, Path(folder) / name, name == "compiled")
+            name: make_run(args.net, Path(folder) / name, name == "compiled", args.threads)
             for name in ("eager", "compiled")
         }
         sides = {name: turns.steps_of(run) for name, run in runs.items()}

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.batches import BatchSource
 from trainer.checkpoint import read
 from trainer.losses import main_logits
 from trainer.metrics import Meter, Metrics
-from trainer.state import BatchSource, Run, Stepper
+from trainer.state import Run, Stepper
 
 
 def fit(run: Run) -> None:

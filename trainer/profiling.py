@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch.autograd.profiler import profile, record_function
 
+from trainer.batches import BatchSource
 from trainer.compiling.compiled import CompiledStep
 from trainer.progress import CompileTime
 from trainer.runtime import synchronize
-from trainer.state import BatchSource, Run
+from trainer.state import Run
 
 log = logging.getLogger("trainer")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data.types import Dataset
+from trainer.batches import BatchSource, WatchedBatches
 from trainer.checkpoint import CheckpointFolder
 from trainer.errors import Stopped, TrainingError, UserError
 from trainer.log import RunLog
@@ -22,35 +22,6 @@ from trainer.progress import Best, CompileTime, Pace, Progress
 from trainer.runtime import versions
 from trainer.schedules import Schedule
 from trainer.signals import StopSignals
-
-
-class BatchSource(Protocol):
-    """Batches of (images (N, C, H, W) float, targets); `epoch(e, start)` gives those of epoch e
-    from batch `start` on."""
-
-    num_images: int  # per epoch
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, epoch: int = 0, start: int = 0) -> Any: ...
-
-
-class WatchedBatches:
-    """The same batches, after each of which `ends` is asked: True ends them, and it may raise."""
-
-    def __init__(self, batches: BatchSource, ends: Callable[[], bool]) -> None:
-        self.batches, self.ends, self.num_images = batches, ends, batches.num_images
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
-        # Closed at once, with its threads: an error's traceback would keep it open.
-        with contextlib.closing(self.batches.epoch(epoch, start)) as batches:
-            for batch in batches:
-                yield batch
-                if self.ends():
-                    return
 
 
 class Gallery(Protocol):

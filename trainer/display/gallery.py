@@ -18,11 +18,12 @@ from PIL import Image
 from torch import Tensor
 
 from trainer import loop
+from trainer.batches import WatchedBatches
 from trainer.checkpoint import write_bytes
 from trainer.display import exhibits
 from trainer.display.graph import graph_event
 from trainer.metrics import Examiner, Findings, Meter, finite
-from trainer.state import Run, WatchedBatches
+from trainer.state import Run
 
 log = logging.getLogger("trainer")
 

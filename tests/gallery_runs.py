@@ -1,0 +1,31 @@
+"""For tests: a small run built but not trained, and what TensorBoard finds in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trainer import build, compose
+from trainer.signals import StopSignals
+from trainer.state import Run
+
+WORDS = (
+    "data=synthetic", "data.num_train=80", "data.num_test=40", "data.num_classes=4",
+    "data.shape=[3,8,8]", "batch_size=16", "epochs=2",
+)  # fmt: skip
+
+
+def compose_words(*words: str) -> dict[str, Any]:
+    composer = compose.Composer(compose.parse([*WORDS, *words]))
+    return compose.plain(composer.jobs(composer.master())[0])
+
+
+def built(config: dict[str, Any], folder: Path, **changes: Any) -> Run:
+    return build.build({**config, **changes}, folder, StopSignals())
+
+
+def events(folder: Path) -> EventAccumulator:
+    keep_all = {"images": 0, "scalars": 0, "histograms": 0}
+    return EventAccumulator(str(folder / "tensorboard"), size_guidance=keep_all).Reload()

@@ -1,0 +1,54 @@
+"""For tests: a folder of pictures, its pack, and the pack checked against the pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from picture_files import write_picture
+
+from data.pack import File, Pack, packed
+from data.pictures import read_picture
+
+SHAPE = (3, 8, 10)
+
+
+def file_of(root: Path, name: str, label: int = 0) -> File:
+    found = (root / name).stat()
+    return File(name, label, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def files_of(root: Path) -> list[File]:
+    """All, the label being the number of the folder."""
+    folders = sorted(path for path in root.iterdir() if path.name[0] != ".")
+    return [
+        file_of(root, f"{folder.name}/{path.name}", label)
+        for label, folder in enumerate(folders)
+        for path in sorted(folder.iterdir())
+    ]
+
+
+def write_root(root: Path) -> Path:
+    """Six pictures in two folders."""
+    for i in range(6):
+        write_picture(root / "ab"[i % 2] / f"{i}.png", seed=i)
+    return root
+
+
+def pack_of(root: Path, shape: tuple[int, int, int] = SHAPE, folder: str = ".packed") -> Pack:
+    return packed(root, files_of(root), shape, root / folder)
+
+
+def check(pack: Pack, root: Path, shape: tuple[int, int, int] = SHAPE) -> None:
+    """It has what reading each file now gives."""
+    files = files_of(root)
+    expected = [read_picture(root / file.name, shape, resize=min(shape[1:])) for file in files]
+    assert pack.images.dtype == torch.uint8
+    np.testing.assert_array_equal(pack.images.numpy(), np.stack(expected))
+    assert pack.files == [[f.name, f.label, f.size, f.mtime_ns] for f in files]
+    assert pack.bad == []
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

@@ -1,0 +1,144 @@
+"""The pictures of a run: that they cost little, and that no signal, error or name is worth more."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import read_json
+from gallery_runs import built, compose_words, events
+
+from trainer import loop
+from trainer.display import exhibits, gallery
+from trainer.display.gallery import Budget, Gallery
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    return compose_words("model.hidden=[8]")
+
+
+def test_the_budget() -> None:
+    now = [0.0]
+    budget = Budget(0.02, lambda: now[0])
+    assert budget.allows(0.0)
+    with budget.spending():
+        now[0] += 3.0
+    assert not budget.allows(299.0)  # 3 s spent and as much again are 2 % of 300 s
+    assert budget.allows(300.0)
+    with budget.spending():
+        now[0] += 1.0
+    assert not budget.allows(249.0)
+    assert budget.allows(250.0)
+
+
+def test_what_the_budget_refuses_is_drawn_at_the_end(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    """A clock of whole seconds, while the training takes a fraction of one."""
+    steps = {}
+    for name, tick in (("dear", 1.0), ("free", 0.0)):
+        now = [0.0]
+
+        def clock(now: list[float] = now, tick: float = tick) -> float:
+            now[0] += tick
+            return now[0]
+
+        (tmp_path / name).mkdir()
+        run = built(config, tmp_path / name)
+        run.gallery = Gallery(tmp_path / name, clock=clock)
+        run.gallery.start(run)
+        loop.fit(run)
+        run.log.flush()
+        early = "confusion/val" in events(tmp_path / name).Tags()["images"]
+        assert early == (name == "free")
+        loop.test_best(run)
+        run.gallery.finish(run)
+        run.log.close()
+        steps[name] = [image.step for image in events(tmp_path / name).Images("confusion/val")]
+        assert steps[name][-1] == run.best.epoch * len(run.train)
+    assert len(steps["dear"]) == 1
+
+
+def test_an_evaluation_collects_for_the_pictures(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `meter` gave is used, for the weights that it saw; without it there is a pass."""
+    run = built(config, tmp_path)
+    passes: list[Any] = []
+    evaluate = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *given: passes.append(1) or evaluate(*given))
+    run.best.epoch = 1
+    for split in ("val", "test"):
+        of = getattr(run, split)
+        evaluate(run.model, run.loss, of, run.autocast, run.gallery.meter(split))
+        if split == "val":
+            run.gallery.best(run)
+    run.gallery.meter("val")  # of a later epoch that was no better
+    run.gallery.finish(run)
+    assert passes == []
+    found = read_json(tmp_path / "findings.json")
+
+    other = Gallery(tmp_path)
+    other.finish(run)
+    assert passes == [1, 1]
+    assert read_json(tmp_path / "findings.json") == found
+    run.log.close()
+
+
+def test_a_signal_ends_the_last_look(config: dict[str, Any], tmp_path: Path) -> None:
+    run = built(config, tmp_path)
+    seen: list[int] = []
+    epoch = run.val.epoch
+
+    def stopping(*args: Any, **options: Any) -> Any:
+        for batch in epoch(*args, **options):
+            seen.append(1)
+            run.signals.received = 15
+            yield batch
+            yield batch
+
+    run.val.epoch = stopping  # type: ignore[method-assign]
+    run.gallery.finish(run)
+    assert seen == [1]
+    assert not (tmp_path / "findings.json").exists()
+    run.log.close()
+    assert events(tmp_path).Tags()["images"] == []
+
+
+def test_no_picture_is_worth_a_training(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def broken(*given: Any) -> None:
+        raise ValueError("no font")
+
+    run = built(config, tmp_path)
+    monkeypatch.setattr(exhibits, "show_batch", broken)
+    monkeypatch.setattr(gallery, "write_findings", broken)
+    monkeypatch.setattr(logging.getLogger("trainer"), "propagate", True)
+    run.gallery.start(run)
+    run.gallery.finish(run)
+    run.log.close()
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "the training pictures could not be made: ValueError: no font",
+        "the findings could not be made: ValueError: no font",
+    ]
+    tags = events(tmp_path).Tags()
+    assert tags["graph"]  # the others go on
+    assert "confusion/test" in tags["images"]
+
+
+def test_a_hostile_class_name_is_only_a_name(config: dict[str, Any], tmp_path: Path) -> None:
+    run = built(config, tmp_path)
+    run.description.classes = ["</script><b>", "a/b", "\u202e\x00", "日本"]
+    run.gallery.start(run)
+    run.gallery.finish(run)
+    run.log.close()
+    written = json.loads((tmp_path / "findings.json").read_text())
+    assert written["classes"] == run.description.classes
+    assert "confusion/test" in events(tmp_path).Tags()["images"]
