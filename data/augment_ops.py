@@ -132,7 +132,11 @@ def hue_turned(pixels: Tensor, turn: Tensor) -> Tensor:
 def cutout(images: Tensor, generator: Generator, size: float) -> Tensor:
     """A square of 0 in each picture, its centre anywhere in it, its side round(size * the shorter
     side), what lies beyond the border cut off (DeVries & Taylor 2017). On normalised pictures, as
-    there, 0 is the mean colour. (N, C, H, W) float -> the same."""
+    there, 0 is the mean colour. The border is covered less often than the middle; an even side
+    reaches a pixel further up and left of its centre, as in the authors' code.
+
+    (N, C, H, W) float -> the same.
+    """
     number, _, height, width = images.shape
     side = round(size * min(height, width))
     top = torch.randint(height, (number,), generator=generator) - side // 2
@@ -197,10 +201,16 @@ def blended(batch: Tensor, share: Tensor) -> Tensor:
 
 
 def beta(number: int, alpha: float, generator: Generator) -> Tensor:
-    """(number,) float64 of Beta(alpha, alpha), as torch.distributions.Beta draws it, which takes no
-    generator. Double, since a small alpha brings shares that underflow."""
-    concentration = torch.full((number, 2), alpha, dtype=torch.float64)
-    return torch._sample_dirichlet(concentration, generator=generator)[:, 0]
+    """(number,) float64 of Beta(alpha, alpha): X / (X + Y), both of Gamma(alpha).
+
+    In logarithms, where Gamma(a) is Gamma(a + 1) * U ** (1 / a) (Marsaglia & Tsang 2000, section
+    6): of a small alpha both would be 0 in floating point, and the share one half.
+    """
+    ones = torch.ones(2, number, dtype=torch.float64)
+    gamma = torch._standard_gamma((alpha + 1) * ones, generator=generator)
+    uniform = 1 - torch.rand(2, number, dtype=torch.float64, generator=generator)  # above 0
+    logs = gamma.log() + uniform.log() / alpha
+    return (logs[0] - logs[1]).sigmoid()
 
 
 def uniform(number: int, low: float, high: float, generator: Generator) -> Tensor:
@@ -209,8 +219,10 @@ def uniform(number: int, low: float, high: float, generator: Generator) -> Tenso
 
 
 def send(drawn: Tensor, device: torch.device) -> Tensor:
-    """Numbers drawn on the CPU, on the device. Without waiting for it: pageable memory has been
-    read when the call returns, even if the device is behind."""
+    """Numbers drawn on the CPU, on the device, without waiting for it. A few of them the driver
+    takes along from any memory; of more than 64 KB it may wait, unless they are page-locked."""
+    if device.type == "cuda" and drawn.nbytes > 2**16:
+        drawn = drawn.pin_memory()
     return drawn.to(device, non_blocking=True)
 
 

@@ -172,7 +172,7 @@ def test_mixup_gives_labels_the_shares_of_the_pictures() -> None:
 
 def test_cutmix_gives_labels_the_shares_of_the_pixels() -> None:
     number = 1500
-    images = constant(number, 16, 24)
+    images = constant(number, 64, 96)
     mixed, targets = ops.cutmix(images, torch.eye(number), seeded(), alpha=1.0)
     other = mixed != images
     torch.testing.assert_close(mixed, torch.where(other, images.roll(1, 0), images))
@@ -191,7 +191,35 @@ def test_cutmix_gives_labels_the_shares_of_the_pixels() -> None:
     assert share.std().item() == pytest.approx(area.std(), abs=0.02)
 
 
-@pytest.mark.parametrize("alpha", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("side", [1, 2, 5, 8])
+def test_cutout_covers_each_row_as_often_as_its_centres_say(side: int) -> None:
+    """Of the `height` rows that the centre may lie in, each covers `side` rows around it."""
+    number, height = 40_000, 8
+    cut = ops.cutout(torch.ones(number, 1, height, 40), seeded(), side / height)
+    rows = (cut[:, 0] == 0).any(dim=2).double().mean(dim=0)
+    expected = torch.zeros(height, dtype=torch.float64)
+    for centre in range(height):
+        first = centre - side // 2
+        expected[max(0, first) : first + side] += 1 / height
+    assert (rows - expected).abs().max() < 0.01
+    assert expected.max() - expected.min() > 0.05 or side == 1  # the twin: another centre shows
+
+
+@pytest.mark.parametrize("length", [1, 4, 5])
+def test_a_span_is_centred_on_any_pixel(length: int) -> None:
+    number, side = 40_000, 8
+    first, last = ops.span(side, torch.full((number,), (length + 0.9) / side), seeded())
+    assert (last - first).max() == length  # not rounded up
+    covered = torch.zeros(side, dtype=torch.float64)
+    for pixel in range(side):
+        covered[pixel] = ((first <= pixel) & (pixel < last)).double().mean()
+    expected = torch.zeros(side, dtype=torch.float64)
+    for centre in range(side):
+        expected[max(0, centre - length // 2) : centre - length // 2 + length] += 1 / side
+    assert (covered - expected).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 0.01, 1.0, 100.0])
 def test_shares_are_finite_for_any_alpha(alpha: float) -> None:
     share = ops.beta(2000, alpha, seeded())
     assert ((share >= 0) & (share <= 1)).all()

@@ -86,14 +86,16 @@ def test_which_optimizers_keep_a_state(
     assert_equal(before, everything(model, guard))
 
 
-def trial(scale: float = 1.0, noise: float = 0.0, **changed: Any) -> Trial:
+def trial(
+    scale: float = 1.0, noise: float = 0.0, states: dict[str, Any] | None = None, **changed: Any
+) -> Trial:
     """An update of which `bias` has no gradient but rounding, so that it may go either way."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(5, 4, generator=generator)
     changes = {"weight": scale * 0.1 * weight, "bias": torch.full((4,), 0.1 + noise),
                "running_mean": torch.full((4,), 0.2)}  # fmt: skip
     gradients = {"weight": weight, "bias": torch.full((4,), 1e-9)}
-    return Trial([1.5, 1.4], False, changes | changed, gradients)
+    return Trial([1.5, 1.4], False, changes | changed, gradients, states or {})
 
 
 def test_what_counts_as_agreement() -> None:
@@ -108,6 +110,14 @@ def test_what_counts_as_agreement() -> None:
     assert differ(trial(scale=-1.0)) == "what becomes of weight"
     assert differ(trial(scale=float("nan"))) == "what becomes of weight"
     assert differ(trial(running_mean=torch.zeros(4))) == "what becomes of running_mean"
+    kept = {"momentum": {"weight": torch.ones(5), "bias": torch.full((4,), 1e-9)}}
+    lost = {"momentum": {"weight": torch.zeros(5), "bias": torch.full((4,), -1e-9)}}
+    for dtype in (torch.float32, torch.bfloat16):
+        with_state, other = trial(states=kept), trial(states=lost)
+        assert disagreement(with_state, with_state, dtype) == ""
+        assert "the optimizer keeps of weight, its momentum" in disagreement(
+            with_state, other, dtype
+        )
     assert "a loss" in disagreement(
         trial(), Trial([1.5, 1.6], False, trial().changes, {}), torch.float32
     )
@@ -139,6 +149,9 @@ class Wrong:
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         self.guard.optimizer.param_groups[0]["lr"] = self.lr
         return self.update(images, targets)
+
+    def states_by_kind(self, values: list[Tensor]) -> dict[str, dict[str, Tensor]]:
+        return {}
 
 
 def test_a_graph_that_computes_something_else_ends_the_run(

@@ -25,6 +25,7 @@ from compiled_parts import (
     parts,
     seed,
 )
+from conftest import train
 from torch import nn
 
 from trainer import runtime
@@ -208,6 +209,23 @@ def test_a_compiled_net_trains_and_evaluates_as_eager() -> None:
             outputs = [own[0].eval()(batch(0, size, side=6)[0]) for own in (ours, theirs)]
         torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
     assert list(ours[0].state_dict()) == names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["step", "model"])
+def test_through_the_command_line(tmp_path: Path, mode: str) -> None:
+    """Batches of the sizes that training and evaluation really have are the ones compiled."""
+    words = ("data=synthetic", "data.num_train=400", "data.num_test=40", "data.val_size=0.25",
+             "data.shape=[1,6,6]", "model.hidden=[16]", "model.dropout=0.2", "batch_size=32",
+             "epochs=3", "tensorboard=false")  # fmt: skip
+    eager = train(tmp_path, *words, folder="eager")
+    compiled = train(tmp_path, *words, f"compile={mode}", folder="compiled")
+    graphs = ["step"] if mode == "step" else ["model (training)", "model (evaluation)"]
+    for graph in graphs:
+        assert f"compile={graph}: " in compiled.command.stdout, compiled.command.output
+    assert eager.summary["compile_s"] == 0 < compiled.summary["compile_s"]
+    for ours, theirs in zip(compiled.rows, eager.rows, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
 
 
 @pytest.mark.slow

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from trainer.guard import Guard, ScalingGuard, bare_step
+from trainer import loop
+from trainer.guard import Guard, bare_step
+from trainer.losses import CrossEntropy
 from trainer.runtime import AUTOCAST, autocast
 
 OPTIMIZERS: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
@@ -103,30 +104,30 @@ def test_clipping() -> None:
     assert whole.norm() > 1e-3
 
 
-def test_fp16_scales_and_learns() -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_steps_and_evaluation_compute_in_the_precision_asked_for(precision: str) -> None:
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = ScalingGuard(optimizer, model.parameters(), clip_norm=1.0)
-    before, losses = copy.deepcopy(model.state_dict()), []
-    for _ in range(40):
-        optimizer.zero_grad()
-        with autocast("fp16", torch.device("cpu")):
-            loss = loss_of(model, "none")
-        guard.backward(loss)
-        guard.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0]
-    assert not torch.equal(before["0.weight"], model.state_dict()["0.weight"])
-    assert guard.bad_steps() == 0
-    guard.backward(loss_of(model, "loss"))
-    assert guard.bad_steps() == 1
+    context, dtype = autocast(precision, torch.device("cpu")), AUTOCAST.get(precision)
+    images, targets = torch.linspace(-1, 1, 20).view(5, 4), torch.zeros(5, dtype=torch.int64)
+    guard = Guard(optimizer, model.parameters())
+    _, logits = loop.update(model, CrossEntropy(), guard, context, images, targets)
+    assert logits.dtype == (dtype or torch.float32)
+    seen = []
+    model.register_forward_hook(lambda net, args, output: seen.append(output.dtype))
 
+    class Source:
+        num_images = 5
 
-def test_bf16_computes_in_bfloat16() -> None:
-    with autocast("bf16", torch.device("cpu")):
-        assert small_net()(torch.ones(1, 4)).dtype == AUTOCAST["bf16"]
-    with autocast("fp32", torch.device("cpu")):
-        assert small_net()(torch.ones(1, 4)).dtype == torch.float32
+        def epoch(self, epoch: int = 0, start: int = 0) -> Any:
+            return iter([(images, targets)])
+
+        def __len__(self) -> int:
+            return 1
+
+    loop.evaluate(model, CrossEntropy(), Source(), context)
+    assert seen == [dtype or torch.float32]
+    assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
 def test_the_bare_step_is_the_optimizers_own_function() -> None:

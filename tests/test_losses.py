@@ -61,3 +61,15 @@ def test_auxiliary_heads_weigh_three_tenths(batch: tuple[Tensor, Tensor]) -> Non
     torch.testing.assert_close(loss(heads, target), expected)
     assert losses.main_logits(heads) is logits
     assert losses.main_logits(logits) is logits
+
+
+@pytest.mark.parametrize("name", ["MSE", "L1", "BCE"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_logits_do_not_shorten_the_targets(
+    batch: tuple[Tensor, Tensor], name: str, dtype: torch.dtype
+) -> None:
+    """Under autocast the logits are short; 0.9 and 0.02 are not to be rounded with them."""
+    logits, target = batch[0].to(dtype), batch[1]
+    loss = getattr(losses, name)(label_smoothing=0.1)
+    torch.testing.assert_close(loss(logits, target), loss(logits.float(), target))
+    assert losses.soft(target, logits, 0.1).sum(1).sub(1).abs().max() < 1e-6

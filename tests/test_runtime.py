@@ -8,7 +8,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
+
+from trainer import runtime
 
 FAULTS = """
 import resource, sys
@@ -35,3 +38,19 @@ def test_freed_memory_is_used_again(what: str) -> None:
     (num_pages,) = map(int, done.stdout.split())
     of_all = num_pages / (3 * 2**26 / resource.getpagesize())
     assert of_all < 0.1 if what == "kept" else of_all > 0.5
+
+
+def test_a_gpu_is_woken_before_its_generator_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.cuda.default_generators is an empty tuple until then."""
+    seeds: list[int] = []
+
+    class Generator:
+        manual_seed = staticmethod(seeds.append)
+
+    def init() -> None:
+        torch.cuda.default_generators = (Generator, Generator)
+
+    monkeypatch.setattr(torch.cuda, "default_generators", ())
+    monkeypatch.setattr(torch.cuda, "init", init)
+    runtime.seed_generators(7, torch.device("cuda:1"))
+    assert seeds == [7]

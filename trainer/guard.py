@@ -16,6 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+# torch.amp.GradScaler's: the scale is halved after an overflow, doubled after so many good steps.
+BACKOFF, GROWTH, GROWTH_INTERVAL = 0.5, 2.0, 2000
+SMALLEST_SCALE = 1e-3  # below it a gradient is beyond fp16 whatever the scale
+
 
 class Guard:
     """Backward, check and step in full precision (fp32, fp64, and bf16, which has fp32's range).
@@ -47,12 +51,16 @@ class Guard:
     def backward(self, loss: Tensor) -> None:
         """Gradients of the loss, checked and clipped."""
         loss.backward()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        # GradScaler's own kernel: one pass that multiplies by 1 and raises the flag.
-        torch._amp_foreach_non_finite_check_and_unscale_(
-            [*gradients, loss.detach()], self.found_inf, self._one
-        )
+        self._check([*self._gradients(), loss.detach()], self._one)
         self.num_bad_steps.add_(self.found_inf)
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.parameters if p.grad is not None]
+
+    def _check(self, values: list[Tensor], factor: Tensor) -> None:
+        """GradScaler's own kernel: one pass that multiplies all by the factor and raises the flag
+        if one is not finite. Then the gradients are clipped."""
+        torch._amp_foreach_non_finite_check_and_unscale_(values, self.found_inf, factor)
         if self.clip_norm:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
 
@@ -60,7 +68,10 @@ class Guard:
     def step(self) -> None:
         """The optimizer's step, unless the flag is up."""
         if self.gated:
+            is_first = not self.optimizer.state
             self._update(self.optimizer)
+            if is_first:
+                self._clear_state()
         elif self.found_inf.device.type == "cpu":  # RMSprop, Adadelta have no fused form
             if not self.found_inf.item():  # costs nothing on a CPU
                 self._update(self.optimizer)
@@ -76,12 +87,19 @@ class Guard:
             old = before.get(tensor, torch.zeros_like(tensor))
             tensor.copy_(torch.where(self.found_inf.bool(), old, tensor))
 
+    def _clear_state(self) -> None:
+        """If the flag was up in the very first step, torch's fused SGD has left its momentum as it
+        found that memory."""
+        for tensor in self._state():
+            tensor.copy_(torch.where(self.found_inf.bool(), torch.zeros_like(tensor), tensor))
+
     def updated(self) -> list[Tensor]:
         """All that a step writes on the device: weights, and the optimizer's state of them."""
+        return [*self.parameters, *self._state()]
+
+    def _state(self) -> list[Tensor]:
         kept = (value for state in self.optimizer.state.values() for value in state.values())
-        return [*self.parameters, *(
-            v for v in kept if isinstance(v, Tensor) and v.device == self.found_inf.device
-        )]  # fmt: skip
+        return [v for v in kept if isinstance(v, Tensor) and v.device == self.found_inf.device]
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: a state is only ever saved while the flag is down."""
@@ -95,46 +113,49 @@ class Guard:
         return int(self.num_bad_steps.item())
 
 
-class ScalingGuard:
+class ScalingGuard(Guard):
     """The same for fp16, whose gradients underflow unless the loss is scaled (Micikevicius et al.
-    2018, section 3.2). A step with overflowing gradients is left out and the scale halved: that
-    is how the scale is found, so only a non-finite loss, or a scale that fell to nothing, counts
-    as bad."""
+    2018, section 3.2).
+
+    A step with overflowing gradients is left out and the scale halved: that is how the scale is
+    found, as torch's GradScaler does it, whose kernels and constants these are. So only a
+    non-finite loss, or a scale that fell to nothing, counts as bad. (GradScaler itself waits for
+    the device at each step of an optimizer that has no fused form.)
+    """
 
     def __init__(
         self, optimizer: Optimizer, parameters: Iterable[nn.Parameter], clip_norm: float = 0.0
     ) -> None:
-        self.optimizer, self.clip_norm = optimizer, clip_norm
-        self.parameters = list(parameters)
-        device = self.parameters[0].device
-        self.scaler = torch.amp.GradScaler(device.type)
-        self.num_bad_steps = torch.zeros((), device=device)
-
-    def zero_grad(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
+        super().__init__(optimizer, parameters, clip_norm)
+        self.scale = torch.full_like(self.found_inf, 2.0**16)
+        self.num_good_steps = torch.zeros_like(self.found_inf, dtype=torch.int32)  # in a row
+        self.is_bad = torch.zeros_like(self.found_inf, dtype=torch.bool)  # stays up
 
     def backward(self, loss: Tensor) -> None:
-        self.num_bad_steps += ~torch.isfinite(loss.detach())
-        self.scaler.scale(loss).backward()
-        if self.clip_norm:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        """Gradients of the loss, scaled while they are computed; checked and clipped."""
+        self.is_bad.logical_or_(~loss.detach().isfinite())
+        self.num_bad_steps.add_(self.is_bad)
+        (loss * self.scale).backward()
+        self.found_inf.copy_(self.is_bad)
+        self._check(self._gradients(), self.scale.double().reciprocal().float())
 
     def step(self) -> None:
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        """The optimizer's step, unless a gradient overflowed; and the next step's scale."""
+        super().step()
+        torch._amp_update_scale_(
+            self.scale, self.num_good_steps, self.found_inf, GROWTH, BACKOFF, GROWTH_INTERVAL
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale and how long it has held."""
-        return self.scaler.state_dict()
+        """The scale and how long it has held, under GradScaler's names."""
+        return {"scale": self.scale.item(), "_growth_tracker": int(self.num_good_steps.item())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.scaler.load_state_dict(state)
+        self.scale.fill_(state["scale"])
+        self.num_good_steps.fill_(state["_growth_tracker"])
 
     def bad_steps(self) -> int:
-        vanished = self.scaler.get_scale() < 1e-3
-        return int(self.num_bad_steps.item()) or int(vanished)
+        return super().bad_steps() or int(self.scale.item() < SMALLEST_SCALE)
 
 
 def is_fused(optimizer: Optimizer) -> bool:

@@ -136,7 +136,10 @@ def summarise(
         if progress.train_s
         else None,
         "peak_memory_bytes": runtime.peak_memory_bytes(run.device),
-        "weights_sha256": sha256 or weights_sha256(run.model.state_dict()),
+        # After a failure they may be of half a step: a batch norm has seen a NaN.
+        "weights_sha256": None
+        if status == "failed"
+        else sha256 or weights_sha256(run.model.state_dict()),
         "checkpoint": str(run.checkpoints.best) if best.epoch else None,
         "device": str(run.device),
         "num_threads": torch.get_num_threads(),

@@ -79,17 +79,23 @@ class BCE(_Loss):
 
     def of_logits(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(
-            logits, soft(target, logits, self.label_smoothing)
+            in_full(logits), soft(target, logits, self.label_smoothing)
         )
 
 
 def _scores(logits: Tensor, on: str) -> Tensor:
+    logits = in_full(logits)
     return logits if on == "logits" else logits.softmax(dim=1)
 
 
+def in_full(logits: Tensor) -> Tensor:
+    """At least float32, whatever autocast made of them: 0.9 is 0.8984 in bfloat16."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def soft(target: Tensor, logits: Tensor, label_smoothing: float) -> Tensor:
-    """Targets as smoothed probabilities, (N, K), of the logits' dtype."""
+    """Targets as smoothed probabilities, (N, K), of the logits' dtype but at least float32."""
     if target.ndim == 1:
         target = F.one_hot(target, logits.shape[1])
-    target = target.to(logits.dtype)
+    target = target.to(in_full(logits).dtype)
     return (1 - label_smoothing) * target + label_smoothing / logits.shape[1]

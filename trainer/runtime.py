@@ -144,6 +144,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
+        torch.cuda.init()  # returns at once if it is done; before, there are no generators
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)

@@ -37,7 +37,7 @@ class Schedule:
         raise NotImplementedError
 
     def observe(self, val_loss: float) -> None:
-        """Told once per epoch; only `Plateau` listens."""
+        """Told at each validation; only `Plateau` listens."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -123,7 +123,7 @@ class OneCycle(Schedule):
 
 
 class Plateau(Schedule):
-    """Multiplied by gamma after more than `patience` epochs without a validation loss below
+    """Multiplied by gamma after more than `patience` validations in a row without a loss below
     lowest * (1 - threshold)."""
 
     def __init__(

@@ -182,7 +182,7 @@ class Run:
             raise TrainingError(
                 f"The loss or a gradient became NaN or infinite at step {step + 1} "
                 f"(epoch {self.progress.epoch + 1}, learning rate {self.lr:.3g}). "
-                f"The weights of step {step} are unharmed.\n"
+                f"It has reached no weight: they are those of step {step}.\n"
                 "Try a smaller optimizer.lr, a warm-up (scheduler.warmup_steps=500) or "
                 "clip_grad_norm=1."
             )
@@ -221,6 +221,7 @@ class Run:
             **asdict(self.description),
             "step": self.progress.step,
             "epoch": self.progress.epoch,
+            "data": self.data.fingerprint,
         }
 
     def full_state(self) -> dict[str, Any]:
@@ -235,7 +236,6 @@ class Run:
             "best": asdict(self.best),
             "meter": self.meter.state_dict(),
             "machine": self.machine(),
-            "data": self.data.fingerprint,
         }
 
     def machine(self) -> dict[str, str]:
@@ -251,7 +251,7 @@ class Run:
         as lines for the log. Raises UserError, with nothing changed, if it is of another run."""
         self.check_same_run(state)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.guard.load_state_dict(state["guard"])
         self.schedule.load_state_dict(state["schedule"])
         self.meter.load_state_dict(state["meter"])
@@ -281,3 +281,16 @@ class Run:
                 "data: the pictures or labels are not those that the training began with.\n"
                 "Put the old ones back, or start a new run with weights=FILE from this one."
             )
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """What the optimizer has gathered, from a file; its options stay those of this run, which
+    torch would take from the file, too. The current rate is the schedule's share of this run's."""
+    options = [
+        {key: value for key, value in group.items() if key not in ("params", "lr")}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        group["lr"] *= own["initial_lr"] / group["initial_lr"]
+        group.update(own)

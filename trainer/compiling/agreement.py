@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,12 +19,14 @@ class Trial:
 
     losses: of each. is_bad: one of them, or a gradient, was not finite. changes: of each weight
     and buffer, over all of the steps. gradients: of the last step, of those weights that have any.
+    states: the changes of what the optimizer keeps of the weights, by its name for that.
     """
 
     losses: list[float]
     is_bad: bool
     changes: dict[str, Tensor]
     gradients: dict[str, Tensor]
+    states: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def disagreement(reference: Trial, other: Trial, dtype: torch.dtype) -> str:
@@ -39,16 +43,37 @@ def disagreement(reference: Trial, other: Trial, dtype: torch.dtype) -> str:
     for theirs, ours in zip(reference.losses, other.losses, strict=True):
         if not abs(ours - theirs) <= tolerance * abs(theirs) + 10 * rounding:
             return f"a loss, {ours:.7g} instead of {theirs:.7g}"
-    sizes, errors = {}, {}
-    for name, change in reference.changes.items():
-        weight = reference.gradients.get(name, torch.ones_like(change))
-        sizes[name] = (weight * change).abs().sum().item()
-        errors[name] = (weight * (other.changes[name] - change)).abs().sum().item()
+    differs = partial(_differing, tolerance=tolerance, rounding=rounding)
     trained = reference.gradients.keys()
-    for names in (trained, sizes.keys() - trained):
-        # A tensor that has no part in the whole update has nothing but rounding in it.
-        little = 1e-3 * sum(sizes[name] for name in names)
-        for name in sorted(names):
-            if not errors[name] <= tolerance * (sizes[name] + little) + rounding:
-                return f"what becomes of {name}"
+    weights = {n: c for n, c in reference.changes.items() if n in trained}
+    buffers = {n: c for n, c in reference.changes.items() if n not in trained}
+    if name := (
+        differs(weights, other.changes, reference.gradients) or differs(buffers, other.changes)
+    ):
+        return f"what becomes of {name}"
+    for kind, changes in reference.states.items():
+        if name := differs(changes, other.states[kind]):
+            return f"what the optimizer keeps of {name}, its {kind}"
+    return ""
+
+
+def _differing(
+    reference: Mapping[str, Tensor],
+    other: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor] | None = None,
+    *,
+    tolerance: float,
+    rounding: float,
+) -> str:
+    """The name of a change that differs by more than rounding; empty if none does."""
+    sizes, errors = {}, {}
+    for name, change in reference.items():
+        weight = weights[name] if weights is not None else torch.ones_like(change)
+        sizes[name] = (weight * change).abs().sum().item()
+        errors[name] = (weight * (other[name] - change)).abs().sum().item()
+    # A tensor that has no part in the whole update has nothing but rounding in it.
+    little = 1e-3 * sum(sizes.values())
+    for name in sorted(sizes):
+        if not errors[name] <= tolerance * (sizes[name] + little) + rounding:
+            return name
     return ""

@@ -176,12 +176,13 @@ class CompiledStep:
             for share in (1.0, 0.5):
                 self.set_lr([share * rate for rate in rates])
                 losses.append(step(images, targets)[0].item())
-        after = zip(graph.named, graph.tensors, before, strict=False)  # these are the first ones
+        changes = [tensor - old for tensor, old in zip(graph.tensors, before, strict=True)]
         trial = Trial(
             losses,
             bool(self.found_inf),
-            {name: tensor - old for name, tensor, old in after},
+            dict(zip(graph.named, changes, strict=False)),  # these are the first ones
             {name: t.grad for name, t in graph.named.items() if t.grad is not None},
+            graph.states_by_kind(changes[len(graph.named) :]),
         )
         with torch.no_grad():
             for tensor, old in zip(graph.tensors, before, strict=True):

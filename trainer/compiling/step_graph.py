@@ -66,6 +66,15 @@ class StepGraph:
             mean_loss, logits = self.compiled(*self.tensors, *self.lrs, images, targets)
         return mean_loss, logits
 
+    def states_by_kind(self, values: Sequence[Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Values for each tensor of the optimizer's state, in the order of `tensors`, by its name
+        for the kind and by the weight's."""
+        names = {parameter: name for name, parameter in self.named.items()}
+        found: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for (parameter, kind), value in zip(self.state, values, strict=False):
+            found[kind][names[parameter]] = value
+        return found
+
     def _compile(self, images: Tensor, targets: Tensor) -> Callable[..., Any]:
         # Imported here: the compiler takes seconds that nobody else should wait for.
         from torch._inductor.compile_fx import compile_fx

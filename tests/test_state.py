@@ -1,0 +1,67 @@
+"""All that a run consists of comes back from its state, and nothing else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from gallery_runs import built, compose_words
+
+from trainer import loop
+from trainer.state import Run, load_optimizer
+
+
+def stepped(run: Run, steps: int) -> Run:
+    run.start_epoch()
+    batches = run.train.epoch()
+    for _ in range(steps):
+        loss, logits = loop.train_step(run, *next(batches))
+        run.meter.add(loss, logits, torch.zeros(len(logits), dtype=torch.int64))
+        run.step_done()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("scheduler=plateau",), "schedule"),
+        (("precision=fp16",), "guard"),
+        (("optimizer=sgd",), "optimizer"),
+        ((), "meter"),
+    ],
+    ids=["schedule", "guard", "optimizer", "meter"],
+)
+def test_each_part_comes_back(tmp_path: Path, words: tuple[str, ...], part: str) -> None:
+    config = compose_words(*words, "tensorboard=false")
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    run, fresh = (built(config, tmp_path / name) for name in ("a", "b"))
+    stepped(run, 3)
+    if part == "schedule":
+        for loss in (1.0, 2.0, 3.0):
+            run.schedule.observe(loss)
+    if part == "guard":
+        run.guard.scale.fill_(512.0)  # type: ignore[attr-defined]
+    state = run.full_state()
+    assert repr(fresh.full_state()[part]) != repr(state[part])  # the twin: it has something to do
+    assert fresh.load(state) == []
+    assert repr(fresh.full_state()[part]) == repr(state[part])
+    assert fresh.progress == run.progress
+    run.log.close(), fresh.log.close()
+
+
+def test_the_options_of_an_optimizer_are_those_of_this_run() -> None:
+    """`resume --force optimizer.lr=...`: torch would take the file's rates with its momenta."""
+    weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    old = torch.optim.SGD([weights[0]], lr=0.05, momentum=0.9, weight_decay=5e-4)
+    old.param_groups[0] |= {"initial_lr": 0.1}  # the schedule is at a half
+    weights[0].grad = torch.full((3,), 2.0)
+    old.step()
+    new = torch.optim.SGD([weights[1]], lr=0.5, momentum=0.1, weight_decay=0.1, fused=True)
+    new.param_groups[0] |= {"initial_lr": 0.5}
+    load_optimizer(new, old.state_dict())
+    group = new.param_groups[0]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.25, 0.1, 0.1)
+    assert group["fused"] is True
+    momentum = new.state[weights[1]]["momentum_buffer"]
+    assert torch.equal(momentum, old.state[weights[0]]["momentum_buffer"])
