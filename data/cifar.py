@@ -28,6 +28,7 @@ from data.files import (
     check_md5,
     check_md5_names,
     md5_of,
+    reading,
     resolve_root,
 )
 from data.prepare import Preparation
@@ -141,12 +142,14 @@ def _load(
     """Reads what lies in `root`; fetches the archive from `mirrors` if nothing does."""
     preparation.check_num_classes(layout.num_classes)
     check_md5_names(file_md5, layout.files)
-    found = _read_folder(layout, root) or _read_archive(layout, root, archive_md5)
-    if not found and mirrors is not None:
-        fetch(root, {layout.archive: archive_md5}, mirrors, _otherwise(layout, root, archive_md5))
-        found = _read_archive(layout, root, archive_md5)
-    if not found:
-        raise DataError(_not_found(layout, root))
+    with reading(root):
+        found = _read_folder(layout, root) or _read_archive(layout, root, archive_md5)
+        if not found and mirrors is not None:
+            otherwise = _otherwise(layout, root, archive_md5)
+            fetch(root, {layout.archive: archive_md5}, mirrors, otherwise)
+            found = _read_archive(layout, root, archive_md5)
+        if not found:
+            raise DataError(_not_found(layout, root))
     for name, (place, content) in found.items():
         check_md5(place, hashlib.md5(content, usedforsecurity=False).hexdigest(), file_md5[name])
     return preparation.dataset(
@@ -213,13 +216,15 @@ def _not_found(layout: Layout, root: Path) -> str:
 class _Unpickler(pickle.Unpickler):
     """Builds NumPy arrays and Python's own containers, and calls nothing else.
 
-    The three names below are all that an array's pickle refers to. For any other it gets an error,
-    before anything is looked up or imported.
+    The names below are all that an array's pickle refers to. For any other it gets an error, before
+    anything is looked up or imported.
     """
 
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
-        # Where NumPy keeps it varies by version; every array's own reduction leads to it.
+        # One function, by its places in NumPy 1 (the set's own files) and 2 (files packed anew).
+        # Any array's reduction leads to it.
         ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
     }

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data.pack import File
-from data.types import DataError
+from data.types import DataError, printable
 
 PARTS = ("train", "val", "test")
 _LIKE_PARTS = {
@@ -29,7 +29,7 @@ SUFFIXES = (
 
 # What programs leave behind: as a class it would be trained on.
 RUBBISH = (".ipynb_checkpoints", "__MACOSX", "__pycache__")
-_SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 
 def find_parts(root: Path) -> dict[str, Path]:
@@ -76,10 +76,9 @@ def find_classes(parts: Mapping[str, Path]) -> tuple[str, ...]:
     found = {part: _class_names(folder) for part, folder in parts.items()}
     classes = found["train"]
     differences = [
-        f"{parts[part]} {verb} {listed(sorted(names))}"
+        line
         for part, own in found.items()
-        for verb, names in (("lacks", classes - own), ("has besides", own - classes))
-        if names
+        for line in _differences(parts["train"], classes, parts[part], own)
     ]
     if differences:
         raise DataError(
@@ -125,6 +124,38 @@ def find_pictures(
     return found, _notes(parts, others)
 
 
+def _differences(train: Path, classes: set[str], folder: Path, own: set[str]) -> Iterator[str]:
+    """A line for each kind of difference between a part's classes and those of train."""
+    by_look = {_look(name): name for name in classes - own}
+    alike = {name: by_look[_look(name)] for name in own - classes if _look(name) in by_look}
+    for name, wanted in sorted(alike.items()):
+        yield (
+            f"{folder} has {_spelled(name)} where {train} has {_spelled(wanted)}: they look the "
+            "same, but their Unicode characters differ (NFC and NFD), as between a Mac and other "
+            f"systems. Rename it: mv {_spelled(folder / name)} {_spelled(folder / wanted)}"
+        )
+    for verb, names in (
+        ("lacks", classes - own - set(alike.values())), ("has besides", own - classes - set(alike))
+    ):  # fmt: skip
+        if names:
+            yield f"{folder} {verb} {listed(sorted(names))}"
+
+
+def _look(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _spelled(name: object) -> str:
+    """As a shell (bash, zsh) takes it, each character beyond ASCII by its number."""
+    characters = []
+    for c in str(name):
+        if c.isascii():
+            characters.append(f"\\{c}" if c in "\\'" else c)
+        else:
+            characters.append(f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}")
+    return f"$'{''.join(characters)}'"
+
+
 def _class_names(folder: Path) -> set[str]:
     names = _folders(folder)
     if rubbish := [name for name in RUBBISH if name in names]:
@@ -155,9 +186,24 @@ def _folders(folder: Path) -> set[str]:
     """The names of the folders in it, links to folders included."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if os.path.isdir(entry)}
+            return {entry.name for entry in entries if _is_folder(entry)}
     except OSError as error:
         raise DataError(_unreadable(error)) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Raises DataError for a link that leads nowhere, but for a picture's or a hidden one: on a
+    drive that is not there now, it would be a class."""
+    if entry.is_symlink() and entry.name[0] != "." and _suffix(entry.name) not in SUFFIXES:
+        try:
+            os.stat(entry)
+        except OSError as error:
+            raise DataError(
+                f"{printable(entry.path)}: is a link to {printable(os.readlink(entry))}, which "
+                f"cannot be reached: {error.strerror}. Mount the drive that it leads to, mend the "
+                "link, or remove it: what lies there could be a class."
+            ) from error
+    return os.path.isdir(entry)
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -174,7 +220,7 @@ def _files(folder: Path) -> Iterator[str]:
         yield from (
             os.path.join(path, name)
             for name in names
-            if name[0] != "." and name.lower() not in _SYSTEM_FILES
+            if name[0] != "." and name.lower() not in SYSTEM_FILES
         )
 
 
@@ -183,7 +229,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _unreadable(error: OSError) -> str:
-    return f"{error.filename}: this folder cannot be read: {error.strerror}."
+    return f"{printable(error.filename)}: this folder cannot be read: {error.strerror}."
 
 
 def _file(root: Path, path: str, label: int) -> File:
@@ -215,7 +261,7 @@ def _notes(parts: Mapping[str, Path], others: Counter[str]) -> tuple[str, ...]:
 
 
 def listed(items: Iterable[object], separator: str = ", ") -> str:
-    """The first ten, and how many more."""
-    names = [str(item) for item in items]
+    """The first ten, printable, and how many more."""
+    names = [printable(item) for item in items]
     more = [f"and {len(names) - 10:,} more"] if len(names) > 10 else []
     return separator.join(names[:10] + more)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from data.types import DataError
 
 FETCH_AGAIN = "Delete it and fetch it again (data.download=true does)."
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 WAY_OUT = "data=mnist_5k needs no files and no network"
 
 
@@ -37,12 +40,32 @@ def resolve_root(root: str | os.PathLike[str] | None) -> Path:
     """`data.root` as an absolute path, `~` expanded; the folder need not exist.
 
     Raises:
-        DataError: it is a file, or `~name` of a user who is not known here.
+        DataError: it is a file, or cannot be looked at, or `~name` of a user who is not known here.
     """
     path = default_root() if root is None else expanded("data.root", root).absolute()
-    if path.exists() and not path.is_dir():
-        raise DataError(f"data.root={path} is a file; it must be a folder.")
+    with reading(path):
+        if path.exists() and not path.is_dir():
+            raise DataError(f"data.root={path} is a file; it must be a folder.")
     return path
+
+
+@contextmanager
+def reading(root: Path) -> Iterator[None]:
+    """Within it, files under `data.root` are looked for and read: an OSError becomes a DataError.
+
+    Not every one that says that something is not there: pathlib raises where a folder may not be
+    searched, and where a name is longer than the system takes.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or root
+        where = "" if str(place) == str(root) else f": {place}"
+        allow = "Allow it to be read (chmod), or name" if error.errno in _NOT_ALLOWED else "Name"
+        raise DataError(
+            f"data.root={root}{where} cannot be read: {error.strerror or error}. "
+            f"{allow} another folder by data.root=FOLDER; {WAY_OUT}."
+        ) from error
 
 
 def expanded(key: str, folder: str | os.PathLike[str]) -> Path:

@@ -28,14 +28,15 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
         A writable uint8 array with `num_dims` dimensions, none of them 0.
 
     Raises:
-        DataError: the file cannot be read or is not exactly such a file, to the byte.
+        DataError: it is not exactly such a file, to the byte.
+        OSError: it cannot be read.
     """
+    raw = path.read_bytes()
     try:
-        raw = path.read_bytes()
         if not raw:
             raise ValueError("found an empty file, expected IDX data")
         return _parse_gzip(raw, num_dims) if path.suffix == ".gz" else _parse_plain(raw, num_dims)
-    except (OSError, zlib.error, ValueError) as error:
+    except (zlib.error, ValueError) as error:
         raise DataError(f"{path} is no IDX file as expected: {error}. {FETCH_AGAIN}") from error
 
 

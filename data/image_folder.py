@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from data.bad_pictures import cannot_be_used, left_out, named
 from data.class_folders import PARTS, find_classes, find_parts, find_pictures, listed
 from data.files import expanded, resolve_root
 from data.pack import File, packed
 from data.pictures import MODES
-from data.prepare import Preparation, choose_validation, fit_channels
+from data.prepare import Preparation, fit_channels, smallest_keys, validation_counts
 from data.types import DataError, Dataset, Split
-
-Parts = Mapping[str, list[File]]
-
-MOST_NAMED = 1000  # bad pictures in one message; a set with more is not repaired one by one
 
 
 def load_image_folder(
@@ -40,7 +38,9 @@ def load_image_folder(
 
     Each is brought to `shape`: the shorter side resized, the centre taken. A split that has no
     folder is carved out of train, class by class: test first, then validation from the rest. Which
-    pictures these are depends on all files that are there, readable or not.
+    pictures these are depends on the names of all files that are there, readable or not, and hardly
+    changes when some are added or removed; see `carved`. The pack does not depend on it: all splits
+    are views of one.
 
     Args:
         root: the folder; it has to be given.
@@ -69,27 +69,36 @@ def load_image_folder(
     channels, height, width = shape
     if channels not in MODES:
         raise DataError(f"data.shape={list(shape)}: pictures have 1 or 3 channels.")
+    own_mean = fit_channels("data.mean", mean, 3, channels)
+    own_std = fit_channels("data.std", std, 3, channels)
 
     found, notes = find_pictures(folder, folders, classes)
-    for part, key, size in (
-        ("test", "data.test_size", test_size), ("val", "data.val_size", val_size)
-    ):  # fmt: skip
-        if part not in found:
-            found = _carve(found, part, key, size, split_seed, classes)
-    files = [file for part in PARTS for file in found[part]]
+    files = [file for own in found.values() for file in own]
+    split_of = carved(found, {"test": test_size, "val": val_size}, split_seed, classes)
     pack_folder = _pack_folder(folder, cache_dir)
     pack = packed(folder, files, (channels, height, width), pack_folder)
     bad = {file.name: reason for file, reason in pack.bad}
     if bad and on_bad_image == "error":
-        raise DataError(_cannot_be_used(folder, bad, len(files), pack_folder))
+        raise DataError(cannot_be_used(folder, bad, len(files), pack_folder))
     if bad:
-        notes = (*notes, *_left_out(folder, bad, len(files)))
-    train, val, test = _splits(pack.images, found, folder, bad, classes)
-    return Dataset(
-        train, val, test, classes,
-        fit_channels("data.mean", mean, 3, channels), fit_channels("data.std", std, 3, channels),
-        hflip, notes,
-    )  # fmt: skip
+        notes = (*notes, *left_out(folder, bad, len(files), pack_folder))
+    _check_none_is_bare(files, split_of, folder, bad, pack_folder, classes)
+    good = np.array([file.name not in bad for file in files])
+    labels = torch.tensor([file.label for file in files])[torch.from_numpy(good)]
+    train, val, test = (
+        _split(pack.images, labels, np.flatnonzero(split_of[good] == part)) for part in PARTS
+    )
+    return Dataset(train, val, test, classes, own_mean, own_std, hflip, notes)
+
+
+def class_names(*, root: str | None, **_: Any) -> tuple[str, ...]:
+    """The names of the class folders, for who needs them before any picture is read: what builds
+    the net. Takes the keys of the loader.
+
+    Raises:
+        DataError: as the loader does for the folders.
+    """
+    return find_classes(find_parts(_given(root)))
 
 
 def _given(root: str | None) -> Path:
@@ -114,68 +123,78 @@ def _pack_folder(root: Path, cache_dir: str | None) -> Path:
     return folder / f"{root.name}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
 
 
-def _carve(
-    parts: Parts, part: str, key: str, size: float, split_seed: int, classes: Sequence[str]
-) -> dict[str, list[File]]:
-    """The same with `part`, a fraction `size` of train, which is left without it."""
-    train = parts["train"]
-    num_missing = len(PARTS) - len(parts)  # of train itself one picture of each class must be left
-    counts = Counter(file.label for file in train)
-    if small := [classes[label] for label in counts if counts[label] <= num_missing]:
+def carved(
+    found: Mapping[str, list[File]],
+    sizes: Mapping[str, float],
+    split_seed: int,
+    classes: Sequence[str],
+) -> np.ndarray:
+    """The split of each file, (N,) str, where those that have no folder come out of train.
+
+    A picture's key is a hash of the seed and its name. In each class the smallest keys are for
+    test, the next for val, the others for train. So where a class gains or loses a file, or its
+    share is rounded otherwise, one picture moves on to the neighbour (rarely two), but none from
+    train to test.
+
+    Args:
+        found: the files of each split that has a folder.
+        sizes: fraction that each of the others takes of what is left in train, in this order.
+    """
+    files = [file for own in found.values() for file in own]
+    split_of = np.array([part for part, own in found.items() for _ in own])
+    labels = np.array([file.label for file in files])
+    missing = [part for part in sizes if part not in found]
+    counts = np.bincount(labels[split_of == "train"], minlength=len(classes))
+    if small := [name for name, n in zip(classes, counts, strict=True) if n <= len(missing)]:
         raise DataError(
-            f"Too few pictures in {listed(small)}: each class needs {num_missing + 1} or more, to "
+            f"Too few pictures in {listed(small)}: each class needs {len(missing) + 1} or more, to "
             "have one in each of train, val and test."
         )
-    labels = np.array([file.label for file in train])
-    held_out = choose_validation(labels, size, split_seed, classes, key, num_missing)
-    return {
-        **parts,
-        "train": [file for file, out in zip(train, held_out, strict=True) if not out],
-        part: [file for file, out in zip(train, held_out, strict=True) if out],
-    }
+    keys = np.array([_key(split_seed, file.name) for file in files], dtype=np.uint64)
+    for num_left, part in zip(range(len(missing), 0, -1), missing, strict=True):
+        train = np.flatnonzero(split_of == "train")
+        counts = np.bincount(labels[train], minlength=len(classes))
+        take = validation_counts(counts, sizes[part], classes, f"data.{part}_size", num_left)
+        split_of[train[smallest_keys(keys[train], labels[train], take)]] = part
+    return split_of
 
 
-def _splits(
-    images: torch.Tensor,
-    parts: Parts,
+def _key(split_seed: int, name: str) -> int:
+    """64 bits that look random, the same on every machine. Names need not be UTF-8."""
+    text = f"{split_seed}/{name}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def _check_none_is_bare(
+    files: Sequence[File],
+    split_of: np.ndarray,
     root: Path,
     bad: Mapping[str, str],
+    pack_folder: Path,
     classes: Sequence[str],
-) -> list[Split]:
-    """Train, val, test: the good files of each part, which lie one after the other in `images`."""
-    splits, first = [], 0
+) -> None:
+    """Each split needs a picture of each class that can be used. Raises DataError."""
+    there = {(part, f.label) for f, part in zip(files, split_of, strict=True) if f.name not in bad}
     for part in PARTS:
-        labels = [file.label for file in parts[part] if file.name not in bad]
-        there = set(labels)
-        if bare := [name for label, name in enumerate(classes) if label not in there]:
+        bare = [name for label, name in enumerate(classes) if (part, label) not in there]
+        if bare:
+            of_part = {
+                file.name: bad[file.name]
+                for file, own in zip(files, split_of, strict=True)
+                if own == part and file.name in bad
+            }
             lines = [f"None of the pictures for {part} of {listed(bare)} can be used:"]
-            of_part = {file.name: bad[file.name] for file in parts[part] if file.name in bad}
             raise DataError(
-                "\n  ".join([*lines, *_named(root, of_part)])
+                "\n  ".join([*lines, *named(root, of_part, pack_folder)])
                 + "\nRepair or remove these. Where no folder says which pictures are for which "
                 "split, another data.split_seed draws others."
             )
-        splits.append(Split(images[first : first + len(labels)], torch.tensor(labels)))
-        first += len(labels)
-    return splits
 
 
-def _cannot_be_used(root: Path, bad: Mapping[str, str], num_files: int, pack_folder: Path) -> str:
-    return (
-        "\n  ".join([f"{len(bad):,} of {num_files:,} pictures cannot be used:", *_named(root, bad)])
-        + f"\nThe others are kept in {pack_folder} and not read again. Repair or remove these, or "
-        "leave them out with data.on_bad_image=skip."
-    )
-
-
-def _left_out(root: Path, bad: Mapping[str, str], num_files: int) -> list[str]:
-    return [
-        f"{len(bad):,} of {num_files:,} pictures cannot be used and are left out:",
-        *_named(root, bad),
-    ]
-
-
-def _named(root: Path, bad: Mapping[str, str]) -> list[str]:
-    lines = [f"{root / name}: {reason}" for name, reason in bad.items()]
-    rest = len(lines) - MOST_NAMED
-    return lines[:MOST_NAMED] + ([f"and {rest:,} more"] if rest > 0 else [])
+def _split(images: Tensor, labels: Tensor, rows: np.ndarray) -> Split:
+    """These rows of all pictures: a slice where they lie one after the other, as those of a folder
+    do, which is read as it lies."""
+    chosen, first = torch.from_numpy(rows), int(rows[0])
+    if rows[-1] - first + 1 == len(rows):
+        return Split(images[first : first + len(rows)], labels[chosen])
+    return Split(images, labels[chosen], chosen)

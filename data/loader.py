@@ -24,6 +24,8 @@ from data.types import Split
 
 Result = TypeVar("Result")
 
+_CHUNK = 1024  # pictures that go to the device at a time
+
 
 class Preprocess:
     """uint8 pictures -> what a model sees: (x / 255 - mean) / std, sides brought to `min_size`.
@@ -98,7 +100,7 @@ class Batches:
     batch norm cannot train on it.
 
     Args:
-        split: images on the CPU; they may be a view of a file.
+        split: images on the CPU; they may be a view of a file, which is then read as it is.
         limit: at most so many batches an epoch; 0 = all.
         shuffle: the order given by (seed, epoch); False: the split's own order.
         augment: random changes; None = none.
@@ -120,12 +122,17 @@ class Batches:
         resident: bool = True,
         num_workers: int = 0,
     ) -> None:
-        self.images = split.images.to(device) if resident else split.images
+        self.images, self.rows = split.images, split.rows
+        if resident and device.type != "cpu":
+            self.images, self.rows = own_pictures(split, device), None
         self.labels = split.labels.to(device)
         self.batch_size, self.preprocess, self.device = batch_size, preprocess, device
         self.shuffle, self.seed = shuffle, seed
         self.augment = None if augment is None or augment.does_nothing else augment
         self.resident, self.num_workers = resident, num_workers
+        self.bring: Callable[[Tensor], Tensor] = partial(torch.Tensor.to, device=device)
+        if device.type == "cuda" and not resident:
+            self.bring = to_cuda(device)
         self.num_images = len(split)
         if shuffle and self.num_images % batch_size == 1 and self.num_images > 1:
             self.num_images -= 1
@@ -139,10 +146,12 @@ class Batches:
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of that epoch, from batch `start` on."""
         order = self.order(epoch) if self.shuffle else None
-        labels = self.labels
+        labels, there = self.labels, order
         if order is not None:
-            labels = labels.index_select(0, order.to(self.device))
-        with contextlib.closing(self._pictures(order, start)) as pictures:
+            there = order.to(self.device)  # once: a copy that the CPU waits for
+            labels = labels.index_select(0, there)
+        pictures = self._kept(there, start) if self.resident else self._brought(order, start)
+        with contextlib.closing(pictures):
             batches = zip(pictures, self._split(labels, start), strict=True)
             if self.augment is None:
                 for images, targets in batches:
@@ -157,7 +166,7 @@ class Batches:
         Drawn on the CPU, so that a GPU trains on the same batches.
         """
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-        return torch.randperm(len(self.images), generator=generator)
+        return torch.randperm(len(self.labels), generator=generator)
 
     def _augmented(
         self, augment: Augment, images: Tensor, labels: Tensor, epoch: int, batch: int
@@ -171,27 +180,43 @@ class Batches:
         """Views of so many rows as belong to each batch."""
         return rows[: self.num_images].split(self.batch_size)[start:]
 
-    def _pictures(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
-        """(n, C, H, W) uint8 on the device, batch by batch; not to be written to."""
-        if not self.resident:
-            yield from self._brought(order, start)
-        elif order is None:
+    def _rows(self, order: Tensor | None) -> Tensor | None:
+        """Where the pictures of that order lie in `images`; None: one after the other."""
+        if order is None:
+            return self.rows
+        return order if self.rows is None else self.rows.index_select(0, order)
+
+    def _kept(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
+        """(n, C, H, W) uint8 on the device, batch by batch, of a resident set; not to be written
+        to. `order` lies on the device."""
+        rows = self._rows(order)
+        if rows is None:
             yield from self._split(self.images, start)
-        else:
-            for index in self._split(order.to(self.device), start):
-                yield self.images.index_select(0, index)
+            return
+        for index in self._split(rows, start):
+            yield self.images.index_select(0, index)
 
     def _brought(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
-        """The same of pictures that are not on the device."""
-        order = torch.arange(len(self.images)) if order is None else order
+        """The same of pictures that are not on the device. `order` lies on the CPU."""
+        rows = self._rows(order)
+        rows = torch.arange(len(self.images)) if rows is None else rows
         on_cuda = self.device.type == "cuda"
-        bring = to_cuda(self.device) if on_cuda else partial(torch.Tensor.to, device=self.device)
-        calls = (
-            partial(gather, self.images, index, on_cuda) for index in self._split(order, start)
-        )
+        calls = (partial(gather, self.images, index, on_cuda) for index in self._split(rows, start))
         with contextlib.closing(read_ahead(calls, self.num_workers)) as gathered:
             for images in gathered:
-                yield bring(images)
+                yield self.bring(images)
+
+
+def own_pictures(split: Split, device: torch.device) -> Tensor:
+    """The split's own pictures on the device, (N, C, H, W) uint8, and no other's. A chunk at a
+    time: in one piece they would be copied on the CPU first, whose memory they may exceed."""
+    if split.rows is None:
+        return split.images.to(device)
+    shape = (len(split), *split.images.shape[1:])
+    images = torch.empty(shape, dtype=split.images.dtype, device=device)
+    for target, rows in zip(images.split(_CHUNK), split.rows.split(_CHUNK), strict=True):
+        target.copy_(split.images.index_select(0, rows))
+    return images
 
 
 def gather(images: Tensor, index: Tensor, pinned: bool) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from data.fetch import fetch
-from data.files import WAY_OUT, check_md5_names, resolve_root
+from data.files import WAY_OUT, check_md5_names, reading, resolve_root
 from data.idx import read_idx
 from data.prepare import Preparation
 from data.types import DataError, Dataset, Split
@@ -121,14 +121,15 @@ def _read_or_fetch(
     name: str, root: Path, mirrors: Sequence[str] | None, file_md5: Mapping[str, str]
 ) -> tuple[Split, Split]:
     """Train and test part; without mirrors, only from what lies there."""
-    paths = find_files(root, name)
-    if len(paths) < len(FILES):
-        if mirrors is None:
-            raise DataError(_not_found(root, name, paths))
-        fetch_idx(root, name, mirrors, file_md5)
+    with reading(root):
         paths = find_files(root, name)
-    train = _read_split(*(paths[file] for file in FILES[:2]))
-    test = _read_split(*(paths[file] for file in FILES[2:]))
+        if len(paths) < len(FILES):
+            if mirrors is None:
+                raise DataError(_not_found(root, name, paths))
+            fetch_idx(root, name, mirrors, file_md5)
+            paths = find_files(root, name)
+        train = _read_split(*(paths[file] for file in FILES[:2]))
+        test = _read_split(*(paths[file] for file in FILES[2:]))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"{paths[FILES[2]]}: pictures of {tuple(test.images.shape[2:])} pixels, expected "

@@ -6,20 +6,24 @@
     8 bytes               length of the index, little-endian
 
 It appears whole, by renaming, or not at all, so that whoever has the old one mapped keeps it. Until
-then it is called `3x64x64.tmp`, and its maker holds a lock on it (POSIX, so that it ends with the
-process): of two that start together one packs and the other waits.
+then it is called `3x64x64.tmp`, and its maker holds a lock on it (see `data.making`): of two that
+start together one packs and the other waits.
+
+What is wrong with the machine is not taken for a fault of the pictures: where memory or threads run
+out nothing is kept, and a file that could not be read is tried again.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import shutil
 import sys
 import warnings
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,20 +37,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.loader import read_ahead
+from data.making import making
 from data.part import sync_folder
-from data.pictures import read_picture
+from data.pictures import UNREAD, read_picture
 from data.types import DataError
-
-try:
-    import fcntl
-except ImportError:  # Windows: there, two that start together both pack
-    fcntl = None  # type: ignore[assignment]
 
 Shape = tuple[int, int, int]  # (C, H, W)
 
-MADE_BY = f"1, Pillow {PIL.__version__}"  # the 1 counts changes of what is written here
+MADE_BY = f"2, Pillow {PIL.__version__}"  # the 2 counts changes of what is written here
+
 
 _LENGTH_BYTES = 8
+_NO_THREAD = "can't start new thread"  # Python's words, in a RuntimeError
 
 
 class File(NamedTuple):
@@ -74,6 +76,11 @@ class File(NamedTuple):
     def content(self) -> tuple[str, int, int]:
         """While this stays, so do the pixels."""
         return self.name, self.size, self.mtime_ns
+
+    @property
+    def state(self) -> tuple[str, int, int, int]:
+        """While this stays, so does what is wrong with it."""
+        return *self.content, self.ctime_ns
 
 
 @dataclass(frozen=True)
@@ -111,23 +118,48 @@ def packed(root: Path, files: Sequence[File], shape: Shape, folder: Path) -> Pac
         folder: of the pack; made if it is not there.
 
     Raises:
-        DataError: the pack cannot be written. Nothing half-made is left.
+        DataError: the pack cannot be written, or memory or threads run out. Nothing half-made is
+            left.
     """
     path = folder / f"{'x'.join(map(str, shape))}.pack"
-    pack = _open(path, shape)
     try:
-        while pack is None or not pack.fits(files):
-            with _making(path.with_suffix(".tmp")) as file:
+        while True:
+            pack = _open(path, shape)
+            if pack and _is_current(pack, root, files, shape):
+                return pack
+            with making(path.with_suffix(".tmp")) as file:
                 pack = _open(path, shape)  # another process may have made it meanwhile
-                if file is not None and not (pack and pack.fits(files)):
-                    _check_room(path, len(files) * math.prod(shape))
-                    _announce(path, len(files))
-                    _write(file, root, files, shape, pack)
-                    os.replace(path.with_suffix(".tmp"), path)
-                    sync_folder(folder)
-                    pack = _open(path, shape)
+                if file is not None and not (pack and _is_current(pack, root, files, shape)):
+                    return _made(path, file, root, files, shape, pack)
     except OSError as error:
         raise DataError(_unwritten(path, f"{error.strerror}")) from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and str(error) != _NO_THREAD:
+            raise
+        raise DataError(_ran_out(root, error)) from error
+
+
+def _is_current(pack: Pack, root: Path, files: Sequence[File], shape: Shape) -> bool:
+    """Whether it fits, and the files that could not be read still cannot: their rights, their drive
+    or the user may be others now, of which their dates tell nothing."""
+    unread = [file for file, reason in pack.bad if reason.startswith(UNREAD)]
+    return pack.fits(files) and all(
+        str(_read(root / file.name, shape)).startswith(UNREAD) for file in unread
+    )
+
+
+def _made(
+    path: Path, file: BinaryIO, root: Path, files: Sequence[File], shape: Shape, old: Pack | None
+) -> Pack:
+    """A new pack at `path`, written to `file`, which lies beside it. It is looked at through that
+    file: another process, with other files, may replace it at once."""
+    _check_room(path, len(files) * math.prod(shape))
+    if not sys.stderr.isatty():  # else there is a bar
+        print(f"packing {len(files):,} pictures into {path}", file=sys.stderr)
+    _write(file, root, files, shape, old)
+    pack = _in(file, shape)
+    os.replace(path.with_suffix(".tmp"), path)
+    sync_folder(path.parent)
     return pack
 
 
@@ -135,18 +167,27 @@ def _open(path: Path, shape: Shape) -> Pack | None:
     """The pack at `path`; None if there is none, or another version's, or a damaged one."""
     try:
         with path.open("rb") as file:
-            end = file.seek(-_LENGTH_BYTES, os.SEEK_END)
-            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-            num_bytes = file.seek(end - length)
-            index = json.loads(file.read(length))
-            files = index["files"]
-            is_ours = (index["made_by"], index["shape"]) == (MADE_BY, list(shape))
-            if not is_ours or num_bytes != len(files) * math.prod(shape):
-                return None
-            bad = [(File(*row), reason) for *row, reason in index["bad"]]
-            return Pack(_mapped(file, (len(files), *shape)), files, bad)
+            return _in(file, shape)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _in(file: BinaryIO, shape: Shape) -> Pack:
+    """The pack in a file. Raises ValueError and others if it has none, MemoryError if it is more
+    than this process may map."""
+    end = file.seek(-_LENGTH_BYTES, os.SEEK_END)
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    num_bytes = file.seek(end - length)
+    index = json.loads(file.read(length))
+    files = index["files"]
+    is_ours = (index["made_by"], index["shape"]) == (MADE_BY, list(shape))
+    if not is_ours or num_bytes != len(files) * math.prod(shape):
+        raise ValueError("another version's or damaged")
+    bad = [(File(*row), reason) for *row, reason in index["bad"]]
+    try:
+        return Pack(_mapped(file, (len(files), *shape)), files, bad)
+    except OSError as error:
+        raise (MemoryError if error.errno == errno.ENOMEM else error) from error
 
 
 def _mapped(file: BinaryIO, shape: tuple[int, ...]) -> Tensor:
@@ -161,60 +202,6 @@ def _mapped(file: BinaryIO, shape: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         return torch.from_numpy(array)
-
-
-@contextmanager
-def _making(path: Path) -> Iterator[BinaryIO | None]:
-    """The file to write to, locked, once no other process has it. None if the other one, or its
-    end, has taken it away: then all is to be looked at again.
-
-    What has not been renamed at the end is removed, with the folders that were made for it.
-    """
-    made = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-        except FileNotFoundError:  # another process has removed the folder that it had made
-            yield None
-            return
-        with file:
-            _lock(file, path)
-            if not _is_at(file, path):
-                yield None
-                return
-            try:
-                yield file
-            finally:
-                if _is_at(file, path):
-                    path.unlink()
-    finally:
-        for folder in made:
-            with suppress(OSError):  # not empty
-                folder.rmdir()
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        print(f"{path}: another process is packing these pictures. Waiting.", file=sys.stderr)
-        fcntl.lockf(file, fcntl.LOCK_EX)
-    except OSError:  # a network drive without locks; the rename at the end is atomic
-        pass
-
-
-def _announce(path: Path, num_files: int) -> None:
-    if not sys.stderr.isatty():  # else there is a bar
-        print(f"packing {num_files:,} pictures into {path}", file=sys.stderr)
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    return False
 
 
 def _write(
@@ -243,18 +230,21 @@ def _write(
 def _pictures(
     root: Path, files: Sequence[File], shape: Shape, old: Pack | None
 ) -> Generator[NDArray[np.uint8] | str, None, None]:
-    """Each file's picture, or what is wrong with it, in order: copied where `old` has it, else
+    """Each file's picture, or what is wrong with it, in order: from `old` where it has either, else
     read in threads, since Pillow lets others run while it decodes and resizes."""
     rows = old.files if old else []
     places = {(name, size, mtime): i for i, (name, _, size, mtime) in enumerate(rows)}
-    calls = (partial(_read, root / f.name, shape) for f in files if f.content not in places)
+    bad = old.bad if old else []
+    known = {file.state: why for file, why in bad if not why.startswith(UNREAD)}
+    new = (f for f in files if f.content not in places and f.state not in known)
+    calls = (partial(_read, root / file.name, shape) for file in new)
     with closing(read_ahead(calls, num_workers=min(32, 2 * _num_cores()))) as read:
         for file in files:
             place = places.get(file.content)
-            if old is None or place is None:
-                yield next(read)
-            else:
+            if old is not None and place is not None:
                 yield old.images[place].numpy()
+            else:
+                yield known[file.state] if file.state in known else next(read)
 
 
 def _read(path: Path, shape: Shape) -> NDArray[np.uint8] | str:
@@ -280,4 +270,16 @@ def _unwritten(path: Path, reason: str) -> str:
     return (
         f"{path}: the packed pictures cannot be written: {reason}.\n"
         "Name another folder for them by data.cache_dir=FOLDER, or take a smaller data.shape."
+    )
+
+
+def _ran_out(root: Path, error: Exception) -> str:
+    """Of memory or threads. Nothing tells which picture it was, or whether any is to blame."""
+    of_memory = isinstance(error, MemoryError)
+    what, limit = ("memory", "ulimit -v") if of_memory else ("threads", "ulimit -u")
+    return (
+        f"data.root={root}: the machine ran out of {what} while these pictures were packed; "
+        f"nothing of it is kept. End other programs, raise the limit if there is one ({limit}), "
+        "or let fewer pictures be read at a time, which are two for each core: `taskset -c 0` "
+        "before the command leaves it one core."
     )

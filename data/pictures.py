@@ -14,12 +14,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
+from data.depths import Depth, UnusableError, grey_in_8_bits, prepared, why_not_read
 from data.types import DataError
 
 # Not all that Pillow knows: EPS, for one, is a program that Ghostscript would run.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
+
+UNREAD = "it cannot be read: "  # so begins what is no fault of the picture's, and may pass
 
 Fit = Literal["crop", "squash"]
 
@@ -40,10 +44,13 @@ def read_picture(
     Raises:
         DataError: empty, cut off, damaged, too large, or no picture. The message begins with the
             file's name.
+        MemoryError: it is sound, as far as it was read.
     """
     channels, height, width = shape
     try:
         picture = fitted(decode(path, channels, background), (height, width), resize, fit)
+    except MemoryError:  # it is this machine that is at its end, not the file
+        raise
     except Exception as error:  # decoders of damaged files raise every kind
         raise DataError(f"{path}: {_what_is_wrong(path, error)}") from error
     return np.ascontiguousarray(
@@ -55,46 +62,24 @@ def decode(path: Path, channels: int, background: int = 0) -> Image.Image:
     """A file's picture with 8 bits in each of 1 or 3 channels, upright as EXIF has it.
 
     Grey is repeated for 3 channels, colour becomes grey as ITU-R BT.601 weighs it, transparent
-    parts lie on `background`, and deeper pixels are scaled as `to_8_bits` says.
+    parts lie on `background`, and deeper pixels are scaled as `data.depths.to_8_bits` says.
     """
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
-        raise _UnusableError("this is not a file.")
+        raise UnusableError("this is not a file.")
     Image.init()
-    with _UNWARNED:
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
-            if file.width * file.height > (Image.MAX_IMAGE_PIXELS or np.inf):
-                raise Image.DecompressionBombError  # up to twice as many, Pillow only warns
-            picture = ImageOps.exif_transpose(file)
-        if picture.mode.startswith(("I", "F")):
-            picture = Image.fromarray(to_8_bits(np.asarray(picture)))
-        elif picture.has_transparency_data:
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    with _UNWARNED, Image.open(path, formats=formats) as file:
+        if file.width * file.height > (Image.MAX_IMAGE_PIXELS or np.inf):
+            raise Image.DecompressionBombError  # up to twice as many, Pillow only warns
+        depth = prepared(file) if isinstance(file, TiffImageFile) else Depth()
+        file.load()
+        ImageOps.exif_transpose(file, in_place=True)  # a copy would double a large one
+        if file.mode.startswith(("I", "F")):
+            return _converted(grey_in_8_bits(file, depth), channels)
+        picture = file.convert("LA") if file.mode == "La" else file
+        if picture.has_transparency_data:
             picture = _over(background, picture.convert("RGBA"))
-        return picture if picture.mode == MODES[channels] else _converted(picture, channels)
-
-
-def to_8_bits(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey pixels of 16 or 32 bits scaled to 0..255 by their range, which Pillow would saturate.
-
-    Whole numbers: the range is 0..65535, of which the high byte stays, as Pillow keeps it of
-    colours in 16 bits. Fractions: 0..1, or else 0..255. Where the values leave all of these, the
-    picture's own least and greatest value become 0 and 255.
-
-    Args:
-        pixels: (H, W), any integer or floating point type.
-
-    Raises:
-        ValueError: some are NaN or infinite; the message tells the user.
-    """
-    values = pixels.astype(np.float64)
-    low, high = values.min(), values.max()
-    if not np.isfinite(high - low):
-        raise _UnusableError("it holds pixels that are NaN or infinite.")
-    if np.issubdtype(pixels.dtype, np.integer):
-        if low >= 0 and high <= 65535:
-            return (values // 256).astype(np.uint8)
-    elif low >= 0 and high <= 255:
-        return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
-    return np.rint((values - low) * (255 / max(high - low, 1e-300))).astype(np.uint8)
+        return _converted(picture, channels)
 
 
 def fitted(picture: Image.Image, size: tuple[int, int], resize: int, fit: Fit) -> Image.Image:
@@ -113,18 +98,15 @@ def fitted(picture: Image.Image, size: tuple[int, int], resize: int, fit: Fit) -
     resize = max(resize, *covering)
     resized = (resize * picture.width // short, resize * picture.height // short)
     if resized[0] * resized[1] > (Image.MAX_IMAGE_PIXELS or np.inf):
-        raise _UnusableError(
+        raise UnusableError(
             f"its {picture.width} x {picture.height} pixels are too long a strip to be resized to "
-            f"{resized[0]} x {resized[1]}; --fit squash takes it."
+            f"{resized[0]} x {resized[1]}; cut it into shorter ones. Only predict takes it whole, "
+            "with --fit squash."
         )
     if resized != picture.size:
         picture = picture.resize(resized, Image.Resampling.BILINEAR)
     left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
     return picture.crop((left, top, left + width, top + height))
-
-
-class _UnusableError(ValueError):
-    """What is wrong with a picture, in words for the user; the file's name comes before them."""
 
 
 class _Unwarned:
@@ -163,6 +145,8 @@ def _over(background: int, picture: Image.Image) -> Image.Image:
 
 
 def _converted(picture: Image.Image, channels: int) -> Image.Image:
+    if picture.mode == MODES[channels]:
+        return picture
     # By way of RGB: Pillow takes CMYK and others to grey by no formula of BT.601.
     if picture.mode not in ("1", "L"):
         picture = picture.convert("RGB")
@@ -170,15 +154,19 @@ def _converted(picture: Image.Image, channels: int) -> Image.Image:
 
 
 def _what_is_wrong(path: Path, error: Exception) -> str:
-    if isinstance(error, _UnusableError):
+    if isinstance(error, UnusableError):
         return str(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"too large to be decoded safely: at most {Image.MAX_IMAGE_PIXELS:,} pixels are."
     if isinstance(error, OSError) and error.errno is not None:
-        return f"it cannot be read: {error.strerror}."
+        return f"{UNREAD}{error.strerror}."
+    if "out of memory" in str(error):  # a C library's word for it
+        return f"{UNREAD}its decoder found no memory."
     if path.stat().st_size == 0:
         return "the file is empty."
     if isinstance(error, UnidentifiedImageError):
-        return f"not a picture, or damaged; pictures are {', '.join(FORMATS)}."
+        damaged = f"not a picture, or damaged; pictures are {', '.join(FORMATS)}."
+        with _UNWARNED:
+            return why_not_read(path) or damaged
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     return f"damaged or cut off ({first_line})."

@@ -154,12 +154,7 @@ def carve(
 
 
 def choose_validation(
-    labels: np.ndarray,
-    val_size: float,
-    split_seed: int,
-    classes: Sequence[str],
-    key: str = "data.val_size",
-    num_left: int = 1,
+    labels: np.ndarray, val_size: float, split_seed: int, classes: Sequence[str]
 ) -> np.ndarray:
     """Which pictures are for validation: (N,) bool. The arguments are those of `validation_counts`.
 
@@ -168,12 +163,19 @@ def choose_validation(
     version (NEP 19), so the split is as well; the run's seed and torch have no part in it.
     """
     counts = np.bincount(labels, minlength=len(classes))
-    in_val = np.zeros(len(labels), dtype=bool)
-    for label, take in enumerate(validation_counts(counts, val_size, classes, key, num_left)):
+    keys = np.empty(len(labels), dtype=np.uint64)
+    for label, count in enumerate(counts):
+        keys[labels == label] = np.random.PCG64([split_seed, label]).random_raw(count)
+    return smallest_keys(keys, labels, validation_counts(counts, val_size, classes))
+
+
+def smallest_keys(keys: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Which pictures have the smallest keys of their class, `counts[label]` of each: (N,) bool."""
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label, count in enumerate(counts):
         members = np.flatnonzero(labels == label)
-        keys = np.random.PCG64([split_seed, label]).random_raw(len(members))
-        in_val[members[np.argsort(keys, kind="stable")[:take]]] = True
-    return in_val
+        chosen[members[np.argsort(keys[members], kind="stable")[:count]]] = True
+    return chosen
 
 
 def validation_counts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,20 +18,39 @@ class DataError(ValueError):
     the key or the file, what was found, what is allowed and the way out."""
 
 
+def printable(text: object) -> str:
+    """On one line and as it is, but for characters that would steer a terminal or be seen by
+    nobody, which are escaped as Python writes them: names of files may hold any."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set, in memory.
+    """One part of a data set, in memory or in a mapped file.
 
     Attributes:
-        images: (N, C, H, W) uint8, 0..255.
+        images: (M, C, H, W) uint8, 0..255: its pictures, or those of all splits, which then share
+            them instead of copying their own.
         labels: (N,) int64, 0..num_classes-1.
+        rows: (N,) int64: the i-th picture is images[rows[i]]. None: it is images[i], and M = N.
     """
 
     images: Tensor
     labels: Tensor
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its own pictures."""
+        return len(self) * math.prod(self.images.shape[1:])
+
+    def pictures_at(self, positions: Tensor) -> Tensor:
+        """The pictures at (n,) int64 positions, 0..N-1: (n, C, H, W) uint8, a copy."""
+        rows = positions if self.rows is None else self.rows.index_select(0, positions)
+        return self.images.index_select(0, rows)
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class Dataset:
     @property
     def num_bytes(self) -> int:
         """Of all pictures."""
-        return sum(split.images.nbytes for split in (self.train, self.val, self.test))
+        return sum(split.num_bytes for split in (self.train, self.val, self.test))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -73,5 +93,5 @@ class Dataset:
             sha.update(f"{len(split)}".encode())
             sha.update(split.labels.numpy().tobytes())
             some = torch.linspace(0, len(split) - 1, min(len(split), _SAMPLE), dtype=torch.float64)
-            sha.update(split.images.index_select(0, some.long()).numpy().tobytes())
+            sha.update(split.pictures_at(some.long()).numpy().tobytes())
         return sha.hexdigest()

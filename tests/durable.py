@@ -23,7 +23,7 @@ from trainer import checkpoint
 # this learning rate the first epoch is the best one, so that best and last weights are different.
 TINY = ("data=synthetic", "data.num_train=48", "data.val_size=0.34", "data.num_test=20",
         "data.shape=[1,4,4]", "model.hidden=[8]", "model.dropout=0.3", "augment=strong",
-        "batch_size=8", "epochs=2", "optimizer.lr=1", "tensorboard=false")  # fmt: skip
+        "batch_size=8", "epochs=2", "optimizer.lr=3", "tensorboard=false")  # fmt: skip
 
 
 def train(folder: Path, *argv: str, prepare: processes.Prepare | None = None) -> Path:

@@ -84,11 +84,16 @@ def read(path: Path) -> torch.Tensor:
     return torch.from_numpy(read_picture(path, SHAPE, resize=min(SHAPE[1:])))
 
 
+def pictures_of(split: Split) -> torch.Tensor:
+    """(N, C, H, W) uint8, the split's own, in its order."""
+    return split.pictures_at(torch.arange(len(split)))
+
+
 def paths_of(split: Split, files: list[Path]) -> list[Path]:
     """Which of the files a split has, told by their pixels."""
     known = {read(path).numpy().tobytes(): path for path in files}
     assert len(known) == len(files)
-    return [known[image.numpy().tobytes()] for image in split.images]
+    return [known[image.numpy().tobytes()] for image in pictures_of(split)]
 
 
 def splits_of(made: Dataset) -> dict[str, Split]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import pickletools
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,25 @@ def test_grey_and_small_as_asked(tmp_path: Path) -> None:
     small = load(tmp_path, files, shape=[1, 28, 28])
     assert small.shape == (1, 28, 28)
     assert small.mean == pytest.approx((0.299 * 0.49 + 0.587 * 0.48 + 0.114 * 0.45,))
+
+
+@pytest.mark.parametrize("protocol", [None, 3, 4])
+def test_batches_packed_anew_under_numpy_2_are_the_same(
+    tmp_path: Path, protocol: int | None
+) -> None:
+    """NumPy 2 names its own place of `_reconstruct`; None: the set's own bytes with that name."""
+    files = data_files.cifar10_files()
+    data_files.write(tmp_path, files)
+    expected = load(tmp_path, files)
+    old, new = b"cnumpy.core.multiarray\n", b"cnumpy._core.multiarray\n"
+    for name in (*CIFAR10.train, CIFAR10.test):
+        assert files[name].count(old) == 1
+        batch = pickle.loads(files[name], encoding="latin1")
+        anew = files[name].replace(old, new) if protocol is None else pickle.dumps(batch, protocol)
+        assert protocol or new in anew
+        files[name] = anew
+    data_files.write(tmp_path, files)
+    made = load(tmp_path, files)
+    for part in ("train", "val", "test"):
+        assert torch.equal(getattr(made, part).images, getattr(expected, part).images)
+        assert torch.equal(getattr(made, part).labels, getattr(expected, part).labels)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from cifar_loading import load, sums, write_archive
 
-from data.cifar import CIFAR10
+from data.cifar import CIFAR10, _Unpickler
 from data.types import DataError
 
 # Checksums
@@ -152,6 +152,11 @@ def global_call(module: str, name: str, argument: str) -> bytes:
         lambda canary: global_call("numpy", "save", canary),
         lambda canary: global_call("numpy.core.multiarray", "os.system", f"touch {canary}"),
         lambda canary: global_call("os", "system", f"touch {canary}"),
+        lambda canary: global_call("numpy._core.multiarray", "scalar", canary),
+        lambda canary: global_call("numpy._core.multiarray", "fromfile", canary),
+        lambda canary: global_call("numpy._core.multiarray", "_reconstruct.__call__", canary),
+        lambda canary: global_call("numpy._core.numeric", "_frombuffer", canary),
+        lambda canary: global_call("numpy._core", "multiarray", canary),
     ],
 )
 def test_a_pickle_can_call_nothing(
@@ -167,6 +172,14 @@ def test_a_pickle_can_call_nothing(
         load(tmp_path, files)
     assert str(caught.value).startswith(str(tmp_path / name))
     assert not canary.exists()
+
+
+def test_a_pickle_may_name_arrays_alone() -> None:
+    assert set(_Unpickler._ALLOWED) == {
+        ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"), ("numpy", "dtype"),
+    }  # fmt: skip
+    assert len({id(value) for value in _Unpickler._ALLOWED.values()}) == 3
 
 
 def test_the_canary_would_sing(tmp_path: Path) -> None:

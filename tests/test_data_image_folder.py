@@ -21,6 +21,7 @@ from picture_files import (
     composed,
     load,
     paths_of,
+    pictures_of,
     refused,
     splits_of,
     write_classes,
@@ -34,7 +35,6 @@ from torchvision.transforms import functional as TF
 import data.pack
 from data.class_folders import SUFFIXES
 from data.pictures import FORMATS, read_picture
-from data.prepare import choose_validation
 
 
 def test_a_folder_of_classes_is_carved_class_by_class(tmp_path: Path) -> None:
@@ -51,20 +51,6 @@ def test_a_folder_of_classes_is_carved_class_by_class(tmp_path: Path) -> None:
     assert sorted(found) == files
     assert made.classes == ("cat", "dog", "owl")
     assert made.shape == SHAPE
-
-
-def test_the_carving_is_that_of_the_other_sets(tmp_path: Path) -> None:
-    root = write_classes(tmp_path)
-    made = load(root, split_seed=3, test_size=0.3, val_size=0.2)
-    files, labels = np.array(sorted(root.glob("*/*.png"))), np.repeat([0, 1, 2], 10)
-    in_test = choose_validation(labels, 0.3, 3, made.classes)
-    rest, rest_labels = files[~in_test], labels[~in_test]
-    in_val = choose_validation(rest_labels, 0.2, 3, made.classes)
-    expected = {"test": files[in_test], "val": rest[in_val], "train": rest[~in_val]}
-    for part, split in splits_of(made).items():
-        assert paths_of(split, list(files)) == list(expected[part])
-    other = load(root, split_seed=4, test_size=0.3, val_size=0.2)
-    assert paths_of(other.test, list(files)) != list(expected["test"])
 
 
 @pytest.mark.parametrize("parts", [("train",), ("train", "val"), ("train", "test"), PARTS])
@@ -94,7 +80,7 @@ def test_splits_that_have_folders_are_taken_as_they_are(
 
 def test_pictures_are_what_predict_and_torchvision_make_of_them(tmp_path: Path) -> None:
     root, shape = write_classes(tmp_path), (3, 12, 12)
-    images = torch.cat([s.images for s in splits_of(load(root, shape=list(shape))).values()])
+    images = torch.cat([pictures_of(s) for s in splits_of(load(root, shape=list(shape))).values()])
     packed = sorted(image.numpy().tobytes() for image in images)
     files, theirs = sorted(root.glob("*/*.png")), []
     assert packed == sorted(read_picture(file, shape, resize=12).tobytes() for file in files)
@@ -103,12 +89,6 @@ def test_pictures_are_what_predict_and_torchvision_make_of_them(tmp_path: Path) 
             cropped = TF.center_crop(TF.resize(picture, 12), [12, 12])
         theirs.append(TF.pil_to_tensor(cropped).numpy().tobytes())
     assert packed == sorted(theirs)
-
-
-def test_a_split_is_a_slice_of_one_map(tmp_path: Path) -> None:
-    made = load(write_classes(tmp_path))
-    assert len({s.images.untyped_storage().data_ptr() for s in splits_of(made).values()}) == 1
-    assert all(split.images.is_contiguous() for split in splits_of(made).values())
 
 
 def save_as(path: Path, mode: str, value: int) -> None:
@@ -134,7 +114,7 @@ def test_pictures_of_every_mode(tmp_path: Path, mode: str, suffix: str) -> None:
             save_as(tmp_path / name / f"{i}.{suffix}", mode, value)
     made = load(tmp_path, val_size=0.5, test_size=0.34)
     for split in splits_of(made).values():
-        for image, label in zip(split.images, split.labels, strict=True):
+        for image, label in zip(pictures_of(split), split.labels, strict=True):
             assert set(image.unique().tolist()) == {values[made.classes[label]]}
 
 
@@ -193,7 +173,7 @@ def test_colours_and_grey(tmp_path: Path) -> None:
     grey = load(root, shape=[1, 12, 16])
     assert grey.mean == (pytest.approx(0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406),)
     expected = read_picture(root / "cat" / "00.png", (1, 12, 16), resize=12)
-    everything = torch.cat([split.images for split in splits_of(grey).values()])
+    everything = torch.cat([pictures_of(split) for split in splits_of(grey).values()])
     assert (everything == torch.from_numpy(expected)).flatten(1).all(dim=1).sum() == 1
     assert "1 or 3 channels" in refused(root, shape=[4, 12, 16])
 
@@ -207,9 +187,6 @@ def test_later_runs_decode_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(data.pack, "read_picture", None)
     again = load(root)
     assert again.fingerprint == expected.fingerprint
-    other = load(root, split_seed=1)  # other splits of the same pictures: copied
-    assert other.fingerprint != expected.fingerprint
-    assert load(root).fingerprint == expected.fingerprint
     with pytest.raises(TypeError):
         load(root, shape=[3, 10, 10])
 

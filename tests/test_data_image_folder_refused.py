@@ -23,8 +23,6 @@ from picture_files import (
 )
 from PIL import Image
 
-import data.image_folder
-
 
 def broken_folders(root: Path, tmp_path: Path) -> dict[str, tuple[Callable[[], object],
                                                                   Callable[[], object],
@@ -165,6 +163,7 @@ def test_wrong_keys_are_named(tmp_path: Path, changes: dict[str, Any], words: li
     message = refused(root, **changes)
     for word in words:
         assert word in message
+    assert not (root / ".packed").exists()
     assert load(root, num_classes=3).classes == ("cat", "dog", "owl")
 
 
@@ -207,19 +206,6 @@ def test_all_bad_pictures_are_named_after_the_scan(
             assert words in message.partition(f"{root / name}: ")[2].partition("\n")[0]
         assert message.splitlines()[-1].endswith("data.on_bad_image=skip.")
         assert f"The others are kept in {root}/.packed and not read again." in message
-
-
-def test_all_bad_pictures_are_named_unless_they_are_very_many(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = write_classes(tmp_path, per_class=15)
-    bad = spoil(root, count=11)
-    lines = refused(root).splitlines()
-    assert lines[0] == "22 of 45 pictures cannot be used:"
-    assert {line.strip().partition(":")[0] for line in lines[1:-1]} == set(map(str, bad))
-    monkeypatch.setattr(data.image_folder, "MOST_NAMED", 20)
-    lines = refused(root).splitlines()
-    assert (lines[20][:2], lines[21], len(lines)) == ("  ", "  and 2 more", 23)
 
 
 def test_a_split_of_which_none_can_be_used_says_why(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from packs import SHAPE, check, files_of, names_in, pack_of, write_root
 from picture_files import write_picture
 
+import data.making
 import data.pack
 from data.pack import _mapped, packed
 from data.pictures import read_picture
@@ -113,7 +114,7 @@ def test_packing_is_told_where_no_bar_is(root: Path, capsys: pytest.CaptureFixtu
 
 
 def test_without_posix_locks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.pack, "fcntl", None)
+    monkeypatch.setattr(data.making, "fcntl", None)
     check(pack_of(root), root)
     assert names_in(root / ".packed") == ["3x8x10.pack"]
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 from PIL import Image
 
 from trainer.display import drawing
-from trainer.display.drawing import annotated, confusion_matrix, drawable, picture_grid
+from trainer.display.drawing import annotated, confusion, confusion_matrix, drawable, picture_grid
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -24,9 +24,22 @@ def num_of(image: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((pixels(image) == colour).all(axis=2).sum())
 
 
-@pytest.mark.parametrize("num", [1, 2, 10, 37, 100, 101, 1000])
+def cells_of(dense: torch.Tensor) -> torch.Tensor:
+    """(M, 3): those of a matrix that are not 0."""
+    places = dense.nonzero()
+    return torch.cat([places, dense[dense != 0][:, None]], dim=1)
+
+
+def eye(num: int, count: int = 1) -> torch.Tensor:
+    """The cells of a net that is always right."""
+    return cells_of(count * torch.eye(num, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("num", [1, 2, 10, 37, 100, 101, 1000, 1200])
 def test_a_matrix_of_any_size_is_a_picture_of_bearable_size(num: int) -> None:
-    image = confusion_matrix(torch.eye(num, dtype=torch.int64), [f"c{i}" for i in range(num)])
+    names = [f"c{i}" for i in range(num)]
+    image = confusion(eye(num), names)
+    assert (pixels(image) == pixels(confusion_matrix(eye(num), names))).all()
     assert 150 < max(image.size) < 1500
     assert image.width < 1.8 * image.height
     assert image.height < 1.8 * image.width
@@ -35,14 +48,12 @@ def test_a_matrix_of_any_size_is_a_picture_of_bearable_size(num: int) -> None:
 def test_cells_have_the_colour_of_their_share() -> None:
     """A hundred classes, each taken for itself: cells of 11 pixels without a number in them."""
     names = [""] * 100
-    of_scale = num_of(
-        confusion_matrix(torch.zeros(100, 100, dtype=torch.int64), names), drawing.HUE
-    )
-    whole = confusion_matrix(5 * torch.eye(100, dtype=torch.int64), names)
+    of_scale = num_of(confusion_matrix(torch.zeros(0, 3, dtype=torch.int64), names), drawing.HUE)
+    whole = confusion_matrix(eye(100, 5), names)
     assert num_of(whole, drawing.HUE) == 100 * 11**2 + of_scale
     row = torch.zeros(100, 100, dtype=torch.int64)
     row[0, :4] = torch.tensor([64, 25, 10, 1])
-    image = pixels(confusion_matrix(row, names))
+    image = pixels(confusion_matrix(cells_of(row), names))
     left = image.shape[1] - 7 * drawing.TEXT - 1100  # as the scale's room is
     shades = [image[drawing.GAP + 5, left + 11 * k + 5, 0] for k in range(5)]
     assert shades == sorted(shades)
@@ -52,8 +63,7 @@ def test_cells_have_the_colour_of_their_share() -> None:
 
 def test_counts_stand_in_the_cells_while_they_fit() -> None:
     def drawn(count: int, num: int) -> np.ndarray:
-        confusion = count * torch.eye(num, dtype=torch.int64)
-        return pixels(confusion_matrix(confusion, ["x"] * num))
+        return pixels(confusion_matrix(eye(num, count), ["x"] * num))
 
     assert (drawn(1, 10) != drawn(7, 10)).any()
     assert (drawn(1, 100) == drawn(7, 100)).all()
@@ -61,19 +71,34 @@ def test_counts_stand_in_the_cells_while_they_fit() -> None:
 
 
 def test_names_stand_on_both_sides() -> None:
-    confusion = torch.tensor([[3, 1], [0, 4]])
-    one, other = (pixels(confusion_matrix(confusion, ["cat", name])) for name in ("dog", "god"))
+    cells = cells_of(torch.tensor([[3, 1], [0, 4]]))
+    one, other = (pixels(confusion_matrix(cells, ["cat", name])) for name in ("dog", "god"))
     rows, columns = np.nonzero((one != other).any(axis=2))
     assert (columns < 70).any()  # beside the matrix
     assert (rows > 200).any()  # below it
     assert not ((columns >= 75) & (rows < 200)).any()  # and nowhere else
-    long = confusion_matrix(confusion, ["cat", "a name of more than a hundred letters " * 4])
+    long = confusion_matrix(cells, ["cat", "a name of more than a hundred letters " * 4])
     assert long.width < 500
 
 
 def test_classes_without_pictures_are_white() -> None:
-    image = confusion_matrix(torch.tensor([[0, 0], [0, 0]]), ["a", "b"])
+    image = confusion_matrix(torch.zeros(0, 3, dtype=torch.int64), ["a", "b"])
     assert num_of(image, drawing.WHITE) > 192**2
+
+
+def test_more_classes_than_pixels_are_a_list_of_confusions() -> None:
+    """Which grows neither with the classes nor with the confusions."""
+    names = [f"c{k}" for k in range(50_000)]
+    one, other = (torch.tensor([[7, 7, 90], [7, 8, 2], [40_000, k, 3]]) for k in (9, 10))
+    drawn = [pixels(confusion(cells, names)) for cells in (one, other, one.flip(0))]
+    assert drawn[0].shape == drawn[1].shape
+    rows, _ = np.nonzero((drawn[0] != drawn[1]).any(axis=2))
+    assert rows.max() < 2 * (drawing.TEXT + drawing.GAP) + drawing.GAP  # the commonest comes first
+    assert (drawn[0] == drawn[2]).all()
+    right = confusion(torch.tensor([[7, 7, 90]]), names)
+    assert right.height < drawn[0].shape[0]
+    worst = torch.stack([torch.arange(2000), torch.arange(2000) + 1, torch.ones(2000).long()], 1)
+    assert confusion(worst, ["a very long name of a class " * 3] * 50_000).height < 800
 
 
 def test_names_are_written_in_letters_that_the_font_has() -> None:

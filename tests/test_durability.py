@@ -247,12 +247,12 @@ def test_what_may_change(
 def test_a_forced_option_is_in_effect(unfinished: Path, whole: Path, tmp_path: Path) -> None:
     """Not that of the optimizer's state, which torch would put back."""
     run = Path(shutil.copytree(unfinished, tmp_path / "run"))
-    ended = processes.run(tmp_path, "resume", "run", "--force", "optimizer.lr=0.25")
+    ended = processes.run(tmp_path, "resume", "run", "--force", "optimizer.lr=0.75")
     assert ended.code == 0, ended.output
     last, usual = (results.rows(folder)[-1]["lr"] for folder in (run, whole))
     assert last == usual / 4
     state = checkpoint.read(checkpoint.states_in(run / "checkpoints")[-1])
-    assert state["optimizer"]["param_groups"][0]["initial_lr"] == 0.25
+    assert state["optimizer"]["param_groups"][0]["initial_lr"] == 0.75
 
 
 @pytest.mark.slow

@@ -17,14 +17,15 @@ from PIL import Image
 from sklearn import metrics as sklearn_metrics
 from torch.nn import functional as F
 
+from data.types import Split
 from models.mlp import MLP
 from trainer import checkpoint
 from trainer.commands import evaluate
 from trainer.display import drawing
-from trainer.errors import UserError
-from trainer.metrics import Findings, Mistake
+from trainer.findings import Confusion, Findings, Mistake
 
 Dispatch = Callable[..., Finished]
+ALL_RIGHT = Confusion(torch.tensor([[0, 0, 1], [1, 1, 1]]), 2)
 
 
 @pytest.fixture
@@ -85,6 +86,7 @@ def test_all_figures_are_those_of_an_independent_computation(
 
     assert results["checkpoint"] == str(best)
     assert results["digest"] == entries["digest"]
+    assert results["same_data"] is True
     assert results["data"]["_target_"] == "data.mnist.load_mnist_5k"
     assert (results["split"], results["num_images"], results["flip"]) == ("test", 1000, False)
     assert results["images_per_s"] == pytest.approx(1000 / results["seconds"])
@@ -149,8 +151,8 @@ def test_what_is_written_below_a_mistake_fits_its_tile(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(drawing, "picture_grid", grid)
     mistakes = [Mistake(8, 0, 1, 0.999)]
-    pictures = torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
-    evaluate.drawn(Findings(torch.eye(2), 1.0, 0.0, mistakes), ["cat", "dog"], pictures)
+    pictures = Split(torch.zeros(9, 1, 8, 8, dtype=torch.uint8), torch.zeros(9).long())
+    evaluate.drawn(Findings(ALL_RIGHT, 1.0, 0.0, mistakes), ["cat", "dog"], pictures)
     assert captions == ["said dog 100%\nwas cat\nnumber 8"]
     for line in (*captions[0].split("\n"), "number 1000000"):
         assert drawing._cut(line, drawing.TEXT, drawing.TILE) == line
@@ -198,7 +200,12 @@ def synthetic_checkpoint(file: Path, template: Path, num_classes: int) -> Path:
     entries = checkpoint.read(template)
     config = yaml.safe_load(entries["config"])
     data = yaml.safe_load((ROOT / "configs" / "data" / "synthetic.yaml").read_text())
-    config["data"] = {**data, "num_classes": num_classes, "num_test": 600, "num_train": 4000}
+    config["data"] = {
+        **data,
+        "num_classes": num_classes,
+        "num_test": max(600, num_classes),
+        "num_train": max(4000, 20 * num_classes),
+    }
     torch.manual_seed(0)
     entries["model"] = MLP((1, 28, 28), num_classes).state_dict()
     entries["classes"] = [f"kind {k}" for k in range(num_classes)]
@@ -231,13 +238,37 @@ def test_few_classes_have_no_top_5_and_many_no_matrix(
     for line in listed:
         _, was, _, said, count = line.split()[:5]
         assert confusion[int(was), int(said)] == int(count)
+    assert "confusion_cells" not in results_in("many_evaluation/test")
+
+
+def test_thousands_of_classes_have_cells_instead_of_a_matrix(
+    best: Path, dispatch: Dispatch
+) -> None:
+    for num, key, other in (
+        (1000, "confusion", "confusion_cells"), (1001, "confusion_cells", "confusion"),
+    ):  # fmt: skip
+        done = evaluated(dispatch, synthetic_checkpoint(Path(f"{num}.pth"), best, num), "-o", "out")
+        results = results_in("out")
+        assert other not in results
+        table = np.array(results[key])
+        if key == "confusion_cells":
+            assert table.tolist() == sorted(table.tolist())
+            assert (table[:, 2] > 0).all()
+            cells, table = table, np.zeros((num, num), dtype=int)
+            table[cells[:, 0], cells[:, 1]] = cells[:, 2]
+        assert table.shape == (num, num)
+        assert table.sum() == results["num_images"]
+        assert table.sum(axis=1).tolist() == [row["count"] for row in results["per_class"]]
+        assert table.trace() == pytest.approx(results["accuracy"] * results["num_images"])
+        assert "the commonest confusions" in done.stdout
+        with Image.open("out/confusion.png") as picture:
+            assert max(picture.size) < 1500
 
 
 def test_a_net_without_mistakes_leaves_no_picture_of_them(tmp_path: Path) -> None:
-    pictures = torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
+    pictures = Split(torch.zeros(9, 1, 8, 8, dtype=torch.uint8), torch.zeros(9).long())
     results: dict[str, Any] = {"classes": ["猫", "dog"], "loss": None}
-    eye = torch.eye(2, dtype=torch.int64)
-    bad, good = (Findings(eye, 1.0, 0.0, some) for some in ([Mistake(8, 0, 1, 0.9)], []))
+    bad, good = (Findings(ALL_RIGHT, 1.0, 0.0, some) for some in ([Mistake(8, 0, 1, 0.9)], []))
     assert evaluate.write(tmp_path, results, bad, pictures)[2:] == ["mistakes.png"]
     assert (tmp_path / "mistakes.png").exists()
     evaluate.write(tmp_path, results, good, pictures)
@@ -256,25 +287,6 @@ def test_a_net_that_computes_nonsense_is_measured_all_the_same(
     results = results_in("nan_evaluation/test")
     assert results["loss"] is None
     assert results["mistakes"][0]["probability"] is None
-
-
-def test_another_set_of_as_many_classes(best: Path, dispatch: Dispatch) -> None:
-    entries = checkpoint.read(best)
-    entries["classes"] = [f"digit {k}" for k in range(10)]
-    checkpoint.write(Path("renamed.pth"), entries)
-    done = evaluated(dispatch, "renamed.pth", "data=mnist_5k", "split=val")
-    assert "those of this data set differ" in done.stdout
-    assert "val split of data=mnist_5k, 400 pictures on " in done.stdout
-    assert "digit 3" in done.stdout
-    assert results_in("renamed_evaluation/mnist_5k_val")["num_images"] == 400
-
-    known = [f"kind {k}" for k in range(11)]
-    for num, told in ((10, "kind 9);"), (11, "kind 9, and 1 more);")):
-        with pytest.raises(UserError) as refusal:
-            evaluate.check_classes(known[:3], known[:num])
-        assert told in str(refusal.value)
-    refused = dispatch("evaluate", "renamed.pth", "data=synthetic", "data.num_classes=3")
-    assert refused.returncode == 2
 
 
 def test_as_a_process_on_another_split(default_run: TrainedRun, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from conftest import read_json
 from gallery_runs import built, compose_words, events
 
 from trainer import loop
-from trainer.display import exhibits, gallery
+from trainer.display import drawing, exhibits, gallery
 from trainer.display.gallery import Budget, Gallery
+from trainer.findings import Confusion
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,29 @@ def test_no_picture_is_worth_a_training(
     tags = events(tmp_path).Tags()
     assert tags["graph"]  # the others go on
     assert "confusion/test" in tags["images"]
+
+
+def test_more_classes_than_a_picture_has_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends well, all that is shown stays small, and nothing is as large as the matrix."""
+    num = drawing.LARGEST_MATRIX + 1
+    config = compose_words(
+        "model.hidden=[2]", f"data.num_classes={num}", f"data.num_test={num}",
+        f"data.num_train={2 * num}", "data.val_size=0.5", "data.shape=[1,4,4]",
+    )  # fmt: skip
+    monkeypatch.setattr(Confusion, "dense", None)
+    monkeypatch.setattr(drawing, "confusion_matrix", None)
+    monkeypatch.setattr(logging.getLogger("trainer"), "warning", pytest.fail)
+    run = built(config, tmp_path)
+    run.gallery.finish(run)
+    run.log.close()
+    found = read_json(tmp_path / "findings.json")
+    assert sum(count for _, _, count in found["test"]["confusion"]) == num
+    shown = events(tmp_path)
+    for split in ("val", "test"):
+        image = shown.Images(f"confusion/{split}")[0]
+        assert max(image.width, image.height) < 1000
 
 
 def test_a_hostile_class_name_is_only_a_name(config: dict[str, Any], tmp_path: Path) -> None:

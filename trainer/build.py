@@ -28,12 +28,12 @@ from trainer.guard import Guard, ScalingGuard
 from trainer.log import RunLog
 from trainer.parts import (
     Shape,
-    announced_size,
     describe,
     enlargement,
     evaluation_batches,
     found_weights,
     input_size,
+    known_size,
     load_data,
     make_loss,
     make_model,
@@ -54,8 +54,8 @@ from trainer.targets import check_options, make
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Make everything that wrong input can break, but for the data, which may have to be fetched.
-    Raises UserError; leaves nothing behind."""
+    """Make everything that wrong input can break, but for the data, which may have to be fetched or
+    packed; the number of classes is known before. Raises UserError; leaves nothing behind."""
     runtime.leave_compiler_unimported()
     device = runtime.pick_device(config["device"], config["layers"])
     runtime.check_precision(config["precision"], device)
@@ -65,8 +65,8 @@ def check(config: Mapping[str, Any]) -> None:
     make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
     make_loss(config)
     make("augment", config["augment"], num_classes=2, hflip=False)
-    if config["data"].get("num_classes") is not None:
-        check_model(config, *announced_size(config["data"]))
+    if (size := known_size(config["data"])) is not None:
+        check_model(config, *size)
 
 
 def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> None:
@@ -96,9 +96,9 @@ def check_batch_of_one(model: nn.Module, shape: Shape) -> None:
 
 
 def check_data(config: Mapping[str, Any]) -> None:
-    """The data, fetched if need be; and the model, where only the files tell its size."""
+    """The data, fetched or packed if need be; and the model, where only they tell its size."""
     dataset = load_data(config["data"])
-    if config["data"].get("num_classes") is None:
+    if known_size(config["data"]) is None:
         check_model(config, dataset.shape, len(dataset.classes))
 
 
@@ -159,7 +159,6 @@ def build(
         compiled.compile_model(model, full_size(train), full_size(val), timer)
     update: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     if config["compile"] == "step":
-        assert isinstance(guard, Guard)  # `check` has refused fp16
         update = compiled.CompiledStep(model, loss, guard, autocast, full_size(train), timer)
     else:
         update = functools.partial(loop.update, model, loss, guard, autocast)

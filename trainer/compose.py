@@ -204,6 +204,12 @@ def _bad_key(error: OmegaConfBaseException, loader: ConfigLoaderImpl | None) -> 
     if not key or not is_unknown or not isinstance(parent, DictConfig):
         return f"{key}: {_first_line(error)}" if key else _short(error)
     prefix = key.rpartition(".")[0] + "." if "." in key else ""
+    for name in map(str, parent):
+        if prefix and (prefix + name).startswith(key + "."):
+            return (
+                f"{prefix}{name}: a dot in a name, {name}, is taken for a level in KEY=VALUE. In "
+                f"quotes, this sets it: '{prefix[:-1]}={{{name}: \"VALUE\"}}'"
+            )
     valid = [prefix + str(k) for k in parent if not str(k).startswith("_")]
     if not prefix and loader is not None:
         valid += [group for group in loader.list_groups("") if group != "hydra"]

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from trainer.errors import UserError
 from trainer.numpy_losses import convert_loss
 from trainer.schedules import Schedule
 from trainer.state import Cost, Description
-from trainer.targets import constructor_errors, make
+from trainer.targets import constructor_errors, locate, make
 
 log = logging.getLogger("trainer")
 
@@ -117,13 +118,38 @@ def found_weights(config: Mapping[str, Any], model: nn.Module) -> weights.Start:
     return _found[key]
 
 
-def announced_size(options: Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
-    """Shape and number of classes as the configuration tells them, without the files if it does."""
-    if options["num_classes"] is None:
+def class_names(options: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The names of the set's classes before it is loaded, told by the function `class_names` beside
+    the loader, which takes the same keys; None if there is no such function. Raises UserError."""
+    module = str(options["_target_"]).rpartition(".")[0]
+    locate("data", options["_target_"])
+    if not hasattr(sys.modules[module], "class_names"):
+        return None
+    return tuple(make("data", {**options, "_target_": f"{module}.class_names"}))
+
+
+def known_size(options: Mapping[str, Any]) -> tuple[Shape, int] | None:
+    """Shape and number of classes as the configuration or the names of the classes tell them; None
+    if only the data set itself does."""
+    num_classes, shape = options.get("num_classes"), options.get("shape")
+    if shape is None:
+        return None
+    if num_classes is None:
+        names = class_names(options)
+        if names is None:
+            return None
+        num_classes = len(names)
+    channels, height, width = shape
+    return (channels, height, width), num_classes
+
+
+def announced_size(options: Mapping[str, Any]) -> tuple[Shape, int]:
+    """Shape and number of classes, without loading the data set if they can be known without."""
+    size = known_size(options)
+    if size is None:
         dataset = load_data(options)
         return dataset.shape, len(dataset.classes)
-    channels, height, width = options["shape"]
-    return (channels, height, width), options["num_classes"]
+    return size
 
 
 def input_size(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
@@ -137,7 +163,8 @@ def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
     create = make("optimizer", options)
     parameters = trainable(model)
     with constructor_errors("optimizer"):
-        if "fused" not in options and takes_fused(create):
+        on_mps = any(parameter.device.type == "mps" for parameter in parameters)
+        if "fused" not in options and takes_fused(create, on_mps):
             with contextlib.suppress(RuntimeError):  # this device has no fused form
                 return with_initial_lr(create(parameters, fused=True))
         return with_initial_lr(create(parameters))
@@ -150,8 +177,10 @@ def make_schedule(options: Mapping[str, Any], total_steps: int, steps_per_epoch:
         return schedule
 
 
-def takes_fused(create: Callable[..., Optimizer]) -> bool:
-    return "fused" in inspect.signature(create).parameters
+def takes_fused(create: Callable[..., Optimizer], on_mps: bool = False) -> bool:
+    """Of Adagrad there is no fused kernel for mps, and torch says so at the first step only."""
+    has_kernel = not (on_mps and getattr(create, "func", create) is torch.optim.Adagrad)
+    return has_kernel and "fused" in inspect.signature(create).parameters
 
 
 def with_initial_lr(optimizer: Optimizer) -> Optimizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,19 @@ from trainer.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from data.types import Split
-    from trainer.metrics import Findings
+    from data.types import Dataset, Split
+    from trainer.findings import Findings
 
 KEYS = (*MACHINE_KEYS, "split", "limit_batches", "data", "data.", "loss", "loss.")
 SPLITS = ("test", "val", "train")
 NUM_MISTAKES = 25
 LONGEST_NAME = 120  # characters of a folder's
+OTHER_DATA = (
+    "Warning: these are not the data, or not the split, that the net was trained with: files were "
+    "added, removed or changed, or a key of data was given. Pictures of this split may have been "
+    "trained on, and the figures be too good. Evaluate with the files as they were then and "
+    "without such keys, or on pictures that the net has never seen: data=<another set>.\n"
+)
 
 
 def main(argv: list[str]) -> int:
@@ -37,7 +44,7 @@ def main(argv: list[str]) -> int:
 
     from data.loader import fits
     from trainer import checkpoint, loop, parts, restore, runtime
-    from trainer.metrics import Examiner
+    from trainer.findings import Examiner
 
     runtime.leave_compiler_unimported()
     runtime.keep_freed_memory()
@@ -47,13 +54,15 @@ def main(argv: list[str]) -> int:
     runtime.check_precision(config["precision"], device)
     runtime.set_deterministic(config["deterministic"])
     model = restore.restore(entries, config)
-    dataset = parts.load_data(config["data"])
-    check_classes(dataset.classes, entries["classes"])
-    pictures: Split = getattr(dataset, split)
+    dataset = load(config["data"], entries["classes"])
+    pictures = relabelled(getattr(dataset, split), dataset.classes, entries["classes"])
+    same_data = is_same_data(dataset, entries, values)
+    if same_data is False:
+        print(OTHER_DATA)
     preprocess = restore.preprocess(config, model, entries, device)
     batches = parts.evaluation_batches(
         config, preprocess, device, pictures,
-        resident=fits(device, pictures.images.nbytes), num_workers=config["num_workers"],
+        resident=fits(device, pictures.num_bytes), num_workers=config["num_workers"],
     )  # fmt: skip
     cost = parts.measure(model, dataset.shape)
     runtime.set_num_threads(
@@ -75,14 +84,16 @@ def main(argv: list[str]) -> int:
         "epoch": entries["epoch"],
         "split": split,
         "data": config["data"],
+        "same_data": same_data,
         "flip": args.flip,
         **{key: config[key] for key in ("limit_batches", "precision", "layers")},
         "device": str(device),
         "versions": runtime.versions(),
         **figures(metrics, findings, entries["classes"]),
     }
-    show(results, [f"{key}={values[key]}" for key in ("data", "data.root") if key in values])
-    written = write(folder, results, findings, pictures.images)
+    named = [f"{key}={values[key]}" for key in ("data", "data.root") if key in values]
+    show(results, findings.confusion, named)
+    written = write(folder, results, findings, pictures)
     print(f"\nwritten to {folder}: {', '.join(written)}")
     return 0
 
@@ -149,8 +160,20 @@ def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool
     return config
 
 
-def check_classes(found: Sequence[str], known: Sequence[str]) -> None:
-    """Hold the set's classes against the checkpoint's. Raises UserError if there are others."""
+def load(options: Mapping[str, Any], known: Sequence[str]) -> Dataset:
+    """The data set. Raises UserError if its classes do not fit those of the checkpoint: before
+    pictures are packed, where the names can be told by then."""
+    from trainer import parts
+
+    names = parts.class_names(options)
+    if names is not None:
+        numbers_of(names, known)
+    return parts.load_data(options)
+
+
+def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
+    """For each class of the set its number in the checkpoint: by name if the names are the same;
+    by position if none is. Raises UserError if that leaves a doubt."""
     from data.class_folders import listed
 
     if len(found) != len(known):
@@ -158,8 +181,40 @@ def check_classes(found: Sequence[str], known: Sequence[str]) -> None:
             f"data.num_classes={len(found)}: the checkpoint tells apart {len(known)} classes "
             f"({listed(known)}); evaluate it on a set with the same."
         )
-    if list(found) != list(known):
+    if list(found) == list(known) or set(found).isdisjoint(known):
+        return list(range(len(known)))
+    numbers = {name: number for number, name in enumerate(known)}
+    if len(numbers) == len(set(found)) == len(known) and numbers.keys() == set(found):
+        return [numbers[name] for name in found]
+    raise UserError(
+        f"data: its classes are {listed(found)}, those of the checkpoint {listed(known)}; on one "
+        f"side only: {listed(sorted(set(found) ^ set(known))) or 'none, but a name stands twice'}. "
+        "Evaluate on a set with the same names, in any order, or with none of them: those are "
+        "compared by position."
+    )
+
+
+def relabelled(pictures: Split, found: Sequence[str], known: Sequence[str]) -> Split:
+    """The split with the checkpoint's numbers as labels. Raises UserError, see `numbers_of`."""
+    numbers = numbers_of(found, known)
+    if list(found) == list(known):
+        return pictures
+    if set(found).isdisjoint(known):
         print("The class names below are the checkpoint's; those of this data set differ.")
+        return pictures
+    print("This data set has the checkpoint's classes in another order: they are matched by name.")
+    order = pictures.labels.new_tensor(numbers)
+    return dataclasses.replace(pictures, labels=order[pictures.labels])
+
+
+def is_same_data(
+    dataset: Dataset, entries: Mapping[str, Any], values: Mapping[str, str]
+) -> bool | None:
+    """Whether these are the splits that the net was trained with: None if another set was asked
+    for, or the checkpoint is from before they were noted."""
+    if "data" in values or "data" not in entries:
+        return None
+    return bool(dataset.fingerprint == entries["data"])
 
 
 def average_over_mirror(model: nn.Module) -> None:
@@ -174,7 +229,7 @@ def average_over_mirror(model: nn.Module) -> None:
 
 
 def write(
-    folder: Path, results: Mapping[str, Any], findings: Findings, pictures: Tensor
+    folder: Path, results: Mapping[str, Any], findings: Findings, pictures: Split
 ) -> list[str]:
     """evaluation.json and the pictures, each whole or not at all. Returns their names. Raises
     UserError if nothing can be written there."""
@@ -198,15 +253,16 @@ def write(
     return list(files)
 
 
-def drawn(findings: Findings, classes: Sequence[str], pictures: Tensor) -> dict[str, bytes]:
+def drawn(findings: Findings, classes: Sequence[str], pictures: Split) -> dict[str, bytes]:
     """The pictures as PNG files, by name."""
     from trainer.display import drawing
 
-    images = {"confusion.png": drawing.confusion_matrix(findings.confusion, classes)}
+    images = {"confusion.png": drawing.confusion(findings.confusion.cells, classes)}
     if findings.mistakes:
-        names = [drawing.drawable(name, i) for i, name in enumerate(classes)]
+        named = {k for mistake in findings.mistakes for k in (mistake.was, mistake.said)}
+        names = {k: drawing.drawable(classes[k], k) for k in named}
         images["mistakes.png"] = drawing.picture_grid(
-            pictures[[mistake.index for mistake in findings.mistakes]],
+            pictures.pictures_at(pictures.labels.new_tensor([m.index for m in findings.mistakes])),
             [
                 f"said {names[m.said]} {m.probability:.0%}\nwas {names[m.was]}\nnumber {m.index}"
                 for m in findings.mistakes

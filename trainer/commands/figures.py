@@ -5,23 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.tables import align
 
 if TYPE_CHECKING:
-    from trainer.metrics import Findings, Metrics
+    from trainer.findings import Confusion, Findings
+    from trainer.metrics import Metrics
 
 MOST_ROWS, WORST_ROWS = 100, 20  # classes in a table; of more, the worst
 LARGEST_MATRIX, NUM_CONFUSIONS = 12, 10  # classes of a matrix; of more, the commonest pairs
 SHORTEST_HEADING = 4  # characters of a class's name over its column
+LARGEST_IN_JSON = 1000  # classes of a matrix; of more, the cells that are not 0
 
 
 def figures(metrics: Metrics, findings: Findings, classes: Sequence[str]) -> dict[str, Any]:
     """All that was measured, as JSON has it: what is not finite is None. Classes are given by their
     position in `classes`, for two may have the same name."""
-    from trainer.metrics import TOP, finite, per_class
+    from trainer.findings import TOP, per_class
+    from trainer.metrics import finite
 
     rows = zip(classes, per_class(findings.confusion), strict=True)
     return {
@@ -34,7 +38,7 @@ def figures(metrics: Metrics, findings: Findings, classes: Sequence[str]) -> dic
         "images_per_s": metrics.images_per_s,
         "classes": list(classes),
         "per_class": [{"class": name, **row} for name, row in rows],
-        "confusion": findings.confusion.tolist(),
+        **confusion_as_json(findings.confusion),
         "mistakes": [
             {**dataclasses.asdict(mistake), "probability": finite(mistake.probability)}
             for mistake in findings.mistakes
@@ -42,7 +46,15 @@ def figures(metrics: Metrics, findings: Findings, classes: Sequence[str]) -> dic
     }
 
 
-def show(results: Mapping[str, Any], data: Sequence[str] = ()) -> None:
+def confusion_as_json(confusion: Confusion) -> dict[str, list[list[int]]]:
+    """`confusion`: rows the true class, columns the predicted one. Where that would have millions
+    of cells, `confusion_cells`: [true, predicted, count] of those that are not 0."""
+    if confusion.num_classes <= LARGEST_IN_JSON:
+        return {"confusion": confusion.dense().tolist()}
+    return {"confusion_cells": confusion.cells.tolist()}
+
+
+def show(results: Mapping[str, Any], confusion: Confusion, data: Sequence[str] = ()) -> None:
     """The figures on the terminal. data: the words that name the set, if it is not the run's."""
     loss, error = (
         "nan" if results[key] is None else f"{results[key]:.4f}"
@@ -56,8 +68,8 @@ def show(results: Mapping[str, Any], data: Sequence[str] = ()) -> None:
     print(f"{'' if top5 is None else f'top-5 accuracy {top5:.4f}, '}calibration error {error}\n")
     print(class_table(results["per_class"]))
     print()
-    matrix = confusion_table(results["confusion"], results["classes"])
-    print(matrix or commonest_confusions(results["confusion"], results["classes"]))
+    cells, classes = confusion.cells.tolist(), results["classes"]
+    print(confusion_table(cells, classes) or commonest_confusions(cells, classes))
 
 
 def class_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -70,33 +82,36 @@ def class_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return align(lines, left={0}) + ("" if shown is rows else note)
 
 
-def confusion_table(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str | None:
-    """Rows the true class, columns the predicted one; None if that is too large to be read."""
+def confusion_table(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> str | None:
+    """Rows the true class, columns the predicted one; None if that is too large to be read.
+
+    Args:
+        cells: [true, predicted, count] of those that are not 0.
+    """
     if len(classes) > LARGEST_MATRIX:
         return None
     widest = max(len(name) for name in classes)
     room = (shutil.get_terminal_size().columns - max(widest, len("true"))) // len(classes) - 2
-    digits = max(len(f"{count}") for row in confusion for count in row)
+    digits = max((len(f"{count}") for _, _, count in cells), default=1)
     if room < max(digits, min(widest, SHORTEST_HEADING)):
         return None
-    cells = [[f"{count}" if count else "." for count in row] for row in confusion]
     lines = [["true", *(name[:room] for name in classes)]]
-    lines += [[name, *row] for name, row in zip(classes, cells, strict=True)]
+    lines += [[name, *["."] * len(classes)] for name in classes]
+    for true, said, count in cells:
+        lines[1 + true][1 + said] = f"{count}"
     return "predicted, of each true class:\n" + align(lines, left={0})
 
 
-def commonest_confusions(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    wrong = [
-        (count, was, said)
-        for was, row in enumerate(confusion)
-        for said, count in enumerate(row)
-        if count and was != said
-    ]
+def commonest_confusions(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    wrong = [(count, was, said) for was, said, count in cells if was != said]
     if not wrong:
         return "no class was taken for another"
+    totals: Counter[int] = Counter()
+    for was, _, count in cells:
+        totals[was] += count
     lines = [["true", "predicted", "pictures", "of the class"]]
     for count, was, said in sorted(wrong, key=lambda one: -one[0])[:NUM_CONFUSIONS]:
-        share = f"{100 * count / sum(confusion[was]):.1f} %"
+        share = f"{100 * count / totals[was]:.1f} %"
         lines.append([classes[was], classes[said], f"{count:,}", share])
     return "the commonest confusions:\n" + align(lines, left={0, 1})
 

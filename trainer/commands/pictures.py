@@ -22,9 +22,8 @@ class Found(NamedTuple):
 def find(words: Sequence[str]) -> list[Found]:
     """The files that the words mean, in the order of the words.
 
-    A word is a file, a folder (all files in it at any depth, sorted, but hidden ones) or a pattern
-    (`*`, `?`, `[a-z]`; `**` for any number of folders) of such. Raises UserError for a word that
-    means none.
+    A word is a file, a folder (`in_folder`) or a pattern (`*`, `?`, `[a-z]`; `**` for any number of
+    folders) of such. Raises UserError for a word that means none.
     """
     return [found for word in words for found in _meant(word)]
 
@@ -37,7 +36,8 @@ def _meant(word: str) -> list[Found]:
         return found
     if not glob.has_magic(word):
         raise UserError(f"{word}: there is no such file or folder.")
-    matches = map(Path, sorted(glob.glob(word, recursive=True)))
+    matches = [Path(match) for match in sorted(glob.glob(word, recursive=True))]
+    matches = [match for match in matches if not _is_a_systems(match.name)]
     by_file = {found.file: found for match in matches for found in reversed(_files_of(match))}
     if not by_file:
         raise UserError(f"{word}: no file matches this pattern.")
@@ -51,8 +51,9 @@ def _files_of(path: Path) -> list[Found]:
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """All files at any depth, sorted, but hidden ones. Links to folders are followed, each folder
-    once."""
+    """All files at any depth, sorted, but hidden ones and what systems leave among pictures, such
+    as Thumbs.db; a training passes them over too. Links to folders are followed, each folder once.
+    """
     found: list[Path] = []
     seen = set()
     for parent, subfolders, names in os.walk(folder, onerror=_refuse, followlinks=True):
@@ -61,9 +62,15 @@ def in_folder(folder: Path) -> list[Path]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
+        subfolders[:] = [n for n in subfolders if n[0] != "." and not _is_a_systems(n)]
+        found += [Path(parent, n) for n in names if n[0] != "." and not _is_a_systems(n)]
     return sorted(found)
+
+
+def _is_a_systems(name: str) -> bool:
+    from data.class_folders import RUBBISH, SYSTEM_FILES  # not above: it imports torch
+
+    return name in RUBBISH or name.lower() in SYSTEM_FILES
 
 
 def _refuse(error: OSError) -> None:

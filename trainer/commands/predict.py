@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # many pixels, that the activations of a deep net stay under a gigabyte or two.
 READ_AT_ONCE, PIXELS_AT_ONCE = 32, 2**20
 
+NO_MEMORY = "it takes more memory than there is; make it smaller, or end other programs."
+
 
 def main(argv: list[str]) -> int:
     args, values = parse(argv)
@@ -50,7 +52,7 @@ def main(argv: list[str]) -> int:
     with progress(len(files)) as advance:
         for result in results:
             if "top" in result and args.output:
-                annotate(result, targets, args.invert)
+                result = with_copy(result, targets, args.invert)
             num_failed += "error" in result
             show(result)
             advance()
@@ -72,8 +74,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("checkpoint", type=Path, help="a .pth file of a run or of import-weights")
     parser.add_argument(
         "pictures", nargs="+", metavar="IMAGE_OR_FOLDER",
-        help="of a folder, all files at any depth but hidden ones; quoted, a pattern such as "
-        "'sub/**/*.png'",
+        help="of a folder, all files at any depth but hidden ones and a system's, such as "
+        "Thumbs.db; quoted, a pattern such as 'sub/**/*.png'",
     )  # fmt: skip
     parser.add_argument("--top-k", type=int, default=5, help="classes per picture (default: 5)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -189,6 +191,8 @@ def predict(
                 of_results.append(results[-1])
             except DataError as error:
                 results[-1]["error"] = str(error).removeprefix(f"{file}: ")
+            except MemoryError:
+                results[-1]["error"] = NO_MEMORY
         if pictures:
             rows = classify(torch.from_numpy(np.stack(pictures)))
             for result, row in zip(of_results, rows, strict=True):
@@ -203,6 +207,15 @@ def best(row: Tensor, classes: Sequence[str], top_k: int) -> dict[str, Any]:
         return {"error": "the net's output for it is not finite."}
     order = row.argsort(descending=True, stable=True)[:top_k].tolist()
     return {"top": [{"class": classes[i], "index": i, "probability": row[i].item()} for i in order]}
+
+
+def with_copy(result: dict[str, Any], targets: dict[Path, Path], invert: bool) -> dict[str, Any]:
+    """The result, once its copy is written; or, if memory has run out, that as its error."""
+    try:
+        annotate(result, targets, invert)
+    except MemoryError:  # of the picture in its full size, which the net does not see
+        return {"file": result["file"], "error": NO_MEMORY}
+    return result
 
 
 def annotate(result: Mapping[str, Any], targets: dict[Path, Path], invert: bool) -> None:

@@ -23,21 +23,53 @@ WHITE, INK, FAINT, HUE = (255, 255, 255), (34, 34, 34), (190, 190, 190), (8, 69,
 TEXT, SMALLEST_TEXT = 15, 9
 GAP = 8
 LARGEST_CELL, MATRIX_SIDE, LARGEST_MATRIX = 96, 640, 1200
+NUM_CONFUSIONS = 25  # in place of a matrix with more classes than pixels
 LONGEST_NAME = 150
 TILE = 128  # a picture's longer side in a grid, about
 ANNOTATED_WIDTH, ANNOTATED_SIDE = 360, 1024  # the least width, the greatest side
 
 
-def confusion_matrix(confusion: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Rows the true class, columns the predicted one, from white (none of the row) to full colour
-    (all of it). The shade goes by the square root of the share, so that what is rare shows. Counts
-    stand in the cells if they fit; of more than a hundred classes some are not named.
+def confusion(cells: Tensor, classes: Sequence[str]) -> Image.Image:
+    """A matrix; of more classes than it could have pixels, their commonest confusions.
 
     Args:
-        confusion: (K, K) whole numbers, on the CPU. classes: the K names.
+        cells: (M, 3) whole numbers, on the CPU: true class, predicted one, count. classes: the K
+            names.
     """
-    counts = np.asarray(confusion)
-    num = len(counts)
+    draw = confusion_matrix if len(classes) <= LARGEST_MATRIX else commonest_confusions
+    return draw(cells, classes)
+
+
+def commonest_confusions(cells: Tensor, classes: Sequence[str]) -> Image.Image:
+    """A line for each: how many pictures of which class were taken for which. See `confusion`."""
+    table = np.asarray(cells)
+    wrong = table[table[:, 0] != table[:, 1]]
+    shown = wrong[np.argsort(-wrong[:, 2], kind="stable")][:NUM_CONFUSIONS]
+    lines = [f"The commonest confusions of {len(classes):,} classes" if len(shown)
+             else f"None of {len(classes):,} classes was taken for another"]  # fmt: skip
+    for true, said, count in shown.tolist():
+        names = [
+            _cut(drawable(classes[k], k), TEXT, MATRIX_SIDE // 3) for k in (true, said)
+        ]  # fmt: skip
+        lines.append(f"{count:,}:  {names[0]}  taken for  {names[1]}")
+    step = TEXT + GAP
+    image = Image.new("RGB", (MATRIX_SIDE, step * len(lines) + GAP), WHITE)
+    draw = ImageDraw.Draw(image)
+    for row, line in enumerate(lines):
+        _write(draw, (GAP, GAP + row * step), line, TEXT, "lt")
+    return image
+
+
+def confusion_matrix(cells: Tensor, classes: Sequence[str]) -> Image.Image:
+    """Rows the true class, columns the predicted one, from white (none of the row) to full colour
+    (all of it). The shade goes by the square root of the share, so that what is rare shows. Counts
+    stand in the cells if they fit; of more than a hundred classes some are not named. See
+    `confusion`.
+    """
+    num = len(classes)
+    counts = np.zeros((num, num), dtype=np.int64)
+    true, said, values = np.asarray(cells).T
+    counts[true, said] = values
     cell = min(LARGEST_CELL, max(MATRIX_SIDE // num, min(SMALLEST_TEXT + 2, LARGEST_MATRIX // num)))
     cell, side = max(1, cell), max(1, cell) * num
     size = min(TEXT, max(SMALLEST_TEXT, cell - 2))

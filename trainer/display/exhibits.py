@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.display import drawing
-from trainer.metrics import Findings, Mistake, per_class
+from trainer.findings import Findings, Mistake, per_class
 from trainer.state import Run
 
 NUM_PICTURES = 16  # of the first batch
@@ -50,9 +50,8 @@ def label_of(target: Tensor, classes: Sequence[str]) -> str:
 
 def show_findings(run: Run, split: str, findings: Findings, step: int) -> None:
     classes = run.description.classes
-    add_picture(
-        run, f"confusion/{split}", drawing.confusion_matrix(findings.confusion, classes), step
-    )
+    cells = findings.confusion.cells
+    add_picture(run, f"confusion/{split}", drawing.confusion(cells, classes), step)
     captions = [
         f"said {drawing.drawable(classes[m.said], m.said)} {m.probability:.0%}\n"
         f"was {drawing.drawable(classes[m.was], m.was)}"
@@ -65,8 +64,8 @@ def show_findings(run: Run, split: str, findings: Findings, step: int) -> None:
 
 def pictures_of(run: Run, split: str, mistakes: Sequence[Mistake]) -> Tensor:
     """(N, C, H, W) uint8, on the CPU, as the data set has them."""
-    images = getattr(run.data, split).images
-    return images.index_select(0, torch.tensor([m.index for m in mistakes], dtype=torch.int64))
+    positions = torch.tensor([m.index for m in mistakes], dtype=torch.int64)
+    return getattr(run.data, split).pictures_at(positions)
 
 
 def show_classes(run: Run, findings: Findings, step: int) -> None:

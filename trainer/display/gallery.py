@@ -22,7 +22,8 @@ from trainer.batches import WatchedBatches
 from trainer.checkpoint import write_bytes
 from trainer.display import exhibits
 from trainer.display.graph import graph_event
-from trainer.metrics import Examiner, Findings, Meter, finite
+from trainer.findings import Examiner, Findings
+from trainer.metrics import Meter, finite
 from trainer.state import Run
 
 log = logging.getLogger("trainer")
@@ -167,10 +168,7 @@ def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
     for split, findings in found.items():
         pictures = exhibits.pictures_of(run, split, findings.mistakes)
         content[split] = {
-            "confusion": [
-                [*cell, int(findings.confusion[cell[0], cell[1]])]
-                for cell in findings.confusion.nonzero().tolist()
-            ],
+            "confusion": findings.confusion.cells.tolist(),
             "top5": finite(findings.top5),
             "calibration_error": finite(findings.calibration_error),
             "mistakes": [

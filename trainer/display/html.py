@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 from trainer.display import svg
 
@@ -135,74 +133,6 @@ def charts(*drawn: str, legend: Sequence[svg.Line] = ()) -> str:
     inside = "".join(drawn)
     above = f'<p class="legend">{names(legend)}</p>' if legend else ""
     return f'{above}<div class="charts">{inside}</div>' if inside else ""
-
-
-def findings(found: dict[str, Any], classes: Sequence[str]) -> str:
-    """What findings.json says of a split. Raises KeyError, TypeError, ValueError or IndexError if
-    it is not what it should be."""
-    cells = [(int(true), int(said), int(count)) for true, said, count in found["confusion"]]
-    numbers = [("top-5 accuracy", found["top5"]), ("calibration error", found["calibration_error"])]
-    if len(classes) <= 5:
-        numbers = numbers[1:]
-    words = [f"{name} {float(value):.4f}" for name, value in numbers if value is not None]
-    return "".join([
-        text(", ".join(words)) if words else "",
-        f'<div class="beside"><div class="scroll">{svg.confusion_matrix(cells, classes)}</div>',
-        f"<div>{most_confused(cells, classes)}</div></div>",
-        mistakes(found["mistakes"], classes),
-        folded("Each class", by_class(cells, classes)),
-    ])  # fmt: skip
-
-
-def most_confused(
-    cells: Sequence[tuple[int, int, int]], classes: Sequence[str], most: int = 8
-) -> str:
-    wrong = sorted((c for c in cells if c[0] != c[1]), key=lambda c: -c[2])[:most]
-    if not wrong:
-        return text("No picture was taken for one of another class.")
-    items = "".join(
-        f"<li><b>{escape(classes[true])}</b> taken for <b>{escape(classes[said])}</b> "
-        f"<span>{count:,}</span></li>"
-        for true, said, count in wrong
-    )
-    return f'<h3>Most often confused</h3><ul class="pairs">{items}</ul>'
-
-
-def mistakes(found: Sequence[dict[str, Any]], classes: Sequence[str]) -> str:
-    """The pictures, the surest mistake first."""
-    shown = []
-    for mistake in found:
-        if not re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", mistake["picture"]):
-            raise ValueError("a picture is no data: URI")
-        said, was = classes[mistake["said"]], classes[mistake["was"]]
-        sure = "" if mistake["probability"] is None else f" {float(mistake['probability']):.0%}"
-        shown.append(
-            f'<figure><img src="{mistake["picture"]}" alt="picture {int(mistake["index"])}">'
-            f"<figcaption>said <b>{escape(said)}</b>{sure}<br>was <b>{escape(was)}</b>"
-            "</figcaption></figure>"
-        )
-    inside = "".join(shown)
-    return f'<h3>Surest mistakes</h3><div class="mistakes">{inside}</div>' if shown else ""
-
-
-def by_class(cells: Sequence[tuple[int, int, int]], classes: Sequence[str]) -> str:
-    true, said, right = ([0] * len(classes) for _ in range(3))
-    for row, column, count in cells:
-        true[row] += count
-        said[column] += count
-        right[row] += count if row == column else 0
-    rows = [
-        [
-            cell(name), cell(f"{true[k]:,}"), ratio(right[k], said[k]), ratio(right[k], true[k]),
-            ratio(2 * right[k], true[k] + said[k]),
-        ]
-        for k, name in enumerate(classes)
-    ]  # fmt: skip
-    return table(["class", "pictures", "precision", "recall", "F1"], rows)
-
-
-def ratio(part: int, whole: int) -> Cell:
-    return cell(f"{part / whole if whole else 0:.4f}")
 
 
 # A click on a column's head sorts by it, a second one the other way round.

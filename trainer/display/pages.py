@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import yaml
 
-from trainer.display import html
+from trainer.display import found, html
 from trainer.display.runs import (
     Row,
     duration,
@@ -136,9 +136,9 @@ def curves(metrics: list[Any], best_epoch: int | None) -> str:
 
 def splits(folder: Path) -> list[str]:
     """What findings.json tells, which a run that has ended well has."""
-    found = json.loads((folder / "findings.json").read_text("utf-8"))
-    classes = [str(name) for name in found["classes"]]
-    test, val = (html.findings(found[split], classes) for split in ("test", "val"))
+    content = json.loads((folder / "findings.json").read_text("utf-8"))
+    classes = [str(name) for name in content["classes"]]
+    test, val = (found.findings(content[split], classes) for split in ("test", "val"))
     return [
         html.section("Test split, with the weights of the best epoch", test),
         html.folded("Validation split", val, "top"),
