@@ -134,7 +134,7 @@ class CompiledStep:
             loss, logits = self.update(images, targets)
             self.optimizer.zero_grad(set_to_none=True)  # no graph needs them
             return loss.detach(), logits.detach()
-        kind = (images.shape, images.stride(), targets.shape, targets.dtype)
+        kind = (images.shape, images.stride(), targets.shape, targets.stride(), targets.dtype)
         if kind not in self.graphs:
             self.graphs[kind] = self.compile(images, targets)
         return self.graphs[kind](images, targets)
