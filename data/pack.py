@@ -46,7 +46,6 @@ Shape = tuple[int, int, int]  # (C, H, W)
 
 MADE_BY = f"2, Pillow {PIL.__version__}"  # the 2 counts changes of what is written here
 
-
 _LENGTH_BYTES = 8
 _NO_THREAD = "can't start new thread"  # Python's words, in a RuntimeError
 
