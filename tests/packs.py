@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from picture_files import write_picture
 
+import data.pack
 from data.pack import File, Pack, packed
 from data.pictures import read_picture
 
@@ -34,6 +38,18 @@ def write_root(root: Path) -> Path:
     for i in range(6):
         write_picture(root / "ab"[i % 2] / f"{i}.png", seed=i)
     return root
+
+
+def counting_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each file is read from now on, by its name."""
+    counted: Counter[str] = Counter()
+
+    def read(path: Path, *args: Any, **options: Any) -> np.ndarray:
+        counted[path.name] += 1
+        return read_picture(path, *args, **options)
+
+    monkeypatch.setattr(data.pack, "read_picture", read)
+    return counted
 
 
 def pack_of(root: Path, shape: tuple[int, int, int] = SHAPE, folder: str = ".packed") -> Pack:

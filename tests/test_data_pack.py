@@ -6,18 +6,15 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from packs import SHAPE, check, files_of, names_in, pack_of, write_root
+from packs import SHAPE, check, counting_reads, files_of, names_in, pack_of, write_root
 from picture_files import write_picture
 
 import data.making
 import data.pack
 from data.pack import _mapped, packed
-from data.pictures import read_picture
 
 
 @pytest.fixture
@@ -27,15 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each file is read, by its name."""
-    counted: Counter[str] = Counter()
-
-    def read(path: Path, *args: Any, **options: Any) -> np.ndarray:
-        counted[path.name] += 1
-        return read_picture(path, *args, **options)
-
-    monkeypatch.setattr(data.pack, "read_picture", read)
-    return counted
+    return counting_reads(monkeypatch)
 
 
 def test_pictures_are_read_once(root: Path, reads: Counter[str]) -> None:

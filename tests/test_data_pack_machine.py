@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT, run_trainer
-from packs import SHAPE, check, files_of, names_in, pack_of, write_root
+from packs import SHAPE, check, counting_reads, files_of, names_in, pack_of, write_root
 from picture_files import as_nobody, composed, load, refused, write_classes, write_picture
 from PIL import Image
 
@@ -30,15 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each file is read, by its name."""
-    counted: Counter[str] = Counter()
-
-    def read(path: Path, *args: Any, **options: Any) -> np.ndarray:
-        counted[path.name] += 1
-        return read_picture(path, *args, **options)
-
-    monkeypatch.setattr(data.pack, "read_picture", read)
-    return counted
+    return counting_reads(monkeypatch)
 
 
 @pytest.mark.parametrize(
