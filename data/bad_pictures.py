@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,7 @@ def _write(path: Path, lines: list[str]) -> bool:
         half.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         half.replace(path)
     except OSError:
-        half.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that is only read, this is one, too
+            half.unlink()
         return False
     return True

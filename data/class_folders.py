@@ -192,9 +192,9 @@ def _folders(folder: Path) -> set[str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Raises DataError for a link that leads nowhere, but for a picture's or a hidden one: on a
-    drive that is not there now, it would be a class."""
-    if entry.is_symlink() and entry.name[0] != "." and _suffix(entry.name) not in SUFFIXES:
+    """Raises DataError for a link that leads nowhere and looks like a folder's, not hidden and
+    without a suffix: on a drive that is not there now, it would be a class."""
+    if entry.is_symlink() and entry.name[0] != "." and not _suffix(entry.name):
         try:
             os.stat(entry)
         except OSError as error:

@@ -277,8 +277,9 @@ def _ran_out(root: Path, error: Exception) -> str:
     of_memory = isinstance(error, MemoryError)
     what, limit = ("memory", "ulimit -v") if of_memory else ("threads", "ulimit -u")
     return (
-        f"data.root={root}: the machine ran out of {what} while these pictures were packed; "
-        f"nothing of it is kept. End other programs, raise the limit if there is one ({limit}), "
+        f"data.root={root}: the machine ran out of {what} while these pictures were packed or "
+        f"mapped; nothing half-made is kept. End other programs, raise the limit if there is one "
+        f"({limit}), "
         "or let fewer pictures be read at a time, which are two for each core: `taskset -c 0` "
         "before the command leaves it one core."
     )

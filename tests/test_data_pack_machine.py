@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -15,7 +13,6 @@ import pytest
 from conftest import ROOT, run_trainer
 from packs import SHAPE, check, counting_reads, files_of, names_in, pack_of, write_root
 from picture_files import as_nobody, composed, load, refused, write_classes, write_picture
-from PIL import Image
 
 import data.pack
 from data.pack import packed
@@ -88,33 +85,6 @@ def test_other_errors_of_the_program_are_not_dressed_up(
     with pytest.raises(RuntimeError, match="no such kernel"):
         pack_of(root)
     assert names_in(root) == ["a", "b"]
-
-
-def test_a_limit_of_memory_marks_no_picture_as_bad(tmp_path: Path) -> None:
-    """The system's own limit: 250 MB beyond what the process has, and a picture of 353 MB."""
-    root = write_classes(tmp_path / "root", per_class=3)
-    Image.new("1", (9400, 9400)).save(root / "cat" / "large.png")
-    code = (
-        "import resource, sys; from pathlib import Path; sys.path.insert(0, 'tests')\n"
-        "from packs import SHAPE, files_of; from data.pack import packed\n"
-        "root = Path(sys.argv[1]); files = files_of(root)\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "if len(sys.argv) > 2: resource.setrlimit(resource.RLIMIT_AS, (used + 250_000_000,) * 2)\n"
-        "pack = packed(root, files, SHAPE, root / '.packed'); print(len(pack.files), pack.bad)"
-    )
-
-    def run(*limited: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code, str(root), *limited],
-            cwd=ROOT, text=True, capture_output=True, check=False,
-        )  # fmt: skip
-
-    done = run("limited")
-    said = f"data.types.DataError: data.root={root}: the machine ran out of memory"
-    assert said in done.stderr, done
-    assert names_in(root) == ["cat", "dog", "owl"]
-    done = run()
-    assert done.stdout == "10 []\n", done.stderr
 
 
 def test_a_pack_larger_than_may_be_mapped(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import Finished, TrainedRun, train
 from picture_files import write_classes, write_picture
 
@@ -86,6 +87,11 @@ def test_another_set_and_old_checkpoints_need_no_warning(
     said, results = evaluated(dispatch, animals / "best.pth", *other)
     assert "Warning" not in said
     assert results["same_data"] is None
+    config = yaml.safe_load(checkpoint.read(animals / "best.pth")["config"])
+    own = ("data=image_folder", f"data.root={config['data']['root']}", "data.split_seed=7")
+    said, results = evaluated(dispatch, animals / "best.pth", *own)  # the twin: it is its own
+    assert "Warning" in said
+    assert results["same_data"] is False
     entries = checkpoint.read(animals / "best.pth")
     del entries["data"]
     checkpoint.write(Path("old.pth"), entries)

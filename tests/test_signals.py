@@ -54,13 +54,32 @@ def test_the_first_is_noted_the_second_acts(number: int) -> None:
 
 
 def test_one_that_was_swallowed_is_not_forgotten() -> None:
-    with StopSignals().raised():
+    seen = []
+
+    def work() -> None:
         with contextlib.suppress(BaseException):
             os.kill(os.getpid(), signal.SIGINT)
         with StopSignals().noted() as noted:
-            assert noted.received == signal.SIGINT
+            seen.append(noted.received)
+
+    with pytest.raises(Stopped), StopSignals().raised():
+        work()
+    assert seen == [signal.SIGINT]
     with StopSignals().raised(), StopSignals().noted() as noted:
         assert noted.received is None
+
+
+def test_one_that_the_shell_has_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals().raised():
+            os.kill(os.getpid(), signal.SIGINT)
+            with StopSignals().noted() as noted:  # but a training can be asked to stop
+                os.kill(os.getpid(), signal.SIGINT)
+                assert noted.received == signal.SIGINT
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def spoil_composing(number: int | None) -> None:

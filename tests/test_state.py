@@ -9,6 +9,7 @@ import torch
 from gallery_runs import built, compose_words
 
 from trainer import loop
+from trainer.errors import UserError
 from trainer.state import Run, load_optimizer
 
 
@@ -65,3 +66,21 @@ def test_the_options_of_an_optimizer_are_those_of_this_run() -> None:
     assert group["fused"] is True
     momentum = new.state[weights[1]]["momentum_buffer"]
     assert torch.equal(momentum, old.state[weights[0]]["momentum_buffer"])
+
+
+def test_options_that_need_what_the_state_does_not_have() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    weight.grad = torch.ones(3)
+    old = torch.optim.RMSprop([weight], lr=0.1)
+    old.param_groups[0]["initial_lr"] = 0.1
+    old.step()
+    for momentum in (0.0, 0.9):
+        new = torch.optim.RMSprop([weight], lr=0.1, momentum=momentum)
+        new.param_groups[0]["initial_lr"] = 0.1
+        if momentum:
+            with pytest.raises(UserError, match="needs momentum_buffer"):
+                load_optimizer(new, old.state_dict())
+            assert not new.state
+        else:
+            load_optimizer(new, old.state_dict())
+            new.step()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.errors import TrainingError, UserError
-from trainer.guard import bare_step
+from trainer.guard import trial_state
 from trainer.state import Run
 
 log = logging.getLogger("trainer")
@@ -102,15 +101,8 @@ def trained_bytes(optimizer: Optimizer) -> int:
 
 def copies(optimizer: Optimizer) -> int:
     """How many numbers the optimizer keeps for each that it trains."""
-    number = nn.Parameter(torch.zeros(2))
-    number.grad = torch.zeros(2)
-    takes = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
-    options = {k: v for k, v in optimizer.param_groups[0].items() if k in takes}
-    trial = type(optimizer)([number], **options)
-    with torch.no_grad():
-        bare_step(trial)(trial)
-    kept = trial.state[number].values()
-    return sum(isinstance(value, Tensor) and value.shape == number.shape for value in kept)
+    kept = trial_state(optimizer).values()
+    return sum(isinstance(value, Tensor) and value.shape == (2,) for value in kept)
 
 
 def check_memory(

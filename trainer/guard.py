@@ -8,6 +8,7 @@ the bad step, however much later it is read.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -137,7 +138,7 @@ class ScalingGuard(Guard):
         self.num_bad_steps.add_(self.is_bad)
         (loss * self.scale).backward()
         self.found_inf.copy_(self.is_bad)
-        self._check(self._gradients(), self.scale.double().reciprocal().float())
+        self._check(self._gradients(), self.scale.reciprocal())
 
     def step(self) -> None:
         """The optimizer's step, unless a gradient overflowed; and the next step's scale."""
@@ -151,15 +152,32 @@ class ScalingGuard(Guard):
         return {"scale": self.scale.item(), "_growth_tracker": int(self.num_good_steps.item())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if not state:  # of a training in another precision
+            return
         self.scale.fill_(state["scale"])
         self.num_good_steps.fill_(state["_growth_tracker"])
 
     def bad_steps(self) -> int:
-        return super().bad_steps() or int(self.scale.item() < SMALLEST_SCALE)
+        vanished = (self.scale < SMALLEST_SCALE).to(self.num_bad_steps.dtype)
+        return int(torch.maximum(self.num_bad_steps, vanished).item())
 
 
 def is_fused(optimizer: Optimizer) -> bool:
     return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def trial_state(optimizer: Optimizer) -> dict[str, Any]:
+    """What the optimizer keeps of a parameter of two numbers, after a step on it; nothing if one
+    of the user's own does not take it: it may want matrices, a GPU, or a closure."""
+    number = nn.Parameter(torch.zeros(2))
+    number.grad = torch.zeros(2)
+    takes = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
+    options = {k: v for k, v in optimizer.param_groups[0].items() if k in takes}
+    with contextlib.suppress(Exception), torch.no_grad():
+        trial = type(optimizer)([number], **options)
+        bare_step(trial)(trial)
+        return dict(trial.state[number])
+    return {}
 
 
 def bare_step(optimizer: Optimizer) -> Callable[[Optimizer], Any]:

@@ -123,7 +123,7 @@ def class_names(options: Mapping[str, Any]) -> tuple[str, ...] | None:
     the loader, which takes the same keys; None if there is no such function. Raises UserError."""
     module = str(options["_target_"]).rpartition(".")[0]
     locate("data", options["_target_"])
-    if not hasattr(sys.modules[module], "class_names"):
+    if not inspect.isfunction(getattr(sys.modules[module], "class_names", None)):
         return None
     return tuple(make("data", {**options, "_target_": f"{module}.class_names"}))
 

@@ -31,7 +31,8 @@ class StopSignals:
         A library that is interrupted while it tidies up may raise something else in its place, as
         OmegaConf does. It was the signal all the same, so that ends as Stopped, too.
         """
-        with self._handled_by(self._raise):
+        # One that is ignored by order of the shell (nohup, a script's background) stays ignored.
+        with self._handled_by(self._raise, unless=signal.SIG_IGN):
             try:
                 yield
             except Stopped:
@@ -40,23 +41,26 @@ class StopSignals:
                 if self.received is None:
                     raise
                 raise Stopped(self.received) from error
+            if self.received is not None:  # and somebody swallowed it
+                raise Stopped(self.received)
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[StopSignals]:
         """The first signal is kept in `received`; the second acts as if nobody had noted them."""
         with self._handled_by(self._note):
-            for handler in self.before.values():  # one that came earlier and was swallowed
+            for handler in list(self.before.values()):
                 owner = getattr(handler, "__self__", None)
-                if isinstance(owner, StopSignals):
-                    self.received = owner.received
+                if isinstance(owner, StopSignals) and owner.received is not None:
+                    self._note(owner.received, None)  # it came earlier and was swallowed
             yield self
 
     @contextlib.contextmanager
-    def _handled_by(self, handler: Handler) -> Iterator[None]:
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self.before = {number: signal.getsignal(number) for number in numbers}
+    def _handled_by(self, handler: Handler, unless: Any = None) -> Iterator[None]:
+        """None: a handler that is not Python's is left alone."""
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {number: was for number, was in found.items() if was not in (None, unless)}
         try:
-            for number in numbers:
+            for number in self.before:
                 signal.signal(number, handler)
             yield
         finally:

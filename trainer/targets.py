@@ -30,8 +30,10 @@ ALLOWED_TARGETS = {
     "loss": ("trainer.losses.",),
 }
 
-# What torch says of sizes that it cannot even count.
-BEYOND_MEMORY = ("Storage size calculation overflowed", "Overflow when unpacking long")
+# What torch says of sizes that it cannot have, or cannot even count.
+BEYOND_MEMORY = (
+    "can't allocate memory", "Storage size calculation overflowed", "Overflow when unpacking long",
+)  # fmt: skip
 
 # What `build` hands in, beside the options.
 SUPPLIED = {
@@ -54,9 +56,9 @@ def constructor_errors(group: str) -> Iterator[None]:
         yield
     except InstantiationException as error:
         cause = error.__cause__ or error.__context__ or error
-        if any(words in str(cause) for words in BEYOND_MEMORY):
+        if isinstance(cause, MemoryError) or any(words in str(cause) for words in BEYOND_MEMORY):
             raise UserError(
-                f"{group}: takes more memory than any machine has. Take smaller sizes in {group}.*"
+                f"{group}: takes more memory than this machine has. Take smaller sizes in {group}.*"
             ) from error
         if isinstance(cause, (ValueError, TypeError, OSError, ImportError)):
             raise UserError(str(cause)) from error

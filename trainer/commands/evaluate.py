@@ -26,8 +26,9 @@ NUM_MISTAKES = 25
 LONGEST_NAME = 120  # characters of a folder's
 OTHER_DATA = (
     "Warning: these are not the data, or not the split, that the net was trained with: files were "
-    "added, removed or changed, or a key of data was given. Pictures of this split may have been "
-    "trained on, and the figures be too good. Evaluate with the files as they were then and "
+    "added, removed or changed, a key of data was given, or an earlier version of this program, "
+    "which split otherwise, trained it. Pictures of this split may have been trained on, and the "
+    "figures be too good. Evaluate with the files as they were then and "
     "without such keys, or on pictures that the net has never seen: data=<another set>.\n"
 )
 
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
     model = restore.restore(entries, config)
     dataset = load(config["data"], entries["classes"])
     pictures = relabelled(getattr(dataset, split), dataset.classes, entries["classes"])
-    same_data = is_same_data(dataset, entries, values)
+    same_data = is_same_data(dataset, entries, config["data"], values)
     if same_data is False:
         print(OTHER_DATA)
     preprocess = restore.preprocess(config, model, entries, device)
@@ -208,11 +209,21 @@ def relabelled(pictures: Split, found: Sequence[str], known: Sequence[str]) -> S
 
 
 def is_same_data(
-    dataset: Dataset, entries: Mapping[str, Any], values: Mapping[str, str]
+    dataset: Dataset,
+    entries: Mapping[str, Any],
+    options: Mapping[str, Any],
+    values: Mapping[str, str],
 ) -> bool | None:
     """Whether these are the splits that the net was trained with: None if another set was asked
     for, or the checkpoint is from before they were noted."""
-    if "data" in values or "data" not in entries:
+    import yaml
+
+    def source(of_data: Mapping[str, Any]) -> tuple[str, Path]:
+        return of_data["_target_"], Path(of_data.get("root") or "").expanduser().resolve()
+
+    trained_on = yaml.safe_load(entries["config"])["data"]
+    is_another = "data" in values and source(trained_on) != source(options)
+    if is_another or "data" not in entries:
         return None
     return bool(dataset.fingerprint == entries["data"])
 
