@@ -10,7 +10,8 @@ from gallery_runs import built, compose_words
 
 from trainer import loop
 from trainer.errors import UserError
-from trainer.state import Run, load_optimizer
+from trainer.optimizer_state import load_optimizer
+from trainer.state import Run
 
 
 def stepped(run: Run, steps: int) -> Run:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.errors import TrainingError, UserError
-from trainer.guard import trial_state
+from trainer.optimizer_state import trial_state
 from trainer.state import Run
 
 log = logging.getLogger("trainer")

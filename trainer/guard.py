@@ -8,7 +8,6 @@ the bad step, however much later it is read.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -164,20 +163,6 @@ class ScalingGuard(Guard):
 
 def is_fused(optimizer: Optimizer) -> bool:
     return all(group.get("fused") for group in optimizer.param_groups)
-
-
-def trial_state(optimizer: Optimizer) -> dict[str, Any]:
-    """What the optimizer keeps of a parameter of two numbers, after a step on it; nothing if one
-    of the user's own does not take it: it may want matrices, a GPU, or a closure."""
-    number = nn.Parameter(torch.zeros(2))
-    number.grad = torch.zeros(2)
-    takes = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
-    options = {k: v for k, v in optimizer.param_groups[0].items() if k in takes}
-    with contextlib.suppress(Exception), torch.no_grad():
-        trial = type(optimizer)([number], **options)
-        bare_step(trial)(trial)
-        return dict(trial.state[number])
-    return {}
 
 
 def bare_step(optimizer: Optimizer) -> Callable[[Optimizer], Any]:

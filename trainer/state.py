@@ -16,9 +16,9 @@ from data.types import Dataset
 from trainer.batches import BatchSource, WatchedBatches
 from trainer.checkpoint import CheckpointFolder
 from trainer.errors import Stopped, TrainingError, UserError
-from trainer.guard import trial_state
 from trainer.log import RunLog
 from trainer.metrics import Meter, Metrics
+from trainer.optimizer_state import load_optimizer
 from trainer.progress import Best, CompileTime, Pace, Progress
 from trainer.runtime import versions
 from trainer.schedules import Schedule
@@ -282,23 +282,3 @@ class Run:
                 "data: the pictures or labels are not those that the training began with.\n"
                 "Put the old ones back, or start a new run with weights=FILE from this one."
             )
-
-
-def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """What the optimizer has gathered, from a file; its options stay those of this run, which
-    torch would take from the file, too. The current rate is the schedule's share of this run's.
-
-    Raises UserError if these options need what the state does not have.
-    """
-    kept = next(iter(state["state"].values()), None)
-    missing = trial_state(optimizer).keys() - kept.keys() if kept else set()
-    if missing and not isinstance(optimizer, torch.optim.SGD):  # which makes its momentum then
-        raise UserError(
-            f"optimizer: with these options it needs {', '.join(sorted(missing))}, which the state "
-            "does not have. Leave the changed keys of optimizer out."
-        )
-    groups = []
-    for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        rate = saved["lr"] * (own["initial_lr"] / saved["initial_lr"])
-        groups.append({**saved, **own, "lr": rate, "params": saved["params"]})
-    optimizer.load_state_dict({**state, "param_groups": groups})
