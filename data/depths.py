@@ -155,10 +155,10 @@ def grey_in_8_bits(picture: Image.Image, depth: Depth) -> Image.Image:
     By bands of rows, of which one at a time is in memory as an array.
     """
     extremes = [(band.min(), band.max()) for _, band in _bands(picture, depth)]
-    low, high = np.min(extremes), np.max(extremes)  # NaN if there is one, unlike Python's
+    whole = float(np.min(extremes)), float(np.max(extremes))  # NaN if there is one
     result = Image.new("L", picture.size)
     for top, band in _bands(picture, depth):
-        grey = _scaled(band, float(low), float(high), depth.num_bits)
+        grey = to_8_bits(band, whole, depth.num_bits)
         result.paste(Image.fromarray(255 - grey if depth.inverted else grey), (0, top))
     return result
 
@@ -172,7 +172,9 @@ def _bands(picture: Image.Image, depth: Depth) -> Iterator[tuple[int, NDArray[An
         yield top, band.view(np.uint32) if depth.unsigned else band
 
 
-def to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def to_8_bits(
+    pixels: NDArray[Any], extremes: tuple[float, float] | None = None, num_bits: int = 16
+) -> NDArray[np.uint8]:
     """Grey pixels of 16 or 32 bits scaled to 0..255 by their range, which Pillow would saturate.
 
     Whole numbers: the range is 0..65535, of which the high byte stays, as Pillow keeps it of
@@ -181,15 +183,13 @@ def to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
     Args:
         pixels: (H, W), any integer or floating point type.
+        extremes: least and greatest value of the whole picture, if these are a part of it.
+        num_bits: whole numbers reach to 2**num_bits - 1.
 
     Raises:
         UnusableError: some are NaN or infinite; the message tells the user.
     """
-    return _scaled(pixels, float(pixels.min()), float(pixels.max()), num_bits=16)
-
-
-def _scaled(pixels: NDArray[Any], low: float, high: float, num_bits: int) -> NDArray[np.uint8]:
-    """`to_8_bits` of a part of a picture, given the least and greatest value in the whole."""
+    low, high = extremes or (float(pixels.min()), float(pixels.max()))
     if not np.isfinite(high - low):
         raise UnusableError("it holds pixels that are NaN or infinite.")
     if np.issubdtype(pixels.dtype, np.integer):

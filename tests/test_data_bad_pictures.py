@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 from picture_files import PARTS, as_nobody, composed, load, refused, write_parts, write_picture
 
 import data.bad_pictures
+from data import bad_pictures
 
 
 @pytest.fixture
@@ -73,3 +75,18 @@ def test_where_nothing_may_be_written_the_number_is_told(root: Path) -> None:
         lines = refused(root).splitlines()
     assert lines[21] == "  and 2 more"
     assert [path.name for path in (root / ".packed").iterdir()] == ["3x12x16.pack"]
+
+
+def test_a_disk_that_is_only_read_gets_no_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, even removing what is not there is an error."""
+    bad = {f"{i}.png": "the file is empty." for i in range(bad_pictures.MOST_NAMED + 5)}
+    assert "all are listed in" in bad_pictures.named(tmp_path, bad, tmp_path)[-1]
+
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert bad_pictures.named(tmp_path, bad, tmp_path)[-1] == "and 5 more"

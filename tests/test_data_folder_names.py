@@ -64,7 +64,7 @@ def test_a_class_that_leads_to_itself_or_where_nobody_may_look(tmp_path: Path) -
 def test_links_to_nowhere_that_are_no_classes_harm_nothing(tmp_path: Path) -> None:
     root = write_classes(tmp_path)
     expected = load(root).fingerprint
-    for name in (".hidden", "lost.png", "cat/.hidden"):
+    for name in (".hidden", "lost.png", "notes.txt", "cat/.hidden"):
         (root / name).symlink_to("nowhere")
     assert load(root).fingerprint == expected
 

@@ -3,6 +3,8 @@ are refused while nothing is packed yet."""
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,3 +104,17 @@ def test_a_set_of_the_users_own_without_such_a_function_is_loaded(
     assert parts.known_size(without) is None
     assert parts.announced_size(without) == (shape, 10)
     assert parts.known_size({**options, "_target_": "named_set_of_theirs.load"}) == (shape, 3)
+
+
+def test_a_constant_of_that_name_is_no_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("my_pictures")
+    module.load = lambda **options: None  # type: ignore[attr-defined]
+    module.class_names = ("cat", "dog")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_pictures", module)
+    assert parts.class_names({"_target_": "my_pictures.load"}) is None
+
+    def class_names(**options: object) -> tuple[str, ...]:
+        return "cat", "dog"
+
+    module.class_names = class_names  # type: ignore[attr-defined]
+    assert parts.class_names({"_target_": "my_pictures.load"}) == ("cat", "dog")

@@ -133,3 +133,10 @@ def test_its_state_goes_on_and_is_as_gradscalers() -> None:
     guard.backward(loss_of(model, "none"))
     guard.step()
     assert guard.state_dict() == {"scale": 1024.0, "_growth_tracker": 0}
+
+
+def test_a_state_of_another_precision_says_nothing_of_the_scale() -> None:
+    model = small_net()
+    guard = ScalingGuard(torch.optim.SGD(model.parameters(), lr=0.1), model.parameters())
+    guard.load_state_dict({})
+    assert guard.state_dict() == {"scale": 2.0**16, "_growth_tracker": 0}

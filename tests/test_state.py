@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from gallery_runs import built, compose_words
 
 from trainer import loop
 from trainer.errors import UserError
-from trainer.optimizer_state import load_optimizer
+from trainer.optimizer_state import check_kinds, load_optimizer, trial_state
+from trainer.parts import takes_fused
 from trainer.state import Run
 
 
@@ -80,8 +82,22 @@ def test_options_that_need_what_the_state_does_not_have() -> None:
         new.param_groups[0]["initial_lr"] = 0.1
         if momentum:
             with pytest.raises(UserError, match="needs momentum_buffer"):
-                load_optimizer(new, old.state_dict())
-            assert not new.state
+                check_kinds(new, old.state_dict())
         else:
+            check_kinds(new, old.state_dict())
             load_optimizer(new, old.state_dict())
             new.step()
+
+
+def test_an_optimizer_that_takes_no_trial_tells_nothing() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    assert trial_state(torch.optim.LBFGS([weight])) == {}  # its step wants a closure
+    assert trial_state(torch.optim.Adam([weight])).keys() == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_a_fused_form_is_taken_where_there_is_a_kernel() -> None:
+    for optimizer, on_mps, expected in (
+        (torch.optim.Adagrad, True, False), (torch.optim.Adagrad, False, True),
+        (torch.optim.Adam, True, True), (torch.optim.RMSprop, False, False),
+    ):  # fmt: skip
+        assert takes_fused(functools.partial(optimizer), on_mps) is expected

@@ -10,6 +10,9 @@ import pytest
 from conftest import Finished, run_trainer
 from hydra.errors import InstantiationException
 
+from trainer.errors import UserError
+from trainer.targets import constructor_errors
+
 Dispatch = Callable[..., Finished]
 
 WRONG = [
@@ -216,3 +219,18 @@ def test_a_net_that_memory_cannot_hold_is_one_message(
     assert "memory" in done.stderr
     assert len(done.stderr.splitlines()) < 5
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("group", ["model", "data"])
+def test_what_a_limit_of_memory_refuses_is_one_message(group: str) -> None:
+    """Under `ulimit -v`, of which nobody can tell ahead. Other faults stay what they are."""
+    for cause in (
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 GB"), MemoryError(),
+    ):  # fmt: skip
+        with (
+            pytest.raises(UserError, match=f"^{group}: takes more memory"),
+            constructor_errors(group),
+        ):
+            raise InstantiationException("Error in call") from cause
+    with pytest.raises(InstantiationException), constructor_errors(group):
+        raise InstantiationException("Error in call") from RuntimeError("shapes do not match")

@@ -28,12 +28,8 @@ def trial_state(optimizer: Optimizer) -> dict[str, Any]:
     return {}
 
 
-def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """What the optimizer has gathered, from a file; its options stay those of this run, which
-    torch would take from the file, too. The current rate is the schedule's share of this run's.
-
-    Raises UserError if these options need what the state does not have.
-    """
+def check_kinds(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Raises UserError if the optimizer's options need what the state from a file does not have."""
     kept = next(iter(state["state"].values()), None)
     missing = trial_state(optimizer).keys() - kept.keys() if kept else set()
     if missing and not isinstance(optimizer, torch.optim.SGD):  # which makes its momentum then
@@ -41,6 +37,11 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
             f"optimizer: with these options it needs {', '.join(sorted(missing))}, which the state "
             "does not have. Leave the changed keys of optimizer out."
         )
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """What the optimizer has gathered, from a file; its options stay those of this run, which
+    torch would take from the file, too. The current rate is the schedule's share of this run's."""
     groups = []
     for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
         rate = saved["lr"] * (own["initial_lr"] / saved["initial_lr"])

@@ -18,7 +18,7 @@ from trainer.checkpoint import CheckpointFolder
 from trainer.errors import Stopped, TrainingError, UserError
 from trainer.log import RunLog
 from trainer.metrics import Meter, Metrics
-from trainer.optimizer_state import load_optimizer
+from trainer.optimizer_state import check_kinds, load_optimizer
 from trainer.progress import Best, CompileTime, Pace, Progress
 from trainer.runtime import versions
 from trainer.schedules import Schedule
@@ -272,6 +272,7 @@ class Run:
         optimizer, wanted = state["optimizer_class"], type(self.optimizer).__name__
         if optimizer != wanted:
             raise UserError(f"optimizer: the state is of {optimizer}, the run is of {wanted}.")
+        check_kinds(self.optimizer, state["optimizer"])
         have = {name: tuple(tensor.shape) for name, tensor in state["model"].items()}
         want = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
         if have != want:

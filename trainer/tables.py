@@ -1,8 +1,8 @@
-"""Plain tables for the terminal."""
+"""Plain tables for the terminal, and what of a confusion matrix goes into them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 
 
 def align(lines: list[list[str]], left: Collection[int]) -> str:
@@ -16,3 +16,9 @@ def align(lines: list[list[str]], left: Collection[int]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def commonest_confusions(cells: Iterable[Sequence[int]], most: int) -> list[Sequence[int]]:
+    """Of the cells (true class, predicted one, count) of a confusion matrix those off its diagonal,
+    the largest counts first, `most` of them."""
+    return sorted((cell for cell in cells if cell[0] != cell[1]), key=lambda c: -c[2])[:most]

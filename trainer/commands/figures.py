@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer.tables import align
+from trainer.tables import align, commonest_confusions
 
 if TYPE_CHECKING:
     from trainer.findings import Confusion, Findings
@@ -69,7 +69,7 @@ def show(results: Mapping[str, Any], confusion: Confusion, data: Sequence[str] =
     print(class_table(results["per_class"]))
     print()
     cells, classes = confusion.cells.tolist(), results["classes"]
-    print(confusion_table(cells, classes) or commonest_confusions(cells, classes))
+    print(confusion_table(cells, classes) or confusion_list(cells, classes))
 
 
 def class_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -102,15 +102,15 @@ def confusion_table(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> s
     return "predicted, of each true class:\n" + align(lines, left={0})
 
 
-def commonest_confusions(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    wrong = [(count, was, said) for was, said, count in cells if was != said]
-    if not wrong:
+def confusion_list(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    commonest = commonest_confusions(cells, NUM_CONFUSIONS)
+    if not commonest:
         return "no class was taken for another"
     totals: Counter[int] = Counter()
     for was, _, count in cells:
         totals[was] += count
     lines = [["true", "predicted", "pictures", "of the class"]]
-    for count, was, said in sorted(wrong, key=lambda one: -one[0])[:NUM_CONFUSIONS]:
+    for was, said, count in commonest:
         share = f"{100 * count / totals[was]:.1f} %"
         lines.append([classes[was], classes[said], f"{count:,}", share])
     return "the commonest confusions:\n" + align(lines, left={0, 1})

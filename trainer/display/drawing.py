@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from trainer.tables import commonest_confusions
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -36,18 +38,16 @@ def confusion(cells: Tensor, classes: Sequence[str]) -> Image.Image:
         cells: (M, 3) whole numbers, on the CPU: true class, predicted one, count. classes: the K
             names.
     """
-    draw = confusion_matrix if len(classes) <= LARGEST_MATRIX else commonest_confusions
+    draw = confusion_matrix if len(classes) <= LARGEST_MATRIX else confusion_list
     return draw(cells, classes)
 
 
-def commonest_confusions(cells: Tensor, classes: Sequence[str]) -> Image.Image:
+def confusion_list(cells: Tensor, classes: Sequence[str]) -> Image.Image:
     """A line for each: how many pictures of which class were taken for which. See `confusion`."""
-    table = np.asarray(cells)
-    wrong = table[table[:, 0] != table[:, 1]]
-    shown = wrong[np.argsort(-wrong[:, 2], kind="stable")][:NUM_CONFUSIONS]
-    lines = [f"The commonest confusions of {len(classes):,} classes" if len(shown)
+    shown = commonest_confusions(cells.tolist(), NUM_CONFUSIONS)
+    lines = [f"The commonest confusions of {len(classes):,} classes" if shown
              else f"None of {len(classes):,} classes was taken for another"]  # fmt: skip
-    for true, said, count in shown.tolist():
+    for true, said, count in shown:
         names = [
             _cut(drawable(classes[k], k), TEXT, MATRIX_SIDE // 3) for k in (true, said)
         ]  # fmt: skip

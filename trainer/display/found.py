@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from trainer.display import html, svg
+from trainer.tables import commonest_confusions
 
 MOST_CLASSES = 1000  # in a matrix and in a table: with more, no browser shows the page
 
@@ -45,7 +46,7 @@ def matrix(cells: Sequence[tuple[int, int, int]], classes: Sequence[str]) -> str
 def most_confused(
     cells: Sequence[tuple[int, int, int]], classes: Sequence[str], most: int = 8
 ) -> str:
-    wrong = sorted((c for c in cells if c[0] != c[1]), key=lambda c: -c[2])[:most]
+    wrong = commonest_confusions(cells, most)
     if not wrong:
         return html.text("No picture was taken for one of another class.")
     items = "".join(
