@@ -8,19 +8,17 @@ colour row by row.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import io
-import pickle
 import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
+from data.cifar_batch import Layout, read_class_names, read_split
 from data.fetch import fetch
 from data.files import (
     FETCH_AGAIN,
@@ -34,26 +32,10 @@ from data.files import (
 from data.prepare import Preparation
 from data.types import DataError, Dataset, Split
 
-SIDE = 32
-PIXELS = 3 * SIDE * SIDE
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Names in the archive, and of the entries of its pickled dicts."""
-
-    num_classes: int
-    archive: str
-    folder: str
-    train: tuple[str, ...]
-    test: str
-    meta: str
-    labels_key: str
-    names_key: str
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (*self.train, self.test, self.meta)
+MOST_BYTES = 2**30  # of one file; the largest original, CIFAR-100's train, has 155 MB
+OR_TAKE_IT = (
+    "If it is meant, such as a file that was written again, data.verify=false takes what it holds."
+)
 
 
 CIFAR10 = Layout(
@@ -92,6 +74,7 @@ def load_cifar10(
     hflip: bool,
     val_size: float,
     split_seed: int,
+    verify: bool = True,
 ) -> Dataset:
     """CIFAR-10, 50,000 and 10,000 colour pictures of 32 x 32 pixels.
 
@@ -100,6 +83,8 @@ def load_cifar10(
         download: fetch the archive if neither is there.
         mirrors: addresses of folders that have the archive, tried in order.
         archive_md5, file_md5: of the archive, and of each file in it by its name.
+        verify: refuse files with other MD5s. False takes what they hold, if pictures, counts and
+            labels fit, and says so in a note; what is downloaded is always held against its MD5.
         The others: `Preparation`.
 
     Raises:
@@ -107,7 +92,8 @@ def load_cifar10(
     """
     preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
     source = mirrors if download else None
-    return _load(CIFAR10, preparation, resolve_root(root), source, archive_md5, file_md5)
+    md5 = Md5s(archive_md5, file_md5, verify)
+    return _load(CIFAR10, preparation, resolve_root(root), source, md5)
 
 
 def load_cifar100(
@@ -124,11 +110,26 @@ def load_cifar100(
     hflip: bool,
     val_size: float,
     split_seed: int,
+    verify: bool = True,
 ) -> Dataset:
     """CIFAR-100, with its 100 fine labels; arguments and errors: `load_cifar10`."""
     preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
     source = mirrors if download else None
-    return _load(CIFAR100, preparation, resolve_root(root), source, archive_md5, file_md5)
+    md5 = Md5s(archive_md5, file_md5, verify)
+    return _load(CIFAR100, preparation, resolve_root(root), source, md5)
+
+
+@dataclass(frozen=True)
+class Md5s:
+    """Of the archive and of each file; not `verified`, another one is only noted."""
+
+    archive: str
+    files: Mapping[str, str]
+    verified: bool
+
+    def check(self, place: str, found: str, expected: str) -> None:
+        if self.verified:
+            check_md5(place, found, expected, OR_TAKE_IT)
 
 
 def _load(
@@ -136,27 +137,42 @@ def _load(
     preparation: Preparation,
     root: Path,
     mirrors: Sequence[str] | None,
-    archive_md5: str,
-    file_md5: Mapping[str, str],
+    md5: Md5s,
 ) -> Dataset:
     """Reads what lies in `root`; fetches the archive from `mirrors` if nothing does."""
     preparation.check_num_classes(layout.num_classes)
-    check_md5_names(file_md5, layout.files)
+    check_md5_names(md5.files, layout.files)
     with reading(root):
-        found = _read_folder(layout, root) or _read_archive(layout, root, archive_md5)
+        found = _read_folder(layout, root) or _read_archive(layout, root, md5)
         if not found and mirrors is not None:
-            otherwise = _otherwise(layout, root, archive_md5)
-            fetch(root, {layout.archive: archive_md5}, mirrors, otherwise)
-            found = _read_archive(layout, root, archive_md5)
+            otherwise = _otherwise(layout, root, md5.archive)
+            fetch(root, {layout.archive: md5.archive}, mirrors, otherwise)
+            found = _read_archive(layout, root, md5)
         if not found:
             raise DataError(_not_found(layout, root))
+    others = []
     for name, (place, content) in found.items():
-        check_md5(place, hashlib.md5(content, usedforsecurity=False).hexdigest(), file_md5[name])
-    return preparation.dataset(
-        _join([_split(layout, *found[name]) for name in layout.train]),
-        _split(layout, *found[layout.test]),
-        _class_names(layout, *found[layout.meta]),
+        own = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        md5.check(place, own, md5.files[name])
+        others += [name] if own != md5.files[name].lower() else []
+    dataset = preparation.dataset(
+        _join([read_split(layout, *found[name]) for name in layout.train]),
+        read_split(layout, *found[layout.test]),
+        read_class_names(layout, *found[layout.meta]),
     )
+    return dataclasses.replace(dataset, notes=(*dataset.notes, *_note(layout, dataset, others)))
+
+
+def _note(layout: Layout, dataset: Dataset, others: Sequence[str]) -> list[str]:
+    if not others:
+        return []
+    which = "none of the files is" if len(others) == len(layout.files) else (
+        f"{', '.join(others)} {'is' if len(others) == 1 else 'are'} not"
+    )  # fmt: skip
+    return [
+        f"data.verify=false: {which} the original's, by MD5; taken as found: "
+        f"{len(dataset.train) + len(dataset.val):,} and {len(dataset.test):,} pictures"
+    ]
 
 
 def _read_folder(layout: Layout, root: Path) -> dict[str, tuple[str, bytes]]:
@@ -164,11 +180,22 @@ def _read_folder(layout: Layout, root: Path) -> dict[str, tuple[str, bytes]]:
     for folder in (root / layout.folder, root):
         paths = {name: folder / name for name in layout.files}
         if all(path.is_file() for path in paths.values()):
+            for path in paths.values():
+                _check_size(str(path), path.stat().st_size)
             return {name: (str(path), path.read_bytes()) for name, path in paths.items()}
     return {}
 
 
-def _read_archive(layout: Layout, root: Path, md5: str) -> dict[str, tuple[str, bytes]]:
+def _check_size(place: str, num_bytes: int) -> None:
+    """Before it is read into memory."""
+    if num_bytes > MOST_BYTES:
+        raise DataError(
+            f"{place} has {num_bytes:,} bytes, and no file of CIFAR has more than {MOST_BYTES:,}. "
+            f"{FETCH_AGAIN}"
+        )
+
+
+def _read_archive(layout: Layout, root: Path, md5: Md5s) -> dict[str, tuple[str, bytes]]:
     """Place and content of each file, from the archive; empty if there is none.
 
     The files are read into memory and nothing is extracted, so that no member can be written
@@ -177,13 +204,15 @@ def _read_archive(layout: Layout, root: Path, md5: str) -> dict[str, tuple[str, 
     path = root / layout.archive
     if not path.is_file():
         return {}
-    check_md5(str(path), md5_of(path), md5)
+    if md5.verified:
+        md5.check(str(path), md5_of(path), md5.archive)
     names = {f"{layout.folder}/{name}": name for name in layout.files}
     found = {}
     try:
         with tarfile.open(path, "r|gz") as archive:
             for member in archive:
                 if member.name in names and (file := archive.extractfile(member)):
+                    _check_size(f"{path}: {member.name}", member.size)
                     found[names[member.name]] = (f"{path}: {member.name}", file.read())
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is no tar.gz archive: {error}. {FETCH_AGAIN}") from error
@@ -213,87 +242,5 @@ def _not_found(layout: Layout, root: Path) -> str:
     )
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds NumPy arrays and Python's own containers, and calls nothing else.
-
-    The names below are all that an array's pickle refers to. For any other it gets an error, before
-    anything is looked up or imported.
-    """
-
-    _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
-        # One function, by its places in NumPy 1 (the set's own files) and 2 (files packed anew).
-        # Any array's reduction leads to it.
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}") from None
-
-
-def _unpickle(place: str, content: bytes) -> dict[str, Any]:
-    """The dict in a batch or meta file.
-
-    Raises:
-        DataError: it is no pickle, no dict, or asks for more than arrays and containers.
-    """
-    try:
-        loaded = _Unpickler(io.BytesIO(content), encoding="latin1").load()
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise DataError(
-            f"{place} is no CIFAR file, a pickle of arrays, lists and text: {error}. {FETCH_AGAIN}"
-        ) from error
-    if not isinstance(loaded, dict):
-        raise DataError(f"{place} holds a {type(loaded).__name__}, expected a dict. {FETCH_AGAIN}")
-    return loaded
-
-
-def _split(layout: Layout, place: str, content: bytes) -> Split:
-    """One batch as (N, 3, 32, 32) uint8 and (N,) int64.
-
-    Raises:
-        DataError: pixels or labels are not there, of another kind, or do not fit together.
-    """
-    batch = _unpickle(place, content)
-    pixels, labels = batch.get("data"), batch.get(layout.labels_key)
-    if not (
-        isinstance(pixels, np.ndarray)
-        and pixels.dtype == np.uint8
-        and pixels.shape[1:] == (PIXELS,)
-        and len(pixels) > 0
-    ):
-        found = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else pixels
-        raise DataError(f"{place}: 'data' is {found!r}, expected uint8 (N, {PIXELS}).")
-    if not (isinstance(labels, list) and len(labels) == len(pixels)):
-        found = f"{len(labels)} values" if isinstance(labels, list) else repr(labels)
-        raise DataError(
-            f"{place}: {layout.labels_key!r} is {found}, expected {len(pixels)} labels in a list."
-        )
-    if bad := [x for x in labels if type(x) is not int or not 0 <= x < layout.num_classes]:
-        raise DataError(
-            f"{place}: {layout.labels_key!r} has {bad[0]!r}, expected whole numbers from 0 to "
-            f"{layout.num_classes - 1}."
-        )
-    images = np.ascontiguousarray(pixels).reshape(-1, 3, SIDE, SIDE)
-    return Split(torch.from_numpy(images), torch.tensor(labels))
-
-
 def _join(parts: list[Split]) -> Split:
     return Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
-
-
-def _class_names(layout: Layout, place: str, content: bytes) -> list[str]:
-    names = _unpickle(place, content).get(layout.names_key)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{place}: {layout.names_key!r} is {names!r}, expected a list of text.")
-    if len(names) != layout.num_classes or len(set(names)) != len(names):
-        raise DataError(
-            f"{place}: {layout.names_key!r} has {len(names)} names, {len(set(names))} of them "
-            f"different; expected {layout.num_classes} different ones."
-        )
-    return names

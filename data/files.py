@@ -85,11 +85,12 @@ def md5_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_md5(place: str, found: str, expected: str) -> None:
+def check_md5(place: str, found: str, expected: str, otherwise: str = "") -> None:
+    """Raises DataError if they differ; `otherwise` is a way out beside fetching it again."""
     if found != expected.lower():
         raise DataError(
             f"{place} has the MD5 {found}, expected {expected}: it is incomplete, damaged or "
-            f"another file. {FETCH_AGAIN}"
+            f"another file. {FETCH_AGAIN}" + (f" {otherwise}" if otherwise else "")
         )
 
 

@@ -14,7 +14,7 @@ import torch
 
 from data.fetch import fetch
 from data.files import WAY_OUT, check_md5_names, reading, resolve_root
-from data.idx import read_idx
+from data.idx import idx_shape, read_idx
 from data.prepare import Preparation
 from data.types import DataError, Dataset, Split
 
@@ -175,16 +175,17 @@ def _help(root: Path, name: str) -> str:
 
 
 def _read_split(images_path: Path, labels_path: Path) -> Split:
-    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
-    if len(images) != len(labels):
+    num_images, (num_labels,) = idx_shape(images_path, 3)[0], idx_shape(labels_path, 1)
+    if num_images != num_labels:  # before either is unpacked
         raise DataError(
-            f"{labels_path}: {len(labels)} labels, expected {len(images)}, the number of pictures "
+            f"{labels_path}: {num_labels} labels, expected {num_images}, the number of pictures "
             f"in {images_path}."
         )
+    labels = read_idx(labels_path, 1)
     if labels.max() >= len(DIGITS):
         at = int(labels.argmax())
         raise DataError(f"{labels_path}: label {labels[at]} at position {at}, expected 0 to 9.")
-    return _split(images, labels)
+    return _split(read_idx(images_path, 3), labels)
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Split:

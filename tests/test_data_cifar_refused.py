@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from cifar_loading import load, sums, write_archive
 
-from data.cifar import CIFAR10, _Unpickler
+from data.cifar import CIFAR10
 from data.types import DataError
 
 # Checksums
@@ -174,14 +174,6 @@ def test_a_pickle_can_call_nothing(
     assert not canary.exists()
 
 
-def test_a_pickle_may_name_arrays_alone() -> None:
-    assert set(_Unpickler._ALLOWED) == {
-        ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"), ("numpy", "dtype"),
-    }  # fmt: skip
-    assert len({id(value) for value in _Unpickler._ALLOWED.values()}) == 3
-
-
 def test_the_canary_would_sing(tmp_path: Path) -> None:
     """The hostile pickles above do run code where nothing holds them back."""
     canary = tmp_path / "canary"
@@ -198,11 +190,11 @@ GREY = np.zeros((20, 1024), np.uint8)
         ({"labels": [0] * 19 + [10]}, "'labels' has 10, expected whole numbers from 0 to 9"),
         ({"labels": [0] * 19 + [-1]}, "'labels' has -1"),
         ({"labels": [0] * 19 + ["cat"]}, "'labels' has 'cat'"),
-        ({"labels": [0] * 19}, "'labels' is 19 values, expected 20 labels"),
+        ({"labels": [0] * 19}, "'labels' is a list of 19 values, expected 20 labels"),
         ({"labels": 7}, "'labels' is 7"),
-        ({"data": GREY}, r"'data' is 'uint8 \(20, 1024\)', expected uint8 \(N, 3072\)"),
-        ({"data": [1, 2]}, r"'data' is \[1, 2\]"),
-        ({"data": np.zeros((0, 3072), np.uint8)}, r"'data' is 'uint8 \(0, 3072\)'"),
+        ({"data": GREY}, r"'data' is uint8 \(20, 1024\), expected uint8 \(N, 3072\)"),
+        ({"data": [1, 2]}, r"'data' is a list of 2 values"),
+        ({"data": np.zeros((0, 3072), np.uint8)}, r"'data' is uint8 \(0, 3072\)"),
     ],
 )
 def test_wrong_content_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -130,6 +130,34 @@ def test_bomb_is_not_unpacked(tmp_path: Path) -> None:
     assert peak < 5_000_000
 
 
+def test_what_memory_cannot_hold_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 GB in 4 MB, and all four files agree: the header alone tells. Both, gzipped and plain."""
+    files = data_files.mnist_files()
+    data_files.write(tmp_path, files, gz=True)
+    load(tmp_path)  # the twin
+    monkeypatch.setattr("data.idx.free_bytes", lambda device: 2 * 60 * 28 * 28 - 1)
+    for gz in (True, False):
+        data_files.write(tmp_path, files, gz=gz)
+        with pytest.raises(DataError, match=r"60 x 28 x 28 bytes take .* GB are free"):
+            load(tmp_path)
+
+
+def test_counts_are_compared_before_anything_is_unpacked(tmp_path: Path) -> None:
+    files = data_files.mnist_files()
+    data_files.write(tmp_path, files, gz=True)
+    many = gzip.compress(struct.pack(">BBBB3I", 0, 0, 8, 3, 300_000, 28, 28) + bytes(235_200_000))
+    assert len(many) < 300_000
+    (tmp_path / PACKED).write_bytes(many)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="60 labels, expected 300000"):
+        load(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
 def test_missing_root_without_download_names_all_ways_out(tmp_path: Path) -> None:
     root = tmp_path / "nowhere"
     with pytest.raises(DataError) as caught:

@@ -125,6 +125,7 @@ KNOBS: dict[str, Knob] = {
     "data.archive_md5": Knob(
         "str", pattern="[0-9a-fA-F]{32}", hint="an MD5: 32 hex digits, in quotes"
     ),
+    "data.verify": Knob("bool"),
     "data.cache_dir": _FOLDER,
     "data.on_bad_image": Knob("str", choices=("error", "skip")),
     "data.test_size": Knob("float", above=0, below=1),
