@@ -7,6 +7,7 @@ any other. Ranges and validators: RFC 9110, sections 13.1.5 (If-Range) and 14 (R
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -190,6 +191,7 @@ def _copy(reply: Any, part: Part, total: int | None) -> None:
         unit="B",
         unit_scale=True,
         disable=None,
+        file=sys.__stderr__,
     ) as bar:
         while chunk := reply.read1(1 << 18):  # what is there: nothing is lost if no more comes
             part.append(chunk)

@@ -211,7 +211,8 @@ def _write(
     out.truncate(0)  # of what a killed process had left
     with closing(_pictures(root, files, shape, old)) as pictures:
         # disable=None: a bar on a terminal, nothing elsewhere.
-        bar = tqdm(pictures, "packing pictures", len(files), unit=" pictures", disable=None)
+        bar = tqdm(pictures, "packing pictures", len(files), unit=" pictures", disable=None,
+                   file=sys.__stderr__)  # fmt: skip
         for file, picture in zip(files, bar, strict=True):
             if isinstance(picture, str):
                 bad.append([*file, picture])

@@ -63,7 +63,7 @@ def test_bad_files_as_json(default_run: TrainedRun, digits: Path, dispatch: Disp
     assert first == third
     assert set(first) == {"file", "top"}
     shown = dispatch("predict", str(default_run.best), "bad\n.png")
-    assert shown.stderr.splitlines()[0] == "bad?.png: the file is empty."
+    assert shown.stderr.splitlines()[0] == r"bad\n.png: the file is empty."
 
 
 def test_words_that_look_like_keys_and_options(
@@ -234,6 +234,7 @@ def test_a_bar_only_where_the_results_do_not_scroll_by(
     for out, err, has_bar in ((True, True, False), (False, True, True), (False, False, False)):
         monkeypatch.setattr("sys.stdout.isatty", lambda answer=out: answer)
         monkeypatch.setattr("sys.stderr.isatty", lambda answer=err: answer)
+        monkeypatch.setattr("sys.__stderr__", sys.stderr)
         done = dispatch(*words)
         assert len(done.stdout.splitlines()) == 1 + NUM_DIGITS
         assert ("100/100" in done.stderr) is has_bar

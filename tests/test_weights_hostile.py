@@ -269,7 +269,7 @@ ENDS = {
     "os.kill(os.getpid(), signal.SIGKILL)": r"SIGKILL (out of memory?)",
     "child.limit(1 << 30, 1)\nwhile True: pass": "SIGXCPU (too much CPU time)",
     "child.limit(1 << 26, 9)\nbytearray(1 << 27)": "MemoryError",
-    "sys.exit('no luck \\x1b[2J')": "failed: no luck ?[2J",
+    "sys.exit('no luck \\x1b[2J')": r"failed: no luck \x1b[2J",
     "pass": "left no report",
     "open(sys.argv[3] + '/report.json', 'w').write('{')": "left no report",
     "time.sleep(60)": "not read after 2 s",

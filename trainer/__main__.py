@@ -6,7 +6,6 @@ Imports nothing heavy, so that `--help` and a mistyped word answer at once.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 from pathlib import Path
@@ -28,9 +27,9 @@ def put_project_first() -> None:
 def main() -> None:
     """The `trainer` console script and `python -m trainer`."""
     put_project_first()
-    for stream in (sys.stdout, sys.stderr):  # file names need not be text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    from trainer.printable import guarded
+
+    sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
     # torch's C++ tells a profiled training of memory that it had before; read when it is loaded.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from trainer.errors import TrainingError, UserError
+from trainer.printable import printable
 
 TOLERANCE = 1e-5  # of the largest logit
 BATCH_SIZES = (1, 5)
@@ -130,7 +131,8 @@ def onnx_bytes(program: ExportedProgram, description: Mapping[str, Any]) -> byte
     )  # fmt: skip
     assert made is not None
     for key, value in description.items():
-        made.model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(value)
+        made.model.metadata_props[key] = printable(text)
     content: bytes = made.model_proto.SerializeToString()
     return content
 

@@ -19,6 +19,7 @@ from trainer.config import GROUPS
 from trainer.errors import Stopped, TrainingError, UserError
 from trainer.log import write_summary
 from trainer.metrics import Metrics
+from trainer.printable import in_lines
 from trainer.progress import Progress
 from trainer.signals import StopSignals
 from trainer.state import Run
@@ -193,11 +194,12 @@ def tell(error: Exception, folder: Path) -> None:
     foreseen = isinstance(error, TrainingError | UserError)
     log_file = folder / LOG_NAME
     message = str(error) if foreseen else f"{type(error).__name__}: {error}"
-    print(message if foreseen else f"{message}\nThe traceback is in {log_file}", file=sys.stderr)
+    words = message if foreseen else f"{message}\nThe traceback is in {log_file}"
+    print(in_lines(words), file=sys.stderr)
     with contextlib.suppress(OSError):  # the disk may be full
         with open(log_file, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"ERROR {message}\n")
+            file.write(f"ERROR {in_lines(message)}\n")
             if not foreseen or error.__cause__ is not None:
-                traceback.print_exc(file=file)
+                file.write(in_lines(traceback.format_exc()))
         if not (folder / "summary.json").exists():
             write_summary(folder, {"status": "failed", "reason": message.partition("\n")[0]})

@@ -67,6 +67,7 @@ class RunLog:
                 unit="batch",
                 desc=f"epoch {progress.epoch + 1}",
                 leave=False,
+                file=sys.__stderr__,
             )
         if now - self.bar_shown_at >= BAR_INTERVAL_S:
             self.bar.update(progress.batch - self.bar.n)

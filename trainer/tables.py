@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from trainer.printable import printable
+
 
 def align(lines: list[list[str]], left: Collection[int]) -> str:
     """Columns two spaces apart; those numbered in `left` start on the left, the others end on the
     right, as numbers do."""
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

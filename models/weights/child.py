@@ -118,7 +118,7 @@ def mat_reader() -> Any:
             what = "a DagNN network of MatConvNet" if "params" in names else "no SimpleNN network"
             raise RefusedError(
                 f"this is {what}; read are those with a variable `layers`, as imagenet-vgg-* have "
-                f"it. It holds {', '.join(map(clean, names[:10])) or 'nothing'}"
+                f"it. It holds {', '.join(name[:200] for name in names[:10]) or 'nothing'}"
             )
         wanted = ["layers", "meta", "normalization", "classes"]
         with warnings.catch_warnings():
@@ -180,7 +180,7 @@ def put_numeric(array: Any, name: str, out: Folder) -> int | None:
         return None
     if type(array) is not np.ndarray or array.dtype not in (np.float32, np.float64):
         kind = getattr(array, "dtype", type(array).__name__)
-        raise RefusedError(f"{name}: its numbers are {clean(str(kind))}, not single or double")
+        raise RefusedError(f"{name}: its numbers are {str(kind)[:200]}, not single or double")
     return out.put(array)
 
 
@@ -200,12 +200,7 @@ def texts(cell: Any) -> list[str] | None:
 def text(array: Any) -> str:
     if type(array) is not np.ndarray or array.dtype.kind != "U" or array.size != 1:
         return ""
-    return clean(str(array.flat[0]))
-
-
-def clean(name: str) -> str:
-    """Text that may reach a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in name[:200])
+    return str(array.flat[0])[:200]  # whoever prints it cleans it
 
 
 if __name__ == "__main__":

@@ -98,8 +98,9 @@ def refuse_nonfinite(path: Path, state: Mapping[str, np.ndarray]) -> None:
 
 
 def printable(text: str, most: int = 200) -> str:
-    """Text of a foreign file as it may reach a terminal: no control characters, no page of it."""
-    shown = "".join(c if c.isprintable() else "?" for c in text[:most])
+    """Text of a foreign file on one line: no line of a message is the file's own, no page of it.
+    What steers a terminal is escaped as Python writes it."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:most])
     return shown + "..." if len(text) > most else shown
 
 

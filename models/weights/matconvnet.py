@@ -24,6 +24,7 @@ from models.weights.foreign import (
     Mismatch,
     Shape,
     WeightsError,
+    printable,
     refuse_nonfinite,
 )
 from models.weights.formats import kind_of
@@ -68,7 +69,7 @@ def read_mat(path: Path, target_shapes: Mapping[str, Shape]) -> ForeignWeights[n
         try:
             foreign = convert(report, array, target_shapes)
         except ValueError as error:
-            raise WeightsError(f"{path}: {error}") from error
+            raise WeightsError(f"{path}: {printable(str(error), 2000)}") from error
     refuse_nonfinite(path, foreign.state_dict)
     return foreign
 

@@ -9,6 +9,7 @@ import sys
 from trainer import config as knobs
 from trainer.config import unknown
 from trainer.errors import Stopped, TrainingError, UserError
+from trainer.printable import in_lines
 from trainer.signals import StopSignals
 
 # Command -> what it does. The module trainer.commands.<name, with _ for -> has main(argv) -> int.
@@ -30,10 +31,10 @@ def dispatch(argv: list[str]) -> int:
         with StopSignals().raised():
             return _run(argv)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(in_lines(error), file=sys.stderr)
         return 2
     except TrainingError as error:
-        print(error, file=sys.stderr)
+        print(in_lines(error), file=sys.stderr)
         return 1
     except Stopped as stopped:
         return stopped.exit_code

@@ -17,6 +17,7 @@ from trainer.commands import bare
 from trainer.commands.arguments import MACHINE_KEYS, existing, parse_words
 from trainer.commands.pictures import copies, find
 from trainer.errors import UserError
+from trainer.printable import in_lines, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -252,7 +253,7 @@ def progress(num_files: int) -> Iterator[Callable[[], object]]:
         return
     from tqdm import tqdm
 
-    with tqdm(total=num_files, unit=" pictures") as bar:
+    with tqdm(total=num_files, unit=" pictures", file=sys.__stderr__) as bar:
         yield bar.update
 
 
@@ -277,14 +278,10 @@ def table(files: Sequence[Path]) -> Callable[[Mapping[str, Any]], None]:
     return show
 
 
-def complain(message: str) -> None:
+def complain(words: str) -> None:
     """A line on stderr, after the rows before it and above the bar."""
     from tqdm import tqdm
 
     sys.stdout.flush()
-    tqdm.write(message, file=sys.stderr)
-
-
-def printable(name: str | Path) -> str:
-    """A file's name as it may reach a terminal: no line breaks, no control sequences."""
-    return "".join(c if c.isprintable() else "?" for c in str(name))
+    with tqdm.external_write_mode(sys.__stderr__):
+        print(in_lines(words), file=sys.stderr, flush=True)

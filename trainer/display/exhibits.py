@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from trainer.display import drawing
 from trainer.findings import Findings, Mistake, per_class
+from trainer.printable import printable
 from trainer.state import Run
 
 NUM_PICTURES = 16  # of the first batch
@@ -74,7 +75,7 @@ def show_classes(run: Run, findings: Findings, step: int) -> None:
     known = [(row["recall"], k) for k, row in enumerate(rows) if row["count"]]
     if len(classes) <= MANY_CLASSES:
         for accuracy, k in known:
-            run.log.writer.add_scalar(f"accuracy_per_class/{classes[k]}", accuracy, step)
+            run.log.writer.add_scalar(f"accuracy_per_class/{printable(classes[k])}", accuracy, step)
     else:
         worst = sorted(known)[:NUM_BARS]
         named = [(accuracy, drawing.drawable(classes[k], k)) for accuracy, k in worst]

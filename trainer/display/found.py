@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from trainer.display import html, svg
+from trainer.printable import in_html as escape
 from trainer.tables import commonest_confusions
 
 MOST_CLASSES = 1000  # in a matrix and in a table: with more, no browser shows the page

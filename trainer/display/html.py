@@ -1,6 +1,7 @@
 """Pages that stand alone: no file beside them, no network, light or dark as the reader has it.
 
-Every text is escaped here, and the page's own policy forbids the browser to load anything.
+Every text is escaped here, and cleaned of what nobody would see; the page's own policy forbids the
+browser to load anything.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from html import escape
 
 from trainer.display import svg
+from trainer.printable import in_html as escape
 
 Cell = tuple[str, float | str]  # a cell of a table as it is shown, and what it is sorted by
 
@@ -58,7 +59,8 @@ def text(words: str, kind: str = "") -> str:
 
 
 def code(words: str) -> str:
-    return f"<pre><code>{escape(words)}</code></pre>"
+    lines = escape(words, keep="\n\t")
+    return f"<pre><code>{lines}</code></pre>"
 
 
 def figures(rows: Sequence[tuple[str, str]]) -> str:

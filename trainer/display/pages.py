@@ -9,7 +9,6 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -28,6 +27,7 @@ from trainer.display.runs import (
     text,
 )
 from trainer.display.svg import Line
+from trainer.printable import in_html as escape
 
 T = TypeVar("T")
 

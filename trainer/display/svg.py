@@ -10,7 +10,8 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from trainer.printable import in_html as escape
 
 NUM_COLOURS = 8
 WIDTH, HEIGHT = 460, 250  # of a chart, about as many pixels as it is shown in
