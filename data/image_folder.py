@@ -85,8 +85,9 @@ def load_image_folder(
     _check_none_is_bare(files, split_of, folder, bad, pack_folder, classes)
     good = np.array([file.name not in bad for file in files])
     labels = torch.tensor([file.label for file in files])[torch.from_numpy(good)]
+    names = [file.name for file in files if file.name not in bad]
     train, val, test = (
-        _split(pack.images, labels, np.flatnonzero(split_of[good] == part)) for part in PARTS
+        _split(pack.images, labels, np.flatnonzero(split_of[good] == part), names) for part in PARTS
     )
     return Dataset(train, val, test, classes, own_mean, own_std, hflip, notes)
 
@@ -191,10 +192,11 @@ def _check_none_is_bare(
             )
 
 
-def _split(images: Tensor, labels: Tensor, rows: np.ndarray) -> Split:
+def _split(images: Tensor, labels: Tensor, rows: np.ndarray, names: Sequence[str]) -> Split:
     """These rows of all pictures: a slice where they lie one after the other, as those of a folder
     do, which is read as it lies."""
     chosen, first = torch.from_numpy(rows), int(rows[0])
     if rows[-1] - first + 1 == len(rows):
-        return Split(images[first : first + len(rows)], labels[chosen])
-    return Split(images, labels[chosen], chosen)
+        last = first + len(rows)
+        return Split(images[first:last], labels[chosen], files=names[first:last])
+    return Split(images, labels[chosen], chosen, names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,11 +34,14 @@ class Split:
             them instead of copying their own.
         labels: (N,) int64, 0..num_classes-1.
         rows: (N,) int64: the i-th picture is images[rows[i]]. None: it is images[i], and M = N.
+        files: (M,) where each of `images` comes from: its path below the set's root, with slashes.
+            None for sets that do not keep an image in a file of its own.
     """
 
     images: Tensor
     labels: Tensor
     rows: Tensor | None = None
+    files: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,6 +55,12 @@ class Split:
         """The pictures at (n,) int64 positions, 0..N-1: (n, C, H, W) uint8, a copy."""
         rows = positions if self.rows is None else self.rows.index_select(0, positions)
         return self.images.index_select(0, rows)
+
+    def file_at(self, position: int) -> str | None:
+        """Where the picture at this position comes from; None if it has no file of its own."""
+        if self.files is None:
+            return None
+        return self.files[position if self.rows is None else int(self.rows[position])]
 
 
 @dataclass(frozen=True)

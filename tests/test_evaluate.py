@@ -72,6 +72,10 @@ def test_all_figures_are_those_of_an_independent_computation(
     expected = sklearn_metrics.precision_recall_fscore_support(labels, said)
     for key, column in zip(("precision", "recall", "f1", "count"), expected, strict=True):
         assert [row[key] for row in results["per_class"]] == pytest.approx(list(column))
+    for kind in ("macro", "weighted"):
+        averages = sklearn_metrics.precision_recall_fscore_support(labels, said, average=kind)
+        found = results["averages"][kind]
+        assert [found[key] for key in ("precision", "recall", "f1")] == pytest.approx(averages[:3])
     bins = np.ceil(probability * 15).astype(int)
     gaps = [
         abs((said == labels)[bins == m].sum() - probability[bins == m].sum()) for m in range(16)
@@ -82,6 +86,8 @@ def test_all_figures_are_those_of_an_independent_computation(
     assert [one["index"] for one in results["mistakes"]] == surest.tolist()
     for one in results["mistakes"]:
         assert (one["was"], one["said"]) == (labels[one["index"]], said[one["index"]])
+        assert (one["label"], one["predicted"]) == (str(one["was"]), str(one["said"]))
+        assert one["file"] is None  # the set is one file
         assert one["probability"] == pytest.approx(probability[one["index"]], abs=1e-5)
 
     assert results["checkpoint"] == str(best)
@@ -99,8 +105,28 @@ def test_all_figures_are_those_of_an_independent_computation(
     rows = [line.split() for line in lines[4:14]]
     assert [row[:2] for row in rows] == [[str(k), "100"] for k in range(10)]
     assert [float(row[3]) for row in rows] == pytest.approx(list(expected[1]), abs=5e-5)
-    cells = [[0 if x == "." else int(x) for x in line.split()[1:]] for line in lines[17:27]]
+    cells = [[0 if x == "." else int(x) for x in line.split()[1:]] for line in lines[19:29]]
     assert cells == results["confusion"]
+    macro, weighted = (line.split() for line in lines[14:16])
+    assert macro[:4] == [
+        "macro",
+        "average",
+        "1,000",
+        f"{results['averages']['macro']['precision']:.4f}",
+    ]
+    assert weighted[-1] == f"{results['averages']['weighted']['f1']:.4f}"
+    worst = [line.split() for line in lines[30:]][:7]
+    assert worst[:2] == [
+        ["the", "surest", "mistakes:"],
+        ["number", "true", "predicted", "probability"],
+    ]
+    for row, one in zip(worst[2:], results["mistakes"][:5], strict=True):
+        assert row == [
+            str(one["index"]),
+            one["label"],
+            one["predicted"],
+            f"{one['probability']:.4f}",
+        ]
 
 
 def test_where_results_go(best: Path, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch) -> None:

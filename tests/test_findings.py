@@ -14,13 +14,16 @@ from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.types import Split
 from trainer.findings import (
     Confusion,
     Examiner,
     Findings,
     Mistake,
+    averages,
     calibration_error,
     count_confusion,
+    mistakes_as_json,
     per_class,
 )
 from trainer.metrics import Meter
@@ -65,6 +68,44 @@ def test_confusion_precision_recall_and_f1_are_scikit_learns() -> None:
     assert rows[0]["count"] == 0
     assert rows[0]["recall"] == 0
     assert rows[1]["precision"] == 0
+
+
+@pytest.mark.parametrize("num_classes", [K, 3 * K])
+def test_averages_are_scikit_learns(num_classes: int) -> None:
+    """Over the classes that occur: class 0 has no pictures and class 1 is never predicted; of the
+    others, some of many neither occur nor are predicted."""
+    logits, labels = some_logits(60 if num_classes > K else 300, num_classes)
+    logits[:, 5::7] = -9
+    keep = torch.isin(labels % 7, torch.tensor([5]), invert=True)
+    logits, labels = logits[keep], labels[keep]
+    confusion = examined(logits, labels).confusion
+    found = averages(confusion)
+    for kind in ("macro", "weighted"):
+        expected = sklearn_metrics.precision_recall_fscore_support(
+            labels, logits.argmax(1), average=kind, zero_division=0.0
+        )
+        values = [found[kind][key] for key in ("precision", "recall", "f1")]
+        assert values == pytest.approx(expected[:3], rel=1e-12)
+        assert 0.2 < values[0] < 1
+    assert found["macro"] != found["weighted"]
+    whole = sum(row["f1"] for row in per_class(confusion)) / num_classes
+    assert found["macro"]["f1"] > whole  # classes that do not occur are no mistakes
+
+
+def test_mistakes_by_name_and_file() -> None:
+    split = Split(
+        torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1]), torch.tensor([3, 1]),
+        ["a/0.png", "b/1.png", "a/2.png", "a/3.png"],
+    )  # fmt: skip
+    rows = mistakes_as_json(
+        [Mistake(0, 0, 1, 0.5), Mistake(1, 1, 0, math.nan)], "ab", split.file_at
+    )
+    assert rows[0] == {
+        "index": 0, "file": "a/3.png", "label": "a", "predicted": "b", "probability": 0.5,
+        "was": 0, "said": 1,
+    }  # fmt: skip
+    assert (rows[1]["file"], rows[1]["probability"]) == ("b/1.png", None)
+    assert Split(split.images, split.labels).file_at(0) is None
 
 
 def test_top_5_is_scikit_learns() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer.metrics import Gathered, Meter
+from trainer.metrics import Gathered, Meter, finite
 
 CALIBRATION_BINS = 15  # as Guo et al. 2017 have them, section 5
 TOP = 5
@@ -164,3 +166,39 @@ def per_class(confusion: Confusion) -> list[dict[str, float]]:
         }
         for k in range(len(right))
     ]
+
+
+def averages(confusion: Confusion) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 over the classes that have pictures or were predicted: `macro`, in
+    which each of these counts the same, and `weighted` by its pictures. Others are undefined."""
+    rows = per_class(confusion)
+    said = confusion.totals()[1].tolist()
+    seen = [row for row, taken in zip(rows, said, strict=True) if row["count"] or taken]
+    num_images = sum(row["count"] for row in seen)
+    keys = ("precision", "recall", "f1")
+    return {
+        "macro": {key: sum(row[key] for row in seen) / max(1, len(seen)) for key in keys},
+        "weighted": {
+            key: sum(row["count"] * row[key] for row in seen) / max(1, num_images) for key in keys
+        },
+    }
+
+
+def mistakes_as_json(
+    mistakes: Sequence[Mistake], classes: Sequence[str], file_at: Callable[[int], str | None]
+) -> list[dict[str, Any]]:
+    """`index` in the split, `file` below the set's root (None without files), `label` and
+    `predicted` by name, `probability` (None if it is not finite); `was` and `said` are the same
+    classes by position, for two may have the same name.
+
+    Args:
+        file_at: from a position in the split to its file.
+    """
+    return [
+        {
+            "index": m.index, "file": file_at(m.index), "label": classes[m.was],
+            "predicted": classes[m.said], "probability": finite(m.probability),
+            "was": m.was, "said": m.said,
+        }
+        for m in mistakes
+    ]  # fmt: skip

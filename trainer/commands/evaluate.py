@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
         **{key: config[key] for key in ("limit_batches", "precision", "layers")},
         "device": str(device),
         "versions": runtime.versions(),
-        **figures(metrics, findings, entries["classes"]),
+        **figures(metrics, findings, entries["classes"], pictures.file_at),
     }
     named = [f"{key}={values[key]}" for key in ("data", "data.root") if key in values]
     show(results, findings.confusion, named)
@@ -221,9 +221,10 @@ def is_same_data(
     def source(of_data: Mapping[str, Any]) -> tuple[str, Path]:
         return of_data["_target_"], Path(of_data.get("root") or "").expanduser().resolve()
 
+    if "data" not in entries:  # older, or from import-weights, which knows no set
+        return None
     trained_on = yaml.safe_load(entries["config"])["data"]
-    is_another = "data" in values and source(trained_on) != source(options)
-    if is_another or "data" not in entries:
+    if "data" in values and source(trained_on) != source(options):
         return None
     return bool(dataset.fingerprint == entries["data"])
 

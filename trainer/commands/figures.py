@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.tables import align, commonest_confusions
@@ -18,13 +17,22 @@ if TYPE_CHECKING:
 MOST_ROWS, WORST_ROWS = 100, 20  # classes in a table; of more, the worst
 LARGEST_MATRIX, NUM_CONFUSIONS = 12, 10  # classes of a matrix; of more, the commonest pairs
 SHORTEST_HEADING = 4  # characters of a class's name over its column
+NUM_MISTAKES = 5  # on the terminal
 LARGEST_IN_JSON = 1000  # classes of a matrix; of more, the cells that are not 0
 
 
-def figures(metrics: Metrics, findings: Findings, classes: Sequence[str]) -> dict[str, Any]:
-    """All that was measured, as JSON has it: what is not finite is None. Classes are given by their
-    position in `classes`, for two may have the same name."""
-    from trainer.findings import TOP, per_class
+def figures(
+    metrics: Metrics,
+    findings: Findings,
+    classes: Sequence[str],
+    file_at: Callable[[int], str | None],
+) -> dict[str, Any]:
+    """All that was measured, as JSON has it: what is not finite is None.
+
+    Args:
+        file_at: from a position in the split to its file.
+    """
+    from trainer.findings import TOP, averages, mistakes_as_json, per_class
     from trainer.metrics import finite
 
     rows = zip(classes, per_class(findings.confusion), strict=True)
@@ -38,11 +46,9 @@ def figures(metrics: Metrics, findings: Findings, classes: Sequence[str]) -> dic
         "images_per_s": metrics.images_per_s,
         "classes": list(classes),
         "per_class": [{"class": name, **row} for name, row in rows],
+        "averages": averages(findings.confusion),
         **confusion_as_json(findings.confusion),
-        "mistakes": [
-            {**dataclasses.asdict(mistake), "probability": finite(mistake.probability)}
-            for mistake in findings.mistakes
-        ],
+        "mistakes": mistakes_as_json(findings.mistakes, classes, file_at),
     }
 
 
@@ -66,17 +72,26 @@ def show(results: Mapping[str, Any], confusion: Confusion, data: Sequence[str] =
           f"loss {loss}, accuracy {results['accuracy']:.4f}, "
           f"{results['images_per_s']:,.0f} images/s")  # fmt: skip
     print(f"{'' if top5 is None else f'top-5 accuracy {top5:.4f}, '}calibration error {error}\n")
-    print(class_table(results["per_class"]))
+    print(class_table(results["per_class"], results["averages"]))
     print()
     cells, classes = confusion.cells.tolist(), results["classes"]
     print(confusion_table(cells, classes) or confusion_list(cells, classes))
+    if results["mistakes"]:
+        print()
+        print(mistake_table(results["mistakes"]))
 
 
-def class_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def class_table(
+    rows: Sequence[Mapping[str, Any]], averages: Mapping[str, Mapping[str, float]]
+) -> str:
     lines = [["class", "pictures", "precision", "recall", "F1"]]
     shown = sorted(rows, key=lambda row: row["f1"])[:WORST_ROWS] if len(rows) > MOST_ROWS else rows
     for row in shown:
         lines.append([row["class"], f"{row['count']:,}",
+                      *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))])  # fmt: skip
+    total = f"{sum(row['count'] for row in rows):,}"
+    for kind, row in averages.items():
+        lines.append([f"{kind} average", total,
                       *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))])  # fmt: skip
     note = f"\nthe {len(shown)} of {len(rows):,} classes with the lowest F1"
     return align(lines, left={0}) + ("" if shown is rows else note)
@@ -114,6 +129,15 @@ def confusion_list(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> st
         share = f"{100 * count / totals[was]:.1f} %"
         lines.append([classes[was], classes[said], f"{count:,}", share])
     return "the commonest confusions:\n" + align(lines, left={0, 1})
+
+
+def mistake_table(mistakes: Sequence[Mapping[str, Any]]) -> str:
+    """The surest ones; by number in the split where the images have no files."""
+    lines = [["file" if mistakes[0]["file"] else "number", "true", "predicted", "probability"]]
+    for one in mistakes[:NUM_MISTAKES]:
+        sure = "nan" if one["probability"] is None else f"{one['probability']:.4f}"
+        lines.append([one["file"] or f"{one['index']}", one["label"], one["predicted"], sure])
+    return "the surest mistakes:\n" + align(lines, left={0, 1, 2})
 
 
 def as_json(results: Mapping[str, Any]) -> str:

@@ -65,9 +65,11 @@ def mistakes(found: Sequence[dict[str, Any]], classes: Sequence[str]) -> str:
             raise ValueError("a picture is no data: URI")
         said, was = classes[mistake["said"]], classes[mistake["was"]]
         sure = "" if mistake["probability"] is None else f" {float(mistake['probability']):.0%}"
+        file = mistake.get("file")  # older runs have none, nor have sets without files
+        name = f"<br>{escape(str(file))}" if file else ""
         shown.append(
             f'<figure><img src="{mistake["picture"]}" alt="picture {int(mistake["index"])}">'
-            f"<figcaption>said <b>{escape(said)}</b>{sure}<br>was <b>{escape(was)}</b>"
+            f"<figcaption>said <b>{escape(said)}</b>{sure}<br>was <b>{escape(was)}</b>{name}"
             "</figcaption></figure>"
         )
     inside = "".join(shown)

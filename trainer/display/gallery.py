@@ -22,7 +22,7 @@ from trainer.batches import WatchedBatches
 from trainer.checkpoint import write_bytes
 from trainer.display import exhibits
 from trainer.display.graph import graph_event
-from trainer.findings import Examiner, Findings
+from trainer.findings import Examiner, Findings, mistakes_as_json
 from trainer.metrics import Meter, finite
 from trainer.state import Run
 
@@ -166,19 +166,18 @@ def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
     its picture as a data: URI, so that the data set is not needed again."""
     content: dict[str, Any] = {"epoch": run.best.epoch, "classes": run.description.classes}
     for split, findings in found.items():
+        file_at = getattr(run.data, split).file_at
+        rows = mistakes_as_json(findings.mistakes, run.description.classes, file_at)
         pictures = exhibits.pictures_of(run, split, findings.mistakes)
         content[split] = {
             "confusion": findings.confusion.cells.tolist(),
             "top5": finite(findings.top5),
             "calibration_error": finite(findings.calibration_error),
             "mistakes": [
-                {
-                    "index": m.index, "was": m.was, "said": m.said,
-                    "probability": finite(m.probability), "picture": data_uri(pixels),
-                }
-                for m, pixels in zip(findings.mistakes, pictures, strict=True)
+                {**row, "picture": data_uri(pixels)}
+                for row, pixels in zip(rows, pictures, strict=True)
             ],
-        }  # fmt: skip
+        }
     write_bytes(file, (json.dumps(content) + "\n").encode())
 
 
