@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models import weights as foreign
 from trainer import checkpoint
+from trainer.entries import read
 from trainer.errors import UserError
 
 # Weights as found, ours or other people's, and what they were trained to see.
@@ -37,7 +38,7 @@ def from_file(path: Path, model: nn.Module) -> Start:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file.")
     if checkpoint.is_ours(path):
-        entries = checkpoint.read(path)
+        entries = read(path)
         channels, height, width = entries["shape"]
         return Start(
             entries["model"], entries["classes"], tuple(entries["mean"]), tuple(entries["std"]),

@@ -45,11 +45,12 @@ def main(argv: list[str]) -> int:
 
     from data.loader import fits
     from trainer import checkpoint, loop, parts, restore, runtime
+    from trainer.entries import read
     from trainer.findings import Examiner
 
     runtime.leave_compiler_unimported()
     runtime.keep_freed_memory()
-    entries = checkpoint.read(args.checkpoint)
+    entries = read(args.checkpoint)
     config = configured(entries, values, args.flip)
     device = runtime.pick_device(config["device"], config["layers"])
     runtime.check_precision(config["precision"], device)

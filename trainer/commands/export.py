@@ -28,10 +28,11 @@ def main(argv: list[str]) -> int:
     if args.format == "onnx":
         check_extra()
 
-    from trainer import checkpoint, exporting, restore, runtime
+    from trainer import exporting, restore, runtime
+    from trainer.entries import read
 
     runtime.leave_compiler_unimported()
-    entries = checkpoint.read(args.checkpoint)
+    entries = read(args.checkpoint)
     config = configuration(entries, values)
     model: nn.Module = restore.restore(entries, config)
     description = describe(entries, config, model)

@@ -103,7 +103,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
 def described(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint's entries and its configuration, with these keys changed; of a bare state_dict,
     as the keys describe it. Raises UserError."""
-    from trainer import checkpoint, restore
+    from trainer import checkpoint, entries, restore
 
     told = [key for key in values if key.partition(".")[0] in ("model", "data")]
     if told and not checkpoint.is_ours(path):
@@ -111,7 +111,7 @@ def described(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], di
             raise UserError(f"{path}: a state_dict needs both, model=... and data=...")
         return bare.read(path, values)
     try:
-        entries = checkpoint.read(path)
+        found = entries.read(path)
     except UserError as error:
         raise UserError(
             f"{error}{'' if checkpoint.is_ours(path) else bare.advice(path)}"
@@ -121,8 +121,8 @@ def described(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], di
             f"{told[0]}={values[told[0]]}: the checkpoint has fixed it. Leave the key out."
         )
     # The set that the net was trained on plays no part here, and import-weights names none.
-    stored = {**restore.stored_config(entries, values), "data": {"_target_": None}}
-    return entries, restore.reconfigure(stored, values)
+    stored = {**restore.stored_config(found, values), "data": {"_target_": None}}
+    return found, restore.reconfigure(stored, values)
 
 
 def classifier(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:

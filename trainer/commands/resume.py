@@ -95,14 +95,12 @@ def newest_unfinished(outputs: Path) -> Path:
 
 def newest_sound_state(folder: Path) -> dict[str, Any]:
     """The state of the highest step that passes its digest; damaged ones are named on the way."""
-    from trainer import checkpoint
+    from trainer import checkpoint, entries
 
     log = logging.getLogger("trainer")
     for path in reversed(checkpoint.states_in(folder / "checkpoints")):
         try:
-            state = checkpoint.read(path)
-            if "optimizer" not in state:
-                raise UserError(f"{path}: holds weights alone, nothing to go on from.")
+            state = entries.read(path, state=True)
         except UserError as error:
             log.warning("%s", error)
             if not isinstance(error.__cause__, OSError):  # else it would count as one of the newest
