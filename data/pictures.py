@@ -5,23 +5,44 @@ Decoding is Pillow's, of the formats in FORMATS; a file of several pictures give
 
 from __future__ import annotations
 
+import io
+import os
 import stat
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageStat, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from data.beside import (
+    ORIENTATION,
+    TURNS,
+    Pixels,
+    exif_of,
+    has_parts,
+    orientation_of,
+    pixels_alone,
+)
 from data.depths import Depth, UnusableError, grey_in_8_bits, prepared, why_not_read
+from data.looks_like import looks_like
+from data.memory import free_bytes
 from data.types import DataError
 
 # Not all that Pillow knows: EPS, for one, is a program that Ghostscript would run.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
+
+MAX_PIXELS = 250_000_000  # of a file; the largest of a telephone's camera have 200 million
+LARGE = 2**25  # of more pixels, one file at a time is decoded: it may take a gigabyte
+MOST_BYTES = 2**30  # of a JPEG or PNG that is read into memory first
+VANISHES = 32  # grey values
 
 UNREAD = "it cannot be read: "  # so begins what is no fault of the picture's, and may pass
 
@@ -29,14 +50,20 @@ Fit = Literal["crop", "squash"]
 
 
 def read_picture(
-    path: Path, shape: tuple[int, int, int], resize: int, fit: Fit = "crop", background: int = 0
+    path: Path,
+    shape: tuple[int, int, int],
+    resize: int,
+    fit: Fit = "crop",
+    background: int = 0,
+    max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
     """A file as a net sees it. Several threads may read at a time.
 
     Args:
         shape: (C, H, W) wanted, C being 1 or 3; see `decode` for what becomes of other channels.
         resize: pixels of the shorter side before the crop; see `fitted`.
-        background: grey value, 0..255, behind transparent parts.
+        background: grey value, 0..255, behind transparent parts; see `_over`.
+        max_pixels: files of more are not decoded.
 
     Returns:
         `shape` uint8, 0..255.
@@ -48,7 +75,8 @@ def read_picture(
     """
     channels, height, width = shape
     try:
-        picture = fitted(decode(path, channels, background), (height, width), resize, fit)
+        with decoded(path, channels, background, max_pixels) as picture:
+            picture = fitted(picture, (height, width), resize, fit)
     except MemoryError:  # it is this machine that is at its end, not the file
         raise
     except Exception as error:  # decoders of damaged files raise every kind
@@ -58,28 +86,88 @@ def read_picture(
     )
 
 
-def decode(path: Path, channels: int, background: int = 0) -> Image.Image:
+def decode(
+    path: Path, channels: int, background: int = 0, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """A file's picture with 8 bits in each of 1 or 3 channels, upright as EXIF has it.
 
     Grey is repeated for 3 channels, colour becomes grey as ITU-R BT.601 weighs it, transparent
-    parts lie on `background`, and deeper pixels are scaled as `data.depths.to_8_bits` says.
+    parts lie on `background`, and deeper pixels are scaled as `data.depths.to_8_bits` says. Always
+    at full size: a JPEG that is decoded smaller has other pixels.
     """
+    with decoded(path, channels, background, max_pixels) as picture:
+        return picture
+
+
+@contextmanager
+def decoded(path: Path, channels: int, background: int, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture of `decode`; while it is in use, no other large one is decoded."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
         raise UnusableError("this is not a file.")
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]
-    with _UNWARNED, Image.open(path, formats=formats) as file:
-        if file.width * file.height > (Image.MAX_IMAGE_PIXELS or np.inf):
-            raise Image.DecompressionBombError  # up to twice as many, Pillow only warns
-        depth = prepared(file) if isinstance(file, TiffImageFile) else Depth()
-        file.load()
-        ImageOps.exif_transpose(file, in_place=True)  # a copy would double a large one
-        if file.mode.startswith(("I", "F")):
-            return _converted(grey_in_8_bits(file, depth), channels)
-        picture = file.convert("LA") if file.mode == "La" else file
-        if picture.has_transparency_data:
-            picture = _over(background, picture.convert("RGBA"))
-        return _converted(picture, channels)
+    pixels = _pixels_of(path)
+    source = io.BytesIO(pixels.content) if pixels else path
+    with _PILLOW, Image.open(source, formats=formats) as file:
+        num_pixels = file.width * file.height
+        _check_size(file, max_pixels)
+        with _ONE_AT_A_TIME if num_pixels > LARGE else nullcontext():
+            yield _decoded(file, pixels.orientation if pixels else None, channels, background)
+
+
+def _pixels_of(path: Path) -> Pixels | None:
+    """Of a JPEG or PNG of a common size; others are read as they are, by pieces."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            return None
+        head = file.read(8)
+        return pixels_alone(head + file.read()) if has_parts(head) else None
+
+
+def _check_size(file: Image.Image, max_pixels: int) -> None:
+    """By the header, before anything is unpacked. What is refused here may be read another time."""
+    num_pixels = file.width * file.height
+    size = f"its {file.width} x {file.height} pixels are"
+    if num_pixels > max_pixels:
+        raise UnusableError(
+            f"{UNREAD}too large to be decoded safely: {size} more than {max_pixels:,}, the most "
+            "that data.max_pixels allows (predict: --max-pixels)."
+        )
+    if num_pixels > LARGE:
+        needed, free = 9 * num_pixels, free_bytes(torch.device("cpu"))
+        if needed > free:
+            raise UnusableError(
+                f"{UNREAD}{size} {needed / 1e9:,.1f} GB when decoded, and {free / 1e9:,.1f} GB of "
+                "memory are free."
+            )
+
+
+def _decoded(
+    file: Image.Image, orientation: int | None, channels: int, background: int
+) -> Image.Image:
+    depth = Depth()
+    if isinstance(file, TiffImageFile):
+        depth = prepared(file)
+        # Pillow turns TIFFs itself, and reads all their EXIF for it; this is all that it may see.
+        turned = file.tag_v2.get(ORIENTATION)
+        file.info["exif"] = exif_of(turned if isinstance(turned, int) and turned in TURNS else 1)
+        orientation = 1
+    elif orientation is None:
+        orientation = orientation_of(_bytes(file, "exif"), _bytes(file, "xmp"))
+    file.load()
+    picture = file.transpose(TURNS[orientation]) if orientation in TURNS else file
+    if picture.mode.startswith(("I", "F")):
+        return _converted(grey_in_8_bits(picture, depth), channels)
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    if picture.has_transparency_data:
+        picture = _over(background, picture.convert("RGBA"))
+    return _converted(picture, channels)
+
+
+def _bytes(file: Image.Image, name: str) -> bytes:
+    value = file.info.get(name, b"")
+    return value if isinstance(value, bytes) else b""
 
 
 def fitted(picture: Image.Image, size: tuple[int, int], resize: int, fit: Fit) -> Image.Image:
@@ -97,7 +185,7 @@ def fitted(picture: Image.Image, size: tuple[int, int], resize: int, fit: Fit) -
     covering = (-(-n * short // own) for n, own in zip((width, height), picture.size, strict=True))
     resize = max(resize, *covering)
     resized = (resize * picture.width // short, resize * picture.height // short)
-    if resized[0] * resized[1] > (Image.MAX_IMAGE_PIXELS or np.inf):
+    if resized[0] * resized[1] > MAX_PIXELS:
         raise UnusableError(
             f"its {picture.width} x {picture.height} pixels are too long a strip to be resized to "
             f"{resized[0]} x {resized[1]}; cut it into shorter ones. Only predict takes it whole, "
@@ -109,11 +197,12 @@ def fitted(picture: Image.Image, size: tuple[int, int], resize: int, fit: Fit) -
     return picture.crop((left, top, left + width, top + height))
 
 
-class _Unwarned:
-    """Without Pillow's warnings, of damaged EXIF and the like, which hurt no pixel.
+class _Pillow:
+    """Without Pillow's warnings, of damaged EXIF and the like, which hurt no pixel, and without its
+    own limit of pixels, in whose stead `_check_size` stands.
 
-    The filters of warnings belong to the whole process, and threads that each saved and restored
-    them would undo each other's: the first one in saves them, the last one out restores them.
+    Both belong to the whole process, and threads that each saved and restored them would undo each
+    other's: the first one in saves them, the last one out restores them.
     """
 
     def __init__(self) -> None:
@@ -122,23 +211,38 @@ class _Unwarned:
     def __enter__(self) -> None:
         with self.lock:
             if self.num_inside == 0:
-                self.saved = warnings.catch_warnings()
+                self.saved, self.limit = warnings.catch_warnings(), Image.MAX_IMAGE_PIXELS
                 self.saved.__enter__()
                 warnings.simplefilter("ignore")
+                Image.MAX_IMAGE_PIXELS = None
             self.num_inside += 1
 
     def __exit__(self, *error: object) -> None:
         with self.lock:
             self.num_inside -= 1
             if self.num_inside == 0:
+                Image.MAX_IMAGE_PIXELS = self.limit
                 self.saved.__exit__(None, None, None)
 
 
-_UNWARNED = _Unwarned()
+_PILLOW, _ONE_AT_A_TIME = _Pillow(), threading.Lock()
 
 
 def _over(background: int, picture: Image.Image) -> Image.Image:
-    """RGBA -> RGB: the colour where it is opaque, `background` where it is not."""
+    """RGBA -> RGB: the colour where it is opaque, `background` where it is not.
+
+    If what can be seen is, on average, within VANISHES grey values of the background, the opposite
+    (255 - background) lies behind it: black lines on nothing would be lost on black.
+    """
+    seen = _on(background, picture)
+    opaque = ImageStat.Stat(picture.getchannel("A")).mean[0] / 255
+    difference = ImageStat.Stat(seen.convert("L")).mean[0] - background
+    if opaque and abs(difference) < VANISHES * opaque:
+        return _on(255 - background, picture)
+    return seen
+
+
+def _on(background: int, picture: Image.Image) -> Image.Image:
     below = Image.new("RGB", picture.size, (background,) * 3)
     below.paste(picture, mask=picture.getchannel("A"))
     return below
@@ -156,8 +260,6 @@ def _converted(picture: Image.Image, channels: int) -> Image.Image:
 def _what_is_wrong(path: Path, error: Exception) -> str:
     if isinstance(error, UnusableError):
         return str(error)
-    if isinstance(error, Image.DecompressionBombError):
-        return f"too large to be decoded safely: at most {Image.MAX_IMAGE_PIXELS:,} pixels are."
     if isinstance(error, OSError) and error.errno is not None:
         return f"{UNREAD}{error.strerror}."
     if "out of memory" in str(error):  # a C library's word for it
@@ -165,8 +267,16 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
     if path.stat().st_size == 0:
         return "the file is empty."
     if isinstance(error, UnidentifiedImageError):
-        damaged = f"not a picture, or damaged; pictures are {', '.join(FORMATS)}."
-        with _UNWARNED:
-            return why_not_read(path) or damaged
+        with _PILLOW:
+            return why_not_read(path) or _no_picture(path)
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     return f"damaged or cut off ({first_line})."
+
+
+def _no_picture(path: Path) -> str:
+    found = looks_like(path)
+    if found is None:
+        return f"not a picture, or damaged; pictures are {', '.join(FORMATS)}."
+    if "which is not read" in found:
+        return f"not a picture that is read: it is {found}."
+    return f"not a picture: it is {found}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -78,6 +79,22 @@ def test_transparent_parts_lie_on_black(tmp_path: Path) -> None:
     assert np.abs(read(rgba, channels=1)[..., 0] - luma(expected)).max() <= 1.01
     grey_alpha = saved(tmp_path / "la.png", np.dstack([GREY, ALPHA]))
     assert np.abs(read(grey_alpha) - three(GREY * (ALPHA / 255))).max() <= 0.51
+
+
+def test_what_would_vanish_lies_on_the_opposite(tmp_path: Path) -> None:
+    """Black lines on nothing: on white. White ones: on black. With predict's --invert, which asks
+    for white, the other way round."""
+    alpha = np.zeros((H, W), np.uint8)
+    alpha[::3], alpha[1::3] = 255, 100
+    for value, background, behind in (
+        (0, 0, 255), (20, 0, 255), (60, 0, 0), (255, 0, 0), (255, 255, 0), (0, 255, 255),
+    ):  # fmt: skip
+        file = saved(tmp_path / "a.png", np.dstack([np.full((H, W, 3), value, np.uint8), alpha]))
+        found = read_picture(file, (1, H, W), H, background=background)[0]
+        expected = (alpha * float(value) + (255.0 - alpha) * behind) / 255
+        assert np.abs(found - expected).max() <= 1, (value, background)
+    nothing = saved(tmp_path / "n.png", np.zeros((H, W, 4), np.uint8))
+    assert (read(nothing) == 0).all()
 
 
 def test_one_transparent_colour(tmp_path: Path) -> None:
@@ -249,8 +266,13 @@ def broken(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     """Name -> file and what is said of it."""
     made: dict[str, tuple[bytes, str]] = {
         "empty.png": (b"", "the file is empty"),
-        "text.jpg": (b"These are words.\n", "not a picture"),
-        "page.png": (b"<!DOCTYPE html><html></html>", "not a picture"),
+        "text.jpg": (b"These are words.\n", "not a picture: it is text"),
+        "page.png": (b"<!DOCTYPE html><html></html>", "not a picture: it is a web page"),
+        "lfs.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        "phone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC photograph"),
+        "document.jpg": (b"%PDF-1.7\n", "it is a PDF document"),
+        "zeros.jpg": (bytes(600), "nothing but zeros"),
+        "noise.jpg": (b"\xd1\x02\x93\x88\x00\x17", "not a picture, or damaged"),
         "program.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
     }
     for suffix in ("png", "jpg", "gif", "tif", "bmp", "webp", "jp2"):
@@ -284,12 +306,25 @@ def test_bombs_are_refused_before_they_are_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = saved(tmp_path / "a.png", GREY)
-    for limit in (H * W - 1, H * W // 2 - 1):  # where Pillow warns, and where it raises
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with pytest.raises(DataError, match="too large to be decoded"):
-            read(file)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W)
+    for limit in (H * W - 1, H * W // 2 - 1):
+        with pytest.raises(DataError, match=r"too large to be decoded.*data\.max_pixels"):
+            read_picture(file, (3, H, W), H, max_pixels=limit)
+    whole = read_picture(file, (3, H, W), H, max_pixels=H * W)
+    np.testing.assert_array_equal(whole.transpose(1, 2, 0), three(GREY))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)  # Pillow's own limit plays no part
     np.testing.assert_array_equal(read(file), three(GREY))
+    assert Image.MAX_IMAGE_PIXELS == 1
+    monkeypatch.setattr("data.pictures.LARGE", H * W - 1)
+    np.testing.assert_array_equal(read(file), three(GREY))
+    monkeypatch.setattr("data.pictures.free_bytes", lambda device: 9 * H * W - 1)
+    with pytest.raises(DataError, match=r"cannot be read: its .* GB of memory are free"):
+        read(file)
+
+
+def test_importing_changes_nothing_of_pillow() -> None:
+    code = ("from PIL import Image; n = Image.MAX_IMAGE_PIXELS; import data.pictures;"
+            "assert Image.MAX_IMAGE_PIXELS == n and n")  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_strip_that_resizing_would_blow_up_is_refused(tmp_path: Path) -> None:
