@@ -53,6 +53,15 @@ def test_bad_files_are_named_and_the_rest_goes_on(
     assert lines[3:] == ["3 of 4 pictures failed."]
 
 
+def test_a_limit_of_pixels(default_run: TrainedRun, digits: Path, dispatch: Dispatch) -> None:
+    words = ("predict", str(default_run.best), str(digits / "007_7.png"), "--max-pixels")
+    assert dispatch(*words, str(28 * 28)).returncode == 0
+    refused = dispatch(*words, str(28 * 28 - 1))
+    assert refused.returncode == 1
+    assert "its 28 x 28 pixels are more than 783" in refused.stderr
+    assert dispatch(*words, "0").returncode == 2
+
+
 def test_bad_files_as_json(default_run: TrainedRun, digits: Path, dispatch: Dispatch) -> None:
     Path("bad\n.png").write_bytes(b"")  # dispatch works in a folder of its own
     good = str(digits / "007_7.png")

@@ -45,6 +45,7 @@ def main(argv: list[str]) -> int:
     read = partial(
         read_as_seen,
         shape=tuple(entries["shape"]), resize=entries["resize"], fit=args.fit, invert=args.invert,
+        max_pixels=args.max_pixels,
     )  # fmt: skip
     show = show_json if args.json else table(files)
     at_once = max(1, min(READ_AT_ONCE, PIXELS_AT_ONCE // math.prod(entries["shape"][1:])))
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
     with progress(len(files)) as advance:
         for result in results:
             if "top" in result and args.output:
-                result = with_copy(result, targets, args.invert)
+                result = with_copy(result, targets, args.invert, args.max_pixels)
             num_failed += "error" in result
             show(result)
             advance()
@@ -94,9 +95,15 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         help="light becomes dark: for dark digits on paper, where the net knows light ones on "
         "black",
     )  # fmt: skip
+    parser.add_argument(
+        "--max-pixels", type=int, default=250_000_000, metavar="N",
+        help="pictures of more pixels are not decoded (default: 250 million)",
+    )  # fmt: skip
     args, values = parse_words(parser, argv, (*MACHINE_KEYS, *bare.KEYS))
     if args.top_k < 1:
         raise UserError(f"--top-k {args.top_k}: must be at least 1.")
+    if args.max_pixels < 1:
+        raise UserError(f"--max-pixels {args.max_pixels}: must be at least 1.")
     return args, values
 
 
@@ -154,12 +161,17 @@ def classifier(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Callabl
 
 
 def read_as_seen(
-    file: Path, shape: tuple[int, int, int], resize: int, fit: Fit, invert: bool
+    file: Path,
+    shape: tuple[int, int, int],
+    resize: int,
+    fit: Fit,
+    invert: bool,
+    max_pixels: int,
 ) -> NDArray[np.uint8]:
     """(C, H, W) uint8. Raises DataError."""
     from data.pictures import read_picture
 
-    pixels = read_picture(file, shape, resize, fit, background(invert))
+    pixels = read_picture(file, shape, resize, fit, background(invert), max_pixels)
     return 255 - pixels if invert else pixels
 
 
@@ -210,16 +222,20 @@ def best(row: Tensor, classes: Sequence[str], top_k: int) -> dict[str, Any]:
     return {"top": [{"class": classes[i], "index": i, "probability": row[i].item()} for i in order]}
 
 
-def with_copy(result: dict[str, Any], targets: dict[Path, Path], invert: bool) -> dict[str, Any]:
+def with_copy(
+    result: dict[str, Any], targets: dict[Path, Path], invert: bool, max_pixels: int
+) -> dict[str, Any]:
     """The result, once its copy is written; or, if memory has run out, that as its error."""
     try:
-        annotate(result, targets, invert)
+        annotate(result, targets, invert, max_pixels)
     except MemoryError:  # of the picture in its full size, which the net does not see
         return {"file": result["file"], "error": NO_MEMORY}
     return result
 
 
-def annotate(result: Mapping[str, Any], targets: dict[Path, Path], invert: bool) -> None:
+def annotate(
+    result: Mapping[str, Any], targets: dict[Path, Path], invert: bool, max_pixels: int
+) -> None:
     """Write the copy of this picture; once, of a file that was named several times."""
     from PIL import Image
 
@@ -235,7 +251,7 @@ def annotate(result: Mapping[str, Any], targets: dict[Path, Path], invert: bool)
     kind = kind if kind in FORMATS and kind in Image.SAVE else "PNG"
     content = io.BytesIO()
     options = {"quality": 95} if kind == "JPEG" else {}
-    picture = decode(file, channels=3, background=background(invert))
+    picture = decode(file, 3, background(invert), max_pixels)
     drawing.annotated(picture, top).save(content, kind, **options)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
