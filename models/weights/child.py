@@ -76,7 +76,7 @@ def limit(memory_bytes: int, cpu_s: int) -> None:
 def main(kind: str, file: str, folder: str, memory_bytes: str, cpu_s: str) -> None:
     out = Folder(Path(folder))
     try:
-        read = {"mat": mat_reader, "torch": torch_reader}[kind]()
+        read = READERS[kind]()
         limit(int(memory_bytes), int(cpu_s))
         report = read(Path(file), out)
     except MemoryError:
@@ -100,6 +100,21 @@ def torch_reader() -> Any:
         except WeightsError as error:
             return {"error": str(error).removeprefix(f"{path}: ")}
         return {"notes": notes, "tensors": {k: out.put(v()) for k, v in tensors.items()}}
+
+    return read
+
+
+def safetensors_reader() -> Any:
+    from models.weights.safetensors_files import tensors_in
+
+    def read(path: Path, out: Folder) -> dict[str, Any]:
+        try:
+            tensors = tensors_in(path)
+        except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSON's are the first
+            raise RefusedError(
+                f"not a sound safetensors file: {str(error)[:300]}; download it again"
+            ) from error
+        return {"notes": [], "tensors": {k: out.put(v()) for k, v in tensors.items()}}
 
     return read
 
@@ -202,6 +217,8 @@ def text(array: Any) -> str:
         return ""
     return str(array.flat[0])[:200]  # whoever prints it cleans it
 
+
+READERS = {"mat": mat_reader, "torch": torch_reader, "safetensors": safetensors_reader}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 from models.weights.foreign import WeightsError, printable
+from models.weights.safetensors_files import looks_like
 
-Kind = Literal["mat", "zip", "pickle"]
+Kind = Literal["mat", "zip", "pickle", "safetensors"]
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
-ACCEPTED = "a .pth written by torch.save, or a MATLAB v5 .mat of MatConvNet"
+ACCEPTED = "a .pth written by torch.save, a .safetensors, or a MATLAB v5 .mat of MatConvNet"
 
 
 def kind_of(path: Path) -> Kind:
-    """The format of a weight file: 'mat', 'zip' (torch.save since 1.6) or 'pickle' (before).
+    """The format of a weight file: 'mat', 'safetensors', 'zip' (torch.save since 1.6) or 'pickle'
+    (before).
 
     Raises:
         WeightsError: missing, unreadable, empty, or another format, which is named.
@@ -27,6 +29,8 @@ def kind_of(path: Path) -> Kind:
         return "mat"
     if head.startswith(b"PK"):
         return "zip"
+    if looks_like(head):
+        return "safetensors"
     refusal = _refusal(head)
     if refusal is None and head[0] == 0x80:  # pickle's PROTO opcode
         return "pickle"
@@ -68,8 +72,6 @@ def _refusal(head: bytes) -> str | None:
         return "this is gzip: unpack it first"
     if head[257:262] == b"ustar":
         return "this is a tar archive: unpack it first"
-    if head[8:9] == b"{" and head[4:8] == bytes(4):
-        return "this looks like safetensors: load it where you trust it, save with torch.save"
     return None
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.weights.foreign import ForeignWeights, Shape, refuse_nonfinite
+from models.weights.foreign import ForeignWeights, Shape, printable, refuse_nonfinite
 from models.weights.formats import check_zip, kind_of
 from models.weights.matconvnet import read_mat
 from models.weights.sandbox import parsed
+from models.weights.state_dicts import without_prefixes
 from models.weights.torchvision_files import describe, fetch, official, with_metadata
 
 
@@ -22,11 +24,13 @@ def read(
 ) -> ForeignWeights[Tensor]:
     """Read a weight file of other people, in a child process with limits.
 
-    A torch.save file is read as it is: hold it against the network with `compare`. A MatConvNet
-    file has other names, so it is matched layer by layer here, and must fit.
+    A file of torch.save or safetensors is read as it is, but for what stands before every name:
+    hold it against the network with `compare`. A MatConvNet file has other names, so it is matched
+    layer by layer here, and must fit.
 
     Args:
-        path: a `.pth` of torch.save or a MATLAB v5 `.mat` of MatConvNet, told by its content.
+        path: a `.pth` of torch.save, a `.safetensors` or a MATLAB v5 `.mat` of MatConvNet, told by
+            its content.
         target_shapes: name to shape of the network's state_dict, in its order.
         arch: torchvision's name of the network; with it, a torch.save file gets class names and
             preprocessing from the metadata of torchvision's own weights.
@@ -40,7 +44,9 @@ def read(
         return _with_tensors(read_mat(path, target_shapes))
     if kind == "zip":
         check_zip(path)  # in the child again; here it spares starting one
-    foreign = _with_tensors(_read_torch(path))
+    read_as: Literal["torch", "safetensors"] = "safetensors" if kind == "safetensors" else "torch"
+    foreign = _with_tensors(_read_state_dict(path, read_as))
+    foreign = as_the_network_names_them(foreign, target_shapes)
     return foreign if arch is None else describe(foreign, path, arch)
 
 
@@ -60,12 +66,42 @@ def _with_tensors(foreign: ForeignWeights[np.ndarray]) -> ForeignWeights[Tensor]
     return replace(foreign, state_dict=tensors)  # type: ignore[arg-type, return-value]
 
 
-def _read_torch(path: Path) -> ForeignWeights[np.ndarray]:
-    with parsed(path, "torch", path.stat().st_size) as (report, array):
+def as_the_network_names_them(
+    foreign: ForeignWeights[Tensor], target_shapes: Mapping[str, Shape]
+) -> ForeignWeights[Tensor]:
+    """Without what a trainer put before the names of its network's tensors, such as Lightning's
+    `model.` or `net.`, where without it the names are the network's; what belongs to other things,
+    such as a loss, is left out. Nothing changes if the names fit already, or never do."""
+    names = foreign.state_dict.keys()
+    if not target_shapes or names & target_shapes.keys():
+        return foreign
+    for prefix in sorted({name[: i + 1] for name in names for i in _dots(name)}, key=len):
+        own = {n[len(prefix) :]: t for n, t in foreign.state_dict.items() if n.startswith(prefix)}
+        # Most, not all: with another head, or a layer more, the comparison has better words.
+        if 2 * len(own.keys() & target_shapes.keys()) > len(target_shapes):
+            notes = [*foreign.notes, f"dropped the prefix {printable(prefix)!r}"]
+            others = [printable(name) for name in names if not name.startswith(prefix)]
+            if others:
+                notes.append(f"left out {len(others)} tensors without it: {', '.join(others[:10])}")
+            return replace(foreign, state_dict=own, notes=notes)
+    return foreign
+
+
+def _dots(name: str) -> list[int]:
+    """Where the first three are: no trainer nests deeper."""
+    return [i for i, character in enumerate(name) if character == "."][:3]
+
+
+def _read_state_dict(
+    path: Path, kind: Literal["torch", "safetensors"]
+) -> ForeignWeights[np.ndarray]:
+    with parsed(path, kind, path.stat().st_size) as (report, array):
         # A copy: the mapped file is gone after this block.
         state = {name: np.array(array(number)) for name, number in report["tensors"].items()}
     refuse_nonfinite(path, state)
     notes = report["notes"]
+    if kind == "safetensors":
+        state = without_prefixes(state, notes)
     if _add_counters(state):
         notes.append("added batch norm's num_batches_tracked = 0, which old files lack")
     return ForeignWeights(state, notes=notes)

@@ -34,11 +34,61 @@ def safe_torch_load(path: str | Path) -> Any:
     if kind == "zip":
         check_zip(path)
     try:
-        with warnings.catch_warnings():  # old files use deprecated storage classes
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins(path)):
+            warnings.simplefilter("ignore")  # old files use deprecated storage classes
             return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:  # damaged files reach every kind of exception
         raise WeightsError(f"{path}: {_reason(path, error)}") from error
+
+
+class StandIn:
+    """In the place of whatever a trainer kept beside the weights, such as its arguments: takes
+    anything and does nothing with it."""
+
+    def __new__(cls, *_: Any, **__: Any) -> StandIn:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+def _stand_in_dict(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+# Of these a file of weights has no use. Nothing in it would be run either way, but a file that
+# names them was made to run something, and the user should hear of it.
+_RUNS_CODE = (
+    "builtins", "os", "posix", "nt", "sys", "subprocess", "importlib", "runpy",
+    "pickle", "_pickle", "marshal", "shutil", "socket", "ctypes", "code", "codeop", "pty",
+    "commands", "webbrowser", "timeit", "operator", "types", "asyncio", "multiprocessing",
+)  # fmt: skip
+# But for these, which are data.
+_DATA = ("set", "frozenset", "complex", "slice", "range", "list", "dict", "tuple", "int", "float",
+         "str", "bool", "bytes", "bytearray", "object", "SimpleNamespace")  # fmt: skip
+
+
+# Pickles of protocol 2, which torch.save writes, have the names of Python 2; torch looks up these.
+_NAMES_TODAY = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+
+def _runs_code(name: str) -> bool:
+    module, _, own = name.rpartition(".")
+    is_data = module in ("builtins", "types") and own in _DATA
+    return name.partition(".")[0] in _RUNS_CODE and not is_data
+
+
+def _stand_ins(path: Path) -> list[Any]:
+    """For torch's restricted unpickler: a class of ours for each name in the file that is not
+    torch's. It looks these up by name and imports nothing, so that `argparse.Namespace`, a
+    configuration or a callback can lie beside the weights. What is not listed here stays refused.
+    """
+    return [
+        (_stand_in_dict if name == "collections.defaultdict" else StandIn, name)
+        for name in {*_foreign_globals(path)}
+        if not _runs_code(name)
+    ]
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -47,17 +97,26 @@ def _reason(path: Path, error: Exception) -> str:
         error = error.__context__  # type: ignore[assignment]
     text = str(error)
     told = re.search(r"GLOBAL ([\w.]+)", text)
-    forbidden = [told[1]] if told else _foreign_globals(path)
+    foreign = _foreign_globals(path)
+    forbidden = [told[1]] if told else list(filter(_runs_code, foreign))
     if forbidden:
         return (
             f"refused: unpickling it would call {printable(forbidden[0])}, which can run code and "
             "which plain weights never need; get a file that holds tensors only, as "
             "torch.save(model.state_dict(), FILE) writes"
         )
+    if "Unsupported operand" in text and foreign:  # of a later protocol than torch writes
+        return (
+            "pickled in a form that torch's safe reader does not take; where you trust it: "
+            "torch.save(torch.load(FILE, weights_only=False), NEW_FILE)"
+        )
     if isinstance(error, MemoryError) or "allocate memory" in text:
         return "damaged or hostile: it asks for more memory than its size allows"
     shown = printable(text.splitlines()[0]) if text else ""
     return f"damaged, truncated, or not {ACCEPTED} ({type(error).__name__}: {shown})"
+
+
+_TORCH_KNOWS = ("collections.OrderedDict", "collections.Counter", "_codecs.encode")
 
 
 def _foreign_globals(path: Path) -> list[str]:
@@ -74,12 +133,13 @@ def _foreign_globals(path: Path) -> list[str]:
                     if opcode.name == "STACK_GLOBAL":
                         found.append(".".join(strings[-2:]))
                     elif opcode.name in ("GLOBAL", "INST"):
-                        found.append(str(argument).replace(" ", "."))
+                        module, _, own = str(argument).partition(" ")
+                        found.append(f"{_NAMES_TODAY.get(module, module)}.{own}")
                     elif isinstance(argument, str):
                         strings.append(argument)
     except Exception:  # damaged: what was found so far is all there is to say
         pass
-    return [name for name in found if not name.startswith(("torch.", "collections."))]
+    return [name for name in found if not name.startswith("torch.") and name not in _TORCH_KNOWS]
 
 
 def _open_pickle(path: Path) -> IO[bytes]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.weights.foreign import WeightsError, printable
-from models.weights.safe_load import safe_torch_load
+from models.weights.safe_load import StandIn, safe_torch_load
 
-WRAPPERS = ("state_dict", "model")
-PREFIXES = ("module.", "_orig_mod.")  # DataParallel and DDP; torch.compile
+# Where trainers keep weights among other things; of several that a file has, the first is taken.
+# Averaged ones come first, as timm and torchvision's references evaluate those where they exist.
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict")
+WRAPPERS = (*AVERAGED, "state_dict", "model_state_dict", "model", "net", "network", "weights")
+PREFIXES = ("module.", "_orig_mod.")  # DataParallel, DDP and averaged models; torch.compile
+AVERAGES_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside its module
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+Value = TypeVar("Value")
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -39,34 +44,58 @@ def flatten(path: Path) -> tuple[dict[str, Callable[[], np.ndarray]], list[str]]
 
 
 def unwrap(content: Any) -> tuple[dict[str, Tensor], list[str]]:
-    """Take a state_dict out of `{"state_dict": ...}` or `{"model": ...}` and drop prefixes.
+    """Take a state_dict out of what trainers wrap it into, see WRAPPERS, and drop prefixes.
 
     Raises:
         ValueError: there are no named tensors.
     """
-    notes = []
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            notes.append(f"took the weights from the entry {wrapper!r}")
+    notes: list[str] = []
+    for _ in range(3):  # {"net": {"state_dict": ...}} has been seen
+        found = [name for name in WRAPPERS if isinstance(_entry(content, name), Mapping)]
+        if not found:
+            break
+        content = content[found[0]]
+        notes.append(f"took the weights from the entry {found[0]!r}")
+        if found[0] in AVERAGED and len(found) > 1:
+            notes[-1] += (
+                f", which are averaged, and not from {found[1]!r}; to have those: "
+                f"torch.save(torch.load(FILE)[{found[1]!r}], NEW_FILE)"
+            )
     if not isinstance(content, Mapping):
-        raise ValueError(f"it holds a {type(content).__name__}, not a state_dict")
+        kind = "whole object, not its weights" if isinstance(content, StandIn) else ""
+        raise ValueError(
+            f"it holds a {kind or f'{type(content).__name__}, not a state_dict'}; save these: "
+            "torch.save(model.state_dict(), FILE)"
+        )
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
         keys = ", ".join(printable(str(key)) for key in list(content)[:10])
-        raise ValueError(f"it holds no named tensors; its entries are {keys or 'none'}")
+        raise ValueError(
+            f"it holds no named tensors; its entries are {keys or 'none'}. Weights are looked for "
+            f"in {', '.join(WRAPPERS)}"
+        )
     if len(tensors) < len(content):
         others = [printable(str(key)) for key in content if key not in tensors]
         notes.append(
             f"left out {len(others)} entries that are no tensors: {', '.join(others[:10])}"
         )
-    return _without_prefixes(tensors, notes), notes
+    return without_prefixes(tensors, notes), notes
 
 
-def _without_prefixes(tensors: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
+def _entry(content: Any, name: str) -> Any:
+    return content.get(name) if isinstance(content, Mapping) else None
+
+
+def without_prefixes(tensors: dict[str, Value], notes: list[str]) -> dict[str, Value]:
+    """Names as the network has them, where every one has the same of PREFIXES; what was done is
+    added to the notes."""
+    rest = {name: tensor for name, tensor in tensors.items() if name != AVERAGES_COUNTER}
+    if len(rest) < len(tensors) and rest and all(n.startswith("module.") for n in rest):
+        tensors = rest
+        notes.append("they are those of an averaged model")
     for _ in range(4):  # module._orig_mod.module. has been seen
         for prefix in PREFIXES:
-            if all(name.startswith(prefix) for name in tensors):
+            if tensors and all(name.startswith(prefix) for name in tensors):
                 tensors = {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
                 notes.append(f"dropped the prefix {prefix!r} from every name")
     return tensors
