@@ -96,7 +96,7 @@ class AlexNet(nn.Module):
         else:
             layers = [nn.Dropout(dropout), *hidden1, nn.Dropout(dropout), *hidden2]
         self.classifier = nn.Sequential(*layers, nn.Linear(width, num_classes))
-        initialise(self, init)
+        initialise(self, init, self.classifier[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) float -> (N, num_classes) logits; the trail is for 224 px."""

@@ -42,7 +42,7 @@ class CifarNet(nn.Module):
         self.fc2 = nn.Linear(120, 84)
         self.relu4 = nn.ReLU()
         self.fc3 = nn.Linear(84, num_classes)
-        initialise(self, init)
+        initialise(self, init, self.fc3)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) float -> (N, num_classes) logits; the trail is for 32 px."""

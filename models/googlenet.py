@@ -95,7 +95,7 @@ class GoogLeNet(nn.Module):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(1024, num_classes)
-        initialise(self, init)
+        initialise(self, init, self.fc, self.aux1.fc2, self.aux2.fc2)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """(N, C, H, W) float -> (N, num_classes) logits; the trail is for 224 px.

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 INITS = ("default", "xavier", "kaiming", "normal")
+SMALL_STD = 0.01  # of all weights with normal, of the last layer's with kaiming
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -16,7 +17,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def initialise(model: nn.Module, name: str) -> None:
+def initialise(model: nn.Module, name: str, *heads: nn.Module) -> None:
     """Set the weights of every convolution and linear layer of `model`, in place.
 
     - default: nothing is touched. PyTorch has drawn weights and biases from U(-b, b) with
@@ -26,12 +27,18 @@ def initialise(model: nn.Module, name: str) -> None:
       Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural
       networks", eq. 16.
     - kaiming: N(0, 2/fan_in); keeps the variance through layers of ReLU.
-      He et al. 2015, "Delving deep into rectifiers", eq. 10.
+      He et al. 2015, "Delving deep into rectifiers", eq. 10. No ReLU follows the last layer, whose
+      outputs are the logits: `heads` are N(0, 0.01^2) (Goyal et al. 2017, arXiv 1706.02677,
+      section 5.1), so that an untrained network takes all of K classes for about equally likely,
+      and its cross-entropy is near ln K. With 2/fan_in there it was 2.9 to 4.9 for K = 10.
     - normal: N(0, 0.01^2); Krizhevsky et al. 2012, section 5. Signals vanish in deep plain nets;
       for such a reason the VGG paper (section 3.1) grew its deep ones out of a trained shallow one.
 
     All but default set these layers' biases to 0. Norm layers keep what they have (scale 1 and
     shift 0, or what the network has chosen), as do parameters outside such layers.
+
+    Args:
+        heads: the linear layers of `model` that give logits.
 
     Raises:
         ValueError: `name` is none of the four.
@@ -44,10 +51,10 @@ def initialise(model: nn.Module, name: str) -> None:
             continue
         if name == "xavier":
             nn.init.xavier_uniform_(layer.weight)
-        elif name == "kaiming":
+        elif name == "kaiming" and layer not in heads:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         else:
-            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.normal_(layer.weight, std=SMALL_STD)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
 

@@ -64,7 +64,7 @@ class LeNet5(nn.Module):
         self.f6 = nn.Linear(120, 84)
         self.act6 = make_activation(activation)
         self.output = nn.Linear(84, num_classes)
-        initialise(self, init)
+        initialise(self, init, self.output)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) float -> (N, num_classes) logits; the trail is for 28 or 32 px."""
@@ -112,7 +112,7 @@ class LeNetCaffe(nn.Module):
         self.fc1 = nn.Linear(50 * height * width, 500)
         self.act1 = make_activation(activation)
         self.fc2 = nn.Linear(500, num_classes)
-        initialise(self, init)
+        initialise(self, init, self.fc2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) float -> (N, num_classes) logits; the trail is for 28 px."""

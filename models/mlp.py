@@ -60,7 +60,7 @@ class MLP(nn.Module):
                 self.hidden.append(nn.Dropout(dropout))
             size = next_size
         self.fc = nn.Linear(size, num_classes)
-        initialise(self, init)
+        initialise(self, init, self.fc)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) float -> (N, num_classes) logits."""

@@ -151,7 +151,7 @@ class ResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(512 * expansion, num_classes)
-        initialise(self, init)
+        initialise(self, init, self.fc)
         if zero_init_last:
             zero_last_norms(self)
 

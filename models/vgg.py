@@ -79,7 +79,7 @@ class VGG(nn.Module):
             )
         else:
             self.classifier = nn.Sequential(nn.Linear(512, num_classes))
-        initialise(self, init)
+        initialise(self, init, self.classifier[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) float -> (N, num_classes) logits; the trail is for 224 px."""
