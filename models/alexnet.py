@@ -1,8 +1,9 @@
 """AlexNet.
 
 Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional neural
-networks" (NIPS); and the narrower one-column form of Krizhevsky 2014, "One weird trick for
-parallelizing convolutional neural networks" (arXiv 1404.5997), which is torchvision's.
+networks" (NIPS); and torchvision's narrower form, which is nearly the single column of Krizhevsky
+2014, "One weird trick for parallelizing convolutional neural networks" (arXiv 1404.5997): that one
+has 64, 192, 384, 384 and 256 maps, and torchvision's fourth convolution has 256 instead of 384.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class AlexNet(nn.Module):
     Args:
         shape: (C, H, W) of a picture; a side below 63 is brought to 63 before the network sees it.
         num_classes: number of logits.
-        variant: torchvision, paper or paper_half.
+        variant: torchvision (64-192-384-256-256 maps), paper (96-256-384-384-256, grouped) or
+            paper_half.
         lrn: local response normalisation after the ReLUs of the first two convolutions; None: as
             the variant says (the paper's have it, torchvision's does not).
         dropout: probability of dropping a unit around the hidden linear layers; 0 = off.

@@ -18,8 +18,12 @@ from models.init import check_choice, check_data, check_dropout, initialise
 class GoogLeNet(nn.Module):
     """Nine inception modules and, in training, two auxiliary classifiers.
 
-    Parameters for 1000 classes and three channels: 13,378,280 as in the paper, of which 6,379,728
-    in the auxiliary heads; with torchvision's options 13,004,888 and 6,379,984.
+    Parameters for 1000 classes and three channels, counted here: 13,378,280, of which 6,379,728 in
+    the auxiliary heads, which are there for training alone, and 6,998,552 in the rest; with
+    torchvision's options 13,004,888, 6,379,984 and 6,624,904 (torchvision gives the last one). The
+    paper prints no such sum: its table 1 has rounded counts without the auxiliary heads, which add
+    up to 6,798K (6.96 million, as its 1000K for 1024 x 1000 weights says that K is 1024); section 1
+    has "12 times fewer" than AlexNet, which would be 5 million.
 
     torchvision's form is batch_norm=true branch5x5=3 aux_pool=adaptive. Its 3x3 in place of the
     5x5 convolutions is a known slip, kept there for the sake of its trained weights; with branch5x5

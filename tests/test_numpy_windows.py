@@ -134,6 +134,25 @@ def test_winograd_equals_im2col(
     assert_close(actual, expected, 1e-5 if dtype is np.float32 else 1e-13)
 
 
+def test_winograd_is_as_exact_as_its_docstring_says() -> None:
+    """The largest error of a layer as a share of its largest output: float32 against float64."""
+    rng, errors, errors_of_im2col = np.random.default_rng(0), [], []
+    for _ in range(60):
+        channels, filters = rng.choice([16, 32, 64, 128, 256, 512], 2)
+        side, batch = rng.integers(4, 33), rng.integers(1, 3)
+        x = rng.standard_normal((batch, channels, side, side), np.float32)
+        scale = np.float32((2 / (9 * channels)) ** 0.5)
+        weight = rng.standard_normal((filters, channels, 3, 3), np.float32) * scale
+        exact, _ = F.conv2d_forward(x.astype(float), weight.astype(float), padding=1)
+        fast = winograd.conv2d_winograd(x, winograd.winograd_weight(weight), padding=1)
+        plain, _ = F.conv2d_forward(x, weight, padding=1)
+        errors.append(np.abs(fast - exact).max() / np.abs(exact).max())
+        errors_of_im2col.append(np.abs(plain - exact).max() / np.abs(exact).max())
+    assert 2e-6 < np.median(errors) < 1e-5
+    assert max(errors) < 2.5e-5
+    assert max(errors_of_im2col) < 2e-6
+
+
 def test_winograd_matrices_are_those_of_a_short_convolution() -> None:
     """In one dimension, exactly: A^T [(G w) * (B^T d)] is the valid correlation of d with w."""
     rng = np.random.default_rng(0)

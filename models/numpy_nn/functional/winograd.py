@@ -8,8 +8,10 @@ three fixed matrices (interpolation at the points 0, 1, -1, 2, -2, infinity)
 
 takes 36 multiplications for a pair of channels instead of the 4 * 4 * 9 = 144 of the definition.
 Summed over channels, the middle is 36 matrix products. The weights are transformed once. In
-exchange they take four times the memory, and the result differs in the last digits (about 1e-6 of
-the largest output in float32).
+exchange they take four times the memory, and the result has fewer exact digits: over 60 layers of
+16 to 512 channels with random weights and inputs, float32 against float64, the largest error was
+between 2e-6 and 1.4e-5 of the largest output, median 6e-6 (1.9e-5 and 7e-6 on another CPU); that of
+im2col 9e-7 at most, median 4e-7. `test_winograd_is_as_exact_as_its_docstring_says` measures it.
 """
 
 from __future__ import annotations
