@@ -39,7 +39,7 @@ def losses_of(net: str, root: Path, num_steps: int) -> list[float]:
         losses = []
         for images, targets in run.train.epoch(0):
             _, logits = loop.train_step(run, images, targets)
-            losses.append(float(run.loss(logits.detach(), targets)))
+            losses.append(float(run.eval_loss(logits.detach(), targets)))
             run.progress.step += 1
             if run.progress.step == num_steps:
                 break

@@ -75,7 +75,7 @@ def test_an_evaluation_collects_for_the_pictures(
     run.best.epoch = 1
     for split in ("val", "test"):
         of = getattr(run, split)
-        evaluate(run.model, run.loss, of, run.autocast, run.gallery.meter(split))
+        evaluate(run.model, run.eval_loss, of, run.autocast, run.gallery.meter(split))
         if split == "val":
             run.gallery.best(run)
     run.gallery.meter("val")  # of a later epoch that was no better

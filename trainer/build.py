@@ -35,6 +35,7 @@ from trainer.parts import (
     input_size,
     known_size,
     load_data,
+    make_evaluation_loss,
     make_loss,
     make_model,
     make_optimizer,
@@ -165,6 +166,7 @@ def build(
     return Run(
         model=model,
         loss=loss,
+        eval_loss=make_evaluation_loss(config),
         guard=guard,
         schedule=schedule,
         update=update,

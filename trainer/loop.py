@@ -57,7 +57,7 @@ def update(
 def validate(run: Run) -> Metrics:
     """The validation split, with the weights as they are; a schedule may look at its loss."""
     meter = run.gallery.meter("val")
-    val = evaluate(run.model, run.loss, run.pausing(run.val), run.autocast, meter)
+    val = evaluate(run.model, run.eval_loss, run.pausing(run.val), run.autocast, meter)
     run.schedule.observe(val.loss)
     return val
 
@@ -67,7 +67,7 @@ def test_best(run: Run) -> Metrics:
     if run.best.epoch:
         run.model.load_state_dict(read(run.checkpoints.best)["model"])
     meter = run.gallery.meter("test")
-    return evaluate(run.model, run.loss, run.pausing(run.test), run.autocast, meter)
+    return evaluate(run.model, run.eval_loss, run.pausing(run.test), run.autocast, meter)
 
 
 @torch.inference_mode()

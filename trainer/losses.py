@@ -2,6 +2,10 @@
 
 Output: logits (N, K), or, from a net with auxiliary heads in training mode, a tuple of such
 logits with the main head's first. Targets: class indices (N,) int64, or probabilities (N, K).
+
+The loss that is trained, and that a run reports for `train`, counts the label smoothing and the
+auxiliary heads (for GoogLeNet main + 0.3 aux2 + 0.3 aux1: 1.6 times as much while all are at
+chance). In evaluation a net has its main head alone, and `build` makes the loss without smoothing.
 """
 
 from __future__ import annotations

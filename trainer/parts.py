@@ -104,6 +104,14 @@ def make_loss(config: Mapping[str, Any]) -> nn.Module:
         raise UserError(f"layers=numpy: {error}") from error
 
 
+def make_evaluation_loss(config: Mapping[str, Any]) -> nn.Module:
+    """The loss as validation, test and `evaluate` report it: without label smoothing, which is a
+    means of training, so that values of runs with and without it can be compared."""
+    smooths = "label_smoothing" in config["loss"]
+    plain = {**config["loss"], "label_smoothing": 0.0} if smooths else config["loss"]
+    return make_loss({**config, "loss": plain})
+
+
 # The last weights read, with what they were read for: `check` and `build` want the same file, which
 # may have half a gigabyte.
 _found: dict[Any, weights.Start] = {}

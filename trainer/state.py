@@ -83,7 +83,8 @@ class Run:
     """Everything that `fit` works on. `build` makes it; nothing in it knows the configuration."""
 
     model: nn.Module
-    loss: nn.Module
+    loss: nn.Module  # what is trained
+    eval_loss: nn.Module  # what validation and test report, and best and schedule go by
     guard: Stepper
     schedule: Schedule
     update: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # loop.update, or one graph of it

@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
         average_over_mirror(model)
     examiner = Examiner(num_mistakes=NUM_MISTAKES)
     metrics = loop.evaluate(
-        model, parts.make_loss(config), batches,
+        model, parts.make_evaluation_loss(config), batches,
         runtime.autocast(config["precision"], device), examiner,
     )  # fmt: skip
     findings = examiner.findings()
@@ -151,6 +151,11 @@ def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool
     for key in ("data.shape", "data.num_classes"):
         if key in values:
             raise UserError(f"{key}={values[key]}: the checkpoint has fixed it. Leave the key out.")
+    if "loss.label_smoothing" in values:
+        raise UserError(
+            f"loss.label_smoothing={values['loss.label_smoothing']}: evaluate reports the loss "
+            "without it, as a run's test row does. Leave the key out."
+        )
     config["data"]["shape"] = entries["shape"]
     for group in ("data", "loss"):
         check_options(group, config[group])

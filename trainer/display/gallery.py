@@ -123,7 +123,7 @@ class Gallery:
         if split not in self.of_best:
             examiner = Examiner(num_mistakes=NUM_MISTAKES)
             batches = WatchedBatches(getattr(run, split), lambda: run.signals.received is not None)
-            loop.evaluate(run.model, run.loss, batches, run.autocast, examiner)
+            loop.evaluate(run.model, run.eval_loss, batches, run.autocast, examiner)
             if run.signals.received is not None:
                 return None
             self.of_best[split] = examiner
