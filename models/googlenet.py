@@ -105,7 +105,7 @@ class GoogLeNet(nn.Module):
         """(N, C, H, W) float -> (N, num_classes) logits; the trail is for 224 px.
 
         In training mode a tuple (logits, aux2, aux1), each (N, num_classes). The paper adds the
-        auxiliary losses with a weight of 0.3 each (section 5), and so does the `train` loss of a run.
+        auxiliary losses with a weight of 0.3 each (section 5), and so does a run's `train` loss.
         """
         x = self.conv1(x)  # (N, 64, 112, 112)
         x = self.norm1(self.maxpool1(x))  # (N, 64, 56, 56)

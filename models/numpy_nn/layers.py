@@ -188,6 +188,8 @@ def _uniform_params(
     shape: tuple[int, ...], rng: np.random.Generator, dtype: type[np.floating[Any]]
 ) -> dict[str, Array]:
     """Weight and bias, uniform in +-1 / sqrt(inputs of one output), as PyTorch starts them."""
+    if min(shape) < 1:
+        raise ValueError(f"a layer's weight cannot have the shape {shape}: take sizes of 1 or more")
     bound = float(np.prod(shape[1:])) ** -0.5
     return {
         "weight": rng.uniform(-bound, bound, shape).astype(dtype),

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from models.numpy_nn.functional.checks import IMAGES, check_array, check_grad
 from models.numpy_nn.functional.shapes import Array, Cache, Size, Windows, place_windows
 
 BLOCK_BYTES = 4 << 20  # of columns at a time: a few megabytes, about what a cache holds
@@ -48,6 +49,10 @@ def conv2d_forward(
         (N, K, OH, OW), OH = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1, and the
         cache.
     """
+    check_array("conv2d", "x", x, IMAGES)
+    check_array("conv2d", "weight", weight, ("K", "C / groups", "R", "S"), x.dtype)
+    if bias is not None:
+        check_array("conv2d", "bias", bias, (len(weight),), x.dtype)
     _check_channels(x, weight, groups)
     windows = place_windows(x.shape, weight.shape[2:], stride, padding, dilation)
     padded = _pad_batch_last(x, windows)
@@ -80,6 +85,7 @@ def conv2d_backward(
         grad_x (N, C, H, W) or None, grad_weight (K, C / groups, R, S), grad_bias (K,) or None.
     """
     padded, weight, has_bias, windows, groups = cache
+    check_grad("conv2d", grad_out, (padded.shape[3], len(weight), *windows.out), padded.dtype)
     grad = np.ascontiguousarray(grad_out.transpose(1, 2, 3, 0))
     flat_grad = grad.reshape(groups, len(weight) // groups, -1)
     flat_weight = weight.reshape(groups, len(weight) // groups, -1)
@@ -97,7 +103,7 @@ def conv2d_backward(
 
 
 def _check_channels(x: Array, weight: Array, groups: int) -> None:
-    if x.shape[1] != weight.shape[1] * groups or len(weight) % groups:
+    if groups < 1 or x.shape[1] != weight.shape[1] * groups or len(weight) % groups:
         raise ValueError(
             f"conv2d: input {x.shape}, weight {weight.shape} and groups {groups} do not fit: the "
             f"weight takes {weight.shape[1] * groups} channels, and groups must divide its filters"

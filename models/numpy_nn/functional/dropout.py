@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from models.numpy_nn.functional.checks import ANY, check_array, check_grad
 from models.numpy_nn.functional.shapes import Array, Cache
 
 
@@ -23,11 +25,26 @@ def dropout_forward(x: Array, mask: NDArray[Any], p: float = 0.5) -> tuple[Array
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p={p} is no probability; take 0 <= p <= 1")
+    check_array("dropout", "x", x, ANY)
+    _check_mask(mask, x)
     scale = mask.astype(x.dtype) * x.dtype.type(1 / (1 - p) if p < 1 else 0)
-    return x * scale, (scale,)
+    return x * scale, (scale, x.shape)
 
 
 def dropout_backward(grad_out: Array, cache: Cache) -> Array:
     """The function is a factor, so the gradient takes the same factor."""
-    (scale,) = cache
+    scale, shape = cache
+    check_grad("dropout", grad_out, shape, scale.dtype)
     return grad_out * scale
+
+
+def _check_mask(mask: Any, x: Array) -> None:
+    """Whether it broadcasts to x, and does not make it larger."""
+    if isinstance(mask, np.ndarray) and mask.dtype.kind in "biuf" and mask.ndim <= x.ndim:
+        sizes = zip(reversed(mask.shape), reversed(x.shape), strict=False)
+        if all(size in (1, wanted) for size, wanted in sizes):
+            return
+    raise ValueError(
+        f"dropout: mask must be an array of booleans or numbers that broadcasts to {x.shape}, got "
+        f"{np.shape(mask)} {getattr(mask, 'dtype', type(mask).__name__)}"
+    )

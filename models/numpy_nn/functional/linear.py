@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from models.numpy_nn.functional.checks import ANY, check_array, check_axis, check_grad
 from models.numpy_nn.functional.shapes import Array, Cache
 
 
@@ -20,6 +21,10 @@ def linear_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[
     Returns:
         (..., O) and the cache.
     """
+    check_array("linear", "x", x, (..., "I"))
+    check_array("linear", "weight", weight, ("O", "I"), x.dtype)
+    if bias is not None:
+        check_array("linear", "bias", bias, (len(weight),), x.dtype)
     if x.shape[-1] != weight.shape[1]:
         raise ValueError(f"linear: {x.shape[-1]} features come in, the weight takes {weight.shape}")
     out = x @ weight.T
@@ -39,6 +44,7 @@ def linear_backward(
         grad_x (..., I) or None, grad_weight (O, I), grad_bias (O,) or None.
     """
     x, weight, has_bias = cache
+    check_grad("linear", grad_out, (*x.shape[:-1], len(weight)), x.dtype)
     rows = grad_out.reshape(-1, weight.shape[0])
     grad_weight = rows.T @ x.reshape(-1, weight.shape[1])
     grad_bias = rows.sum(axis=0) if has_bias else None
@@ -47,10 +53,15 @@ def linear_backward(
 
 def flatten_forward(x: Array, start_axis: int = 1) -> tuple[Array, Cache]:
     """(N, C, H, W) -> (N, C H W), in that order whatever the memory order; 0 flattens all."""
-    return np.reshape(x, (*x.shape[:start_axis], math.prod(x.shape[start_axis:]))), (x.shape,)
+    check_array("flatten", "x", x, ANY)
+    check_axis("flatten", "start_axis", start_axis, x)
+    start_axis %= x.ndim
+    out = np.reshape(x, (*x.shape[:start_axis], math.prod(x.shape[start_axis:])))
+    return out, (x.shape, out.shape, x.dtype)
 
 
 def flatten_backward(grad_out: Array, cache: Cache) -> Array:
     """The numbers stay, only their shape returns."""
-    (shape,) = cache
+    shape, flat_shape, dtype = cache
+    check_grad("flatten", grad_out, flat_shape, dtype)
     return grad_out.reshape(shape)

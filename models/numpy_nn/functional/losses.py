@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.numpy_nn.functional.activations import sigmoid, softmax_backward, softmax_forward
+from models.numpy_nn.functional.checks import check_array, check_scale
 from models.numpy_nn.functional.shapes import Array, Cache
 
 Target = NDArray[Any]
@@ -21,20 +22,27 @@ On = Literal["probabilities", "logits"]
 
 def target_probabilities(target: Target, logits: Array, label_smoothing: float = 0.0) -> Array:
     """The target as (N, K) in the dtype of the logits, smoothed."""
+    check_array("loss", "logits", logits, ("N", "K"))
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"loss: label_smoothing={label_smoothing} is no share: take 0 <= s <= 1")
+    if not isinstance(target, np.ndarray) or target.dtype.kind not in "biuf":
+        kind = getattr(target, "dtype", type(target).__name__)
+        raise ValueError(f"loss: target must be an array of numbers, got {kind}")
     num_classes = logits.shape[1]
     if target.ndim == 1:
         if target.shape != logits.shape[:1] or target.dtype.kind not in "iu":
             raise ValueError(
-                f"{logits.shape[0]} class indices are needed, got {target.dtype} {target.shape}"
+                f"loss: target must be {logits.shape[0]} class indices, got {target.dtype} "
+                f"{target.shape}"
             )
         if target.size and not 0 <= target.min() <= target.max() < num_classes:
             raise ValueError(
-                f"class indices run from {target.min()} to {target.max()}, the logits have "
+                f"loss: class indices run from {target.min()} to {target.max()}, the logits have "
                 f"{num_classes} classes: take 0..{num_classes - 1}"
             )
         target = np.eye(num_classes, dtype=logits.dtype)[target]
     elif target.shape != logits.shape:
-        raise ValueError(f"target {target.shape} does not fit logits {logits.shape}")
+        raise ValueError(f"loss: target {target.shape} does not fit logits {logits.shape}")
     smoothed = (1 - label_smoothing) * target + label_smoothing / num_classes
     return smoothed.astype(logits.dtype, copy=False)
 
@@ -58,6 +66,7 @@ def cross_entropy_forward(
 
 def cross_entropy_backward(grad_out: Array | float, cache: Cache) -> Array:
     """(p sum_k q_k - q) / N, with p the softmax; the sum is 1 for probabilities."""
+    check_scale("cross_entropy", grad_out)
     log_p, q = cache
     grad = np.exp(log_p) * q.sum(axis=1, keepdims=True) - q
     return grad * log_p.dtype.type(grad_out / len(q))
@@ -78,6 +87,7 @@ def mean_squared_error_forward(
 
 def mean_squared_error_backward(grad_out: Array | float, cache: Cache) -> Array:
     """2 (p - q) / (N K), then back through the softmax if there was one."""
+    check_scale("mean_squared_error", grad_out)
     difference, softmax_cache = cache
     grad_p = difference * difference.dtype.type(2 * grad_out / difference.size)
     return grad_p if softmax_cache is None else softmax_backward(grad_p, softmax_cache)
@@ -94,6 +104,7 @@ def l1_forward(
 
 def l1_backward(grad_out: Array | float, cache: Cache) -> Array:
     """sign(p - q) / (N K), 0 at the kink, then back through the softmax if there was one."""
+    check_scale("l1", grad_out)
     difference, softmax_cache = cache
     grad_p = np.sign(difference) * difference.dtype.type(grad_out / difference.size)
     return grad_p if softmax_cache is None else softmax_backward(grad_p, softmax_cache)
@@ -113,6 +124,7 @@ def binary_cross_entropy_forward(
 
 def binary_cross_entropy_backward(grad_out: Array | float, cache: Cache) -> Array:
     """(s - q) / (N K): the sigmoid's slope cancels against the logarithm's."""
+    check_scale("binary_cross_entropy", grad_out)
     logits, q = cache
     return (sigmoid(logits) - q) * logits.dtype.type(grad_out / logits.size)
 

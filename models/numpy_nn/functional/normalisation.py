@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.numpy_nn.functional.checks import IMAGES, check_array, check_grad
 from models.numpy_nn.functional.shapes import Array, Cache
 
 _OVER = (0, 2, 3)  # all axes but the channels
@@ -35,6 +36,14 @@ def batch_norm2d_forward(
     Returns:
         (N, C, H, W) and the cache.
     """
+    check_array("batch_norm2d", "x", x, IMAGES)
+    named = {"weight": weight, "bias": bias, "running_mean": running_mean,
+             "running_var": running_var}  # fmt: skip
+    for name, values in named.items():
+        if values is not None:
+            check_array("batch_norm2d", name, values, x.shape[1:2], x.dtype)
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("batch_norm2d: running_mean and running_var come together or not at all")
     uses_batch = training or running_mean is None or running_var is None
     if running_mean is None or running_var is None or training:
         mean, var = x.mean(_OVER), x.var(_OVER)
@@ -80,6 +89,7 @@ def batch_norm2d_backward(
         grad_x (N, C, H, W), grad_weight (C,) or None, grad_bias (C,) or None.
     """
     normal, inverse_std, weight, has_bias, uses_batch = cache
+    check_grad("batch_norm2d", grad_out, normal.shape, normal.dtype)
     sum_grad = grad_out.sum(_OVER)
     sum_grad_normal = (grad_out * normal).sum(_OVER)
     grad_x = grad_out
@@ -105,11 +115,15 @@ def local_response_norm_forward(
     alpha / size here.
 
     Args:
-        x: (N, C, H, W), or any (N, C, ...).
+        x: (N, C, H, W).
+        size: channels of the window, 1 or more.
 
     Returns:
         The same shape and the cache.
     """
+    check_array("local_response_norm", "x", x, IMAGES)
+    if size < 1:
+        raise ValueError(f"local_response_norm: size={size}: take a window of one channel or more")
     denominator = _sum_near(x * x, size, size // 2)
     denominator *= alpha / size
     denominator += k
@@ -126,6 +140,7 @@ def local_response_norm_backward(grad_out: Array, cache: Cache) -> Array:
     The windows that hold c start at the other end: `_sum_near` with its offsets turned round.
     """
     x, denominator, size, alpha, beta = cache
+    check_grad("local_response_norm", grad_out, x.shape, x.dtype)
     direct = grad_out * denominator**-beta
     through = _sum_near(direct * x / denominator, size, size - 1 - size // 2)
     return direct - (2 * alpha * beta / size) * x * through

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.numpy_nn.functional.shapes import Array, Cache, Size, Windows, place_windows
+from models.numpy_nn.functional.checks import IMAGES, check_array, check_grad
+from models.numpy_nn.functional.shapes import Array, Cache, Size, Windows, pair, place_windows
 
 
 def max_pool2d_forward(
@@ -30,6 +31,7 @@ def max_pool2d_forward(
     Returns:
         (N, C, OH, OW) and the cache.
     """
+    check_array("max_pool2d", "x", x, IMAGES)
     stride = kernel_size if stride is None else stride
     windows = place_windows(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     padded = _pad(x, windows, -np.inf)
@@ -46,6 +48,7 @@ def max_pool2d_backward(grad_out: Array, cache: Cache) -> Array:
     Of equal values the first in reading order wins. A pixel that won several windows gets the sum.
     """
     padded, out, windows, shape = cache
+    check_grad("max_pool2d", grad_out, out.shape, out.dtype)
     grad_padded = np.zeros_like(padded)
     undecided = np.ones_like(out, dtype=bool)
     for rows, cols in windows.taps():
@@ -74,6 +77,7 @@ def avg_pool2d_forward(
     Returns:
         (N, C, OH, OW) and the cache.
     """
+    check_array("avg_pool2d", "x", x, IMAGES)
     stride = kernel_size if stride is None else stride
     windows = place_windows(x.shape, kernel_size, stride, padding, ceil_mode=ceil_mode)
     padded = _pad(x, windows, 0)
@@ -89,6 +93,7 @@ def avg_pool2d_forward(
 def avg_pool2d_backward(grad_out: Array, cache: Cache) -> Array:
     """Every pixel under a window gets an equal share of its gradient."""
     divisor, padded_shape, windows, shape = cache
+    check_grad("avg_pool2d", grad_out, (*shape[:2], *windows.out), divisor.dtype)
     share = grad_out / divisor
     grad_padded = np.zeros_like(share, shape=padded_shape)
     for rows, cols in windows.taps():
@@ -109,15 +114,18 @@ def adaptive_avg_pool2d_forward(x: Array, output_size: Size) -> tuple[Array, Cac
     Returns:
         (N, C, OH, OW) and the cache.
     """
-    out_h, out_w = (output_size,) * 2 if isinstance(output_size, int) else output_size
+    check_array("adaptive_avg_pool2d", "x", x, IMAGES)
+    out_h, out_w = pair("output_size", output_size, least=1)
     over_rows = _averaging_matrix(x.shape[2], out_h, x.dtype)
     over_cols = _averaging_matrix(x.shape[3], out_w, x.dtype)
-    return over_rows @ x @ over_cols.T, (over_rows, over_cols)
+    return over_rows @ x @ over_cols.T, (over_rows, over_cols, x.shape[:2])
 
 
 def adaptive_avg_pool2d_backward(grad_out: Array, cache: Cache) -> Array:
     """out = P x Q^T, so grad_x = P^T grad_out Q."""
-    over_rows, over_cols = cache
+    over_rows, over_cols, leading = cache
+    shape = (*leading, len(over_rows), len(over_cols))
+    check_grad("adaptive_avg_pool2d", grad_out, shape, over_rows.dtype)
     return over_rows.T @ grad_out @ over_cols
 
 

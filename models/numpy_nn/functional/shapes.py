@@ -56,7 +56,12 @@ def place_windows(
     ceil_mode: bool = False,
 ) -> Windows:
     """The windows on a picture of shape (..., H, W); `num_windows` says how many."""
-    sizes = _pair(kernel), _pair(stride), _pair(padding), _pair(dilation)
+    sizes = (
+        pair("kernel", kernel, least=1),
+        pair("stride", stride, least=1),
+        pair("padding", padding, least=0),
+        pair("dilation", dilation, least=1),
+    )
     vertical, horizontal = zip(*sizes, strict=True)
     out_h = num_windows(picture[-2], *vertical, ceil_mode=ceil_mode)
     out_w = num_windows(picture[-1], *horizontal, ceil_mode=ceil_mode)
@@ -83,5 +88,11 @@ def num_windows(
     return windows
 
 
-def _pair(size: Size) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+def pair(name: str, size: Size, least: int) -> tuple[int, int]:
+    """(vertical, horizontal). Raises ValueError unless both are whole numbers from `least` on."""
+    sizes = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(sizes) != 2 or not all(isinstance(n, int | np.integer) and n >= least for n in sizes):
+        raise ValueError(
+            f"{name}={size!r} must be a whole number of at least {least}, or two of them"
+        )
+    return int(sizes[0]), int(sizes[1])

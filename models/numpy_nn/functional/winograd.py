@@ -21,7 +21,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from models.numpy_nn.functional.shapes import Array, Size
+from models.numpy_nn.functional.checks import IMAGES, check_array
+from models.numpy_nn.functional.shapes import Array, Size, pair
 
 TILE, SPAN = 4, 6  # pixels along a side of a tile: of the output, of the input it depends on
 MIN_CHANNELS = 16
@@ -72,10 +73,7 @@ def winograd_fits(weight: Array, stride: Size = 1, dilation: Size = 1, groups: i
 
 def winograd_weight(weight: Array) -> Array:
     """U = G w G^T for every pair of channels: (K, C, 3, 3) -> (36, C, K), computed in float64."""
-    if weight.shape[2:] != (3, 3):
-        raise ValueError(
-            f"F(4 x 4, 3 x 3) needs a weight of shape (K, C, 3, 3), got {weight.shape}"
-        )
+    check_array("winograd", "weight", weight, ("K", "C", 3, 3))
     # Rows of kron(G, G) are the 36 points; both products are one on the flattened 3 x 3 kernel.
     flat = weight.reshape(-1, 9).T.astype(np.float64)
     transformed = (np.kron(G, G) @ flat).astype(weight.dtype)
@@ -99,12 +97,20 @@ def conv2d_winograd(
     Returns:
         (N, K, H + 2 padding - 2, W + 2 padding - 2).
     """
+    check_array("winograd", "x", x, IMAGES)
+    check_array("winograd", "transformed", transformed, (SPAN * SPAN, "C", "K"), x.dtype)
+    if bias is not None:
+        check_array("winograd", "bias", bias, transformed.shape[2:], x.dtype)
     batch, channels, height, width = x.shape
     filters = transformed.shape[2]
     if transformed.shape[1] != channels:
-        raise ValueError(f"the input has {channels} channels, the weight {transformed.shape[1]}")
-    above, left = (padding, padding) if isinstance(padding, int) else padding
+        raise ValueError(
+            f"winograd: the input has {channels} channels, the weight {transformed.shape[1]}"
+        )
+    above, left = pair("padding", padding, least=0)
     out_h, out_w = height + 2 * above - 2, width + 2 * left - 2
+    if min(out_h, out_w) < 1:
+        raise ValueError(f"winograd: images {x.shape} padded by {padding} are below 3 pixels")
     rows, cols = -(-out_h // TILE), -(-out_w // TILE)  # of tiles; the last ones may hang over
     padded = np.zeros((batch, rows * TILE + 2, cols * TILE + 2, channels), x.dtype)
     padded[:, above : above + height, left : left + width] = x.transpose(0, 2, 3, 1)
