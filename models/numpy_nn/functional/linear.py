@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from models.numpy_nn.functional.checks import ANY, check_array, check_axis, check_grad
+from models.numpy_nn.functional.checks import ANY, check_array, check_grad
 from models.numpy_nn.functional.shapes import Array, Cache
 
 
@@ -54,8 +54,8 @@ def linear_backward(
 def flatten_forward(x: Array, start_axis: int = 1) -> tuple[Array, Cache]:
     """(N, C, H, W) -> (N, C H W), in that order whatever the memory order; 0 flattens all."""
     check_array("flatten", "x", x, ANY)
-    check_axis("flatten", "start_axis", start_axis, x)
-    start_axis %= x.ndim
+    if not 0 <= start_axis <= x.ndim:
+        raise ValueError(f"flatten: start_axis={start_axis} for shape {x.shape}: 0..{x.ndim}")
     out = np.reshape(x, (*x.shape[:start_axis], math.prod(x.shape[start_axis:])))
     return out, (x.shape, out.shape, x.dtype)
 

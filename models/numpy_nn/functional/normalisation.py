@@ -41,14 +41,15 @@ def batch_norm2d_forward(
              "running_var": running_var}  # fmt: skip
     for name, values in named.items():
         if values is not None:
-            check_array("batch_norm2d", name, values, x.shape[1:2], x.dtype)
+            fixed = None if name.startswith("running") else x.dtype
+            check_array("batch_norm2d", name, values, x.shape[1:2], fixed)
     if (running_mean is None) != (running_var is None):
         raise ValueError("batch_norm2d: running_mean and running_var come together or not at all")
     uses_batch = training or running_mean is None or running_var is None
     if running_mean is None or running_var is None or training:
         mean, var = x.mean(_OVER), x.var(_OVER)
     else:
-        mean, var = running_mean, running_var
+        mean, var = running_mean.astype(x.dtype), running_var.astype(x.dtype)
     if training:
         _move_running(running_mean, running_var, mean, var, x.size // x.shape[1], momentum)
     inverse_std = 1 / np.sqrt(var + eps)
