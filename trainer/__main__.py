@@ -5,7 +5,6 @@ Imports nothing heavy, so that `--help` and a mistyped word answer at once.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from pathlib import Path
@@ -24,8 +23,23 @@ def put_project_first() -> None:
     sys.path.insert(0, str(ROOT))
 
 
+def open_closed() -> None:
+    """Where stdin, stdout or stderr is closed (`>&-`, cron, daemons), a null device: Python makes
+    None of them, and the next file that is opened would get their number and their words."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, "w" if number else "r", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
 def main() -> None:
     """The `trainer` console script and `python -m trainer`."""
+    open_closed()
     put_project_first()
     from trainer.printable import guarded
 
@@ -42,13 +56,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         mute()
         code = 0
-    except OSError as error:  # a disk that is full, most often the one that stdout goes to
-        if error.errno != errno.ENOSPC:
-            raise
+    except OSError as error:  # the disk that stdout goes to is full, the terminal is gone
+        from trainer.errors import complain
+
         mute()
-        print(
-            f"{error.filename or 'stdout'}: cannot be written: {error.strerror}.", file=sys.stderr
-        )
+        complain(f"stdout: cannot be written: {error.strerror}.")
         code = 1
     sys.exit(code)
 

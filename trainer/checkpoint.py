@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.errors import UserError
+from trainer.errors import UserError, named
 
 FORMAT = 1
 
@@ -43,8 +43,12 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the first fault is the one to tell
+            temporary.unlink()
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # the name that people know
+        raise
     sync_folder(path.parent)
 
 
@@ -59,7 +63,8 @@ def sync_folder(folder: Path) -> None:
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        with named(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -118,8 +123,11 @@ def is_ours(path: Path) -> bool:
 
 def _what_is_wrong(path: Path, error: Exception) -> str:
     """One sentence for the user; torch's own would advise to load unsafely."""
-    with open(path, "rb") as file:
-        head = file.read(64)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError as unreadable:
+        error, head = unreadable, b"?"
     if not head:
         return "the file is empty."
     if isinstance(error, OSError) and error.errno is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,14 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer.errors import TrainingError, UserError
+from trainer.errors import NO_ROOM, TrainingError, UserError
 from trainer.optimizer_state import trial_state
 from trainer.state import Run
 
 log = logging.getLogger("trainer")
 
-# EFBIG: the limit that `ulimit -f` sets. EDQUOT: the user's share of the disk.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MEGABYTE = 1e6
 
 

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import shlex
-import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from trainer import build, faults, loop, profiling, runtime
 from trainer.checkpoint import weights_sha256
 from trainer.config import GROUPS
-from trainer.errors import Stopped, TrainingError, UserError
+from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
 from trainer.log import write_summary
 from trainer.metrics import Metrics
 from trainer.printable import in_lines
@@ -48,6 +47,7 @@ def run(
     with StopSignals().noted() as signals:
         progress = Progress(**state["progress"]) if state else None
         run = build.build(config, folder, signals, progress)
+        signals.when_noted = run.log.stopping
         for note in run.load(state) if state else ():
             log.warning("%s", note)
         sha256 = None
@@ -188,18 +188,21 @@ def show(path: Path) -> str:
     return shlex.quote(str(path) if short.startswith("..") else short)
 
 
-def tell(error: Exception, folder: Path) -> None:
+def tell(error: Exception, folder: Path) -> int:
     """One message for people, on stderr and in the log; of an error that nobody foresaw, the
-    traceback in the log alone. A run that failed before it could say so itself gets a summary."""
-    foreseen = isinstance(error, TrainingError | UserError)
+    traceback in the log alone. A run that failed before it could say so itself gets a summary.
+    Returns the exit code."""
+    foreseen = isinstance(error, TrainingError | UserError | OSError)
     log_file = folder / LOG_NAME
     message = str(error) if foreseen else f"{type(error).__name__}: {error}"
-    words = message if foreseen else f"{message}\nThe traceback is in {log_file}"
-    print(in_lines(words), file=sys.stderr)
+    if isinstance(error, OSError):
+        message = in_words(error)
+    complain(message if foreseen else f"{message}\nThe traceback is in {log_file}")
     with contextlib.suppress(OSError):  # the disk may be full
         with open(log_file, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"ERROR {in_lines(message)}\n")
-            if not foreseen or error.__cause__ is not None:
-                file.write(in_lines(traceback.format_exc()))
+            if not foreseen or error.__cause__ is not None or isinstance(error, OSError):
+                file.write(in_lines("".join(traceback.format_exception(error))))
         if not (folder / "summary.json").exists():
             write_summary(folder, {"status": "failed", "reason": message.partition("\n")[0]})
+    return exit_code(error)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.errors import UserError
+from trainer.errors import UserError, exit_code
 
 try:
     import fcntl
@@ -34,6 +36,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
+        if exit_code(error) == 1:  # no fault of the folder's
+            raise
         raise UserError(f"{folder}: cannot be written to: {error.strerror}.") from error
     try:
         try:
@@ -44,21 +48,39 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError:  # a network drive without locks
             pass
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}\n"
-                  .encode(), 0)  # fmt: skip
+        words = f"process {os.getpid()} on {socket.gethostname()} since {since}\n"
+        with contextlib.suppress(OSError):  # a full disk; the lock holds without words
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, words.encode(), 0)
         yield
     finally:
         os.close(descriptor)
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is at work in the folder."""
-    if fcntl is None or not (folder / NAME).is_file():
+    """Whether another process is at work in the folder. Asks without taking the lock, which would
+    refuse a run that starts at this moment, and needs no more than the right to read. Not for the
+    process that holds it: closing the file would drop it."""
+    if fcntl is None:
         return False
-    with open(folder / NAME, "rb+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    try:
+        descriptor = os.open(folder / NAME, os.O_RDONLY)
+    except OSError:  # no such file, or one that is not ours to read
+        return False
+    try:
+        return _holder_asked(descriptor)
+    except OSError:  # a network drive without locks
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _holder_asked(descriptor: int) -> bool:
+    """F_GETLK: could a lock for writing on the whole file be had? struct flock is in another order
+    on macOS; zeros are the file's beginning, its end and no process."""
+    if sys.platform == "darwin":
+        layout, wanted, kind = "qqihh", (0, 0, 0, fcntl.F_WRLCK, 0), 3
+    else:
+        layout, wanted, kind = "hhqqi", (fcntl.F_WRLCK, 0, 0, 0, 0), 0
+    answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(layout, *wanted))
+    return bool(struct.unpack(layout, answer)[kind] != fcntl.F_UNLCK)

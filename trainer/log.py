@@ -10,12 +10,12 @@ import os
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from tqdm import tqdm
 
 from trainer.checkpoint import write_bytes
+from trainer.errors import named
 from trainer.metrics import Metrics, finite
 from trainer.progress import Progress
 
@@ -67,7 +67,7 @@ class RunLog:
                 unit="batch",
                 desc=f"epoch {progress.epoch + 1}",
                 leave=False,
-                file=sys.__stderr__,
+                file=_Heard(),
             )
         if now - self.bar_shown_at >= BAR_INTERVAL_S:
             self.bar.update(progress.batch - self.bar.n)
@@ -117,8 +117,9 @@ class RunLog:
             "lr": lr,
             "images_per_s": round(metrics.images_per_s, 1),
         }
-        self.rows.write(json.dumps(row) + "\n")
-        self.rows.flush()
+        with named(self.rows.name):
+            self.rows.write(json.dumps(row) + "\n")
+            self.rows.flush()
         self.writer.add_scalar(f"loss/{split}", metrics.loss, progress.step)
         self.writer.add_scalar(f"accuracy/{split}", metrics.accuracy, progress.step)
 
@@ -141,8 +142,13 @@ class RunLog:
 
     def flush(self) -> None:
         """Rows and events reach the disk before the state that counts on them."""
-        os.fsync(self.rows.fileno())
+        with named(self.rows.name):
+            os.fsync(self.rows.fileno())
         self.writer.flush()
+
+    def stopping(self) -> None:
+        """A signal was heard, and says so where the bar was: it is not drawn again."""
+        self.show_bar = False
 
     def close_bar(self) -> None:
         if self.bar is not None:
@@ -150,25 +156,35 @@ class RunLog:
             self.bar = None
 
     def close(self) -> None:
-        self.close_bar()
-        self.rows.close()
-        self.writer.close()
+        """All of it, also where one fails."""
+        with contextlib.ExitStack() as closing:
+            closing.callback(self.writer.close)
+            closing.callback(self.rows.close)
+            closing.callback(self.close_bar)
 
 
 def event_writer(folder: Path, first_step: int) -> Any:
-    """TensorBoard's writer. Its file's name sorts after those that are there: TensorBoard reads
-    them by the times in their names, which a clock that was set back would turn round."""
-    # Imported here: they take half a second that no other command should wait for.
-    from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]
-    from torch.utils.tensorboard import SummaryWriter
+    """TensorBoard's writer."""
+    # Imported here: it takes half a second that no other command should wait for.
+    from trainer.events import Events
 
-    names = [file.name.split(".") for file in folder.glob("events.out.tfevents.*")]
-    latest = max((int(words[3]) for words in names if words[3].isdigit()), default=0)
-    event_file_writer.time = SimpleNamespace(time=lambda: max(time.time(), latest + 1))
-    try:
-        return SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
-    finally:
-        event_file_writer.time = time
+    return Events(folder, first_step)
+
+
+class _Heard:
+    """stderr for the bar, which is no reason to end a training: a terminal that was closed or a
+    pipe that nobody reads takes no more of it. Not `sys.stderr`, which lets no bar through."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.__stderr__.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.__stderr__.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.__stderr__, name)
 
 
 class _Mute:

@@ -68,7 +68,7 @@ def write_page(file: Path, content: str) -> str | None:
     temporary = file.with_name(f".{file.name}.tmp.{os.getpid()}")
     try:
         try:
-            temporary.write_text(content, "utf-8")
+            temporary.write_text(content, "utf-8", errors="backslashreplace")  # file names
             os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)

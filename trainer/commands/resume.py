@@ -40,7 +40,10 @@ def main(argv: list[str]) -> int:
     args, values = parse_words(parser, argv, everything())
     folder = args.run_dir or newest_unfinished(Path("outputs"))
     if not (folder / "checkpoints").is_dir():
-        raise UserError(f"{folder}: holds no run. A run's folder has checkpoints/ in it.")
+        raise UserError(
+            f"{folder}: holds no run that could go on: those have checkpoints/ in them. A training "
+            "that ended before it saved anything is started again by its own command."
+        )
     with locked(folder):
         return resume(folder, values, args.force)
 
@@ -70,8 +73,7 @@ def resume(folder: Path, values: dict[str, str], force: bool) -> int:
     except Stopped:
         raise
     except Exception as error:
-        job.tell(error, folder)
-        return 2 if isinstance(error, UserError) else 1
+        return job.tell(error, folder)
     return 0
 
 

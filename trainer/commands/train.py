@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import config as knobs
+from trainer import lock
 from trainer.compose import Composer, call_hydra, parse, plain, quoted
-from trainer.errors import Stopped, UserError
+from trainer.errors import Stopped, UserError, named
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,6 +27,15 @@ CHECKED_WITH_TORCH = (
     "freeze",
     *knobs.GROUPS,
 )
+# What Hydra writes before a job begins.
+HYDRAS = {
+    ".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "trainer.log",
+    "multirun.yaml",
+}  # fmt: skip
+
+
+class JobFailedError(Exception):
+    """A job of a sweep has failed, and told why."""
 
 
 def main(argv: list[str]) -> int:
@@ -46,13 +58,16 @@ def main(argv: list[str]) -> int:
     folder = claim_folder(master, args.overrides, kind)
     failed = False
     try:
-        call_hydra([*argv, f"hydra.{kind}.dir={quoted(str(folder))}"], task)
-    except Exception:
-        if not args.multirun or not any(folder.iterdir()):
-            raise
+        with named(folder):
+            call_hydra([*argv, f"hydra.{kind}.dir={quoted(str(folder))}"], task)
+    except JobFailedError:
         failed = True
+    except Exception:  # Hydra's own, between jobs
+        if args.multirun and any(folder.glob(f"*/{lock.NAME}")):
+            report_sweep(folder)
+        raise
     finally:
-        remove_if_empty(folder)
+        remove_half_made(folder)
     return (report_sweep(folder) or int(failed)) if args.multirun else 0
 
 
@@ -100,6 +115,8 @@ def claim_folder(master: DictConfig, overrides: list[str], kind: str) -> Path:
     folder = Path(str(master.hydra[kind].dir)).absolute()
     if any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
         refuse_used(folder)
+        if lock.is_locked(folder):
+            raise UserError(f"{folder}: a run is beginning there. Choose another folder.")
         return make_folder(folder, exist_ok=True)
     for attempt in range(1, 1000):
         try:
@@ -128,21 +145,42 @@ def make_folder(folder: Path, exist_ok: bool) -> Path:
     return folder
 
 
-def refuse_used(
-    folder: Path, signs: tuple[str, ...] = (".hydra", "metrics.jsonl", "multirun.yaml")
-) -> None:
+def refuse_used(folder: Path) -> None:
+    """Raises UserError if something was trained there. What ended before its first state is no
+    run: neither `resume` nor anybody else could do anything with it."""
     # os.path: a name that is too long for a folder is no error here, but where it is made.
-    if any(os.path.exists(folder / name) for name in signs):
+    if os.path.exists(folder / "multirun.yaml") or holds_run(folder):
         raise UserError(
             f"{folder}: holds a run already, which would be overwritten.\n"
             f"Continue it with `python -m trainer resume {folder}`, or choose another folder."
         )
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Hydra may still refuse to start; then nothing is left behind."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def holds_run(folder: Path) -> bool:
+    """Whether there are states or weights, also damaged ones, or a result."""
+    summary = folder / "summary.json"
+    if any((folder / "checkpoints").glob("*.pth*")):
+        return True
+    if not os.path.exists(summary):
+        return False
+    try:
+        return bool(json.loads(summary.read_text("utf-8"))["status"] == "finished")
+    except (ValueError, KeyError, TypeError):
+        return True
+
+
+def remove_half_made(folder: Path) -> None:
+    """Hydra may refuse to start, or the disk to take what it writes before a job begins, which
+    makes `.lock` first of all: then nothing is left behind, neither of a run nor of the jobs of a
+    sweep."""
+    for job in (*folder.glob("*/"), folder):
+        with contextlib.suppress(OSError):
+            files = {path.relative_to(job).as_posix(): path for path in job.rglob("*")}
+            log = files.get("trainer.log")
+            if files.keys() <= HYDRAS and not (log and log.stat().st_size):
+                for path in sorted(files.values(), reverse=True):
+                    path.rmdir() if path.is_dir() else path.unlink()
+                job.rmdir()
 
 
 def task(cfg: DictConfig) -> None:
@@ -151,18 +189,19 @@ def task(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from trainer import job, lock
+    from trainer import job
 
     hydra = HydraConfig.get()
     folder, in_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
     try:
         with lock.locked(folder):
-            refuse_used(folder, ("metrics.jsonl", "summary.json"))  # hydra.sweep.subdir may repeat
+            refuse_used(folder)  # hydra.sweep.subdir may repeat
+            (folder / "summary.json").unlink(missing_ok=True)  # of a start that came to nothing
             job.run(plain(cfg), folder, dict(hydra.runtime.choices), in_sweep)
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from None  # ends a sweep, too
     except Exception as error:
-        job.tell(error, folder)
+        code = job.tell(error, folder)
         if in_sweep:
-            raise
-        raise SystemExit(2 if isinstance(error, UserError) else 1) from None
+            raise JobFailedError from error
+        raise SystemExit(code) from None
