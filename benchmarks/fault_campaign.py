@@ -4,11 +4,11 @@
 
 A command is run once with an observer, which counts its calls that concern the files below its
 folder: opening, writing, syncing, closing, renaming, linking, removing, listing, locking, making
-folders. Then it is run again for each of them, which now fails: once, or from then on. Errors come as
-the system gives them: a write that fails was short before, names no file, and fails when a buffer
-is emptied. Afterwards there must be one message and no traceback; the states are sound; and without
-the fault the run goes on to the bits of one that nothing happened to, or starts anew where nothing
-had been saved.
+folders. Then it is run again for each of them, which now fails: once, or from then on. Errors come
+as the system gives them: a write that fails was short before, names no file, and fails when a
+buffer is emptied. Afterwards there must be one message and no traceback; the states are sound; and
+without the fault the run goes on to the bits of one that nothing happened to, or starts anew where
+nothing had been saved.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ def install(folder: str, act: Act) -> None:
         buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         if "b" in mode:
             return buffered
-        text = io.TextIOWrapper(buffered, encoding, errors, newline)
-        text.mode = mode  # type: ignore[misc]
-        return text
+        return io.TextIOWrapper(buffered, encoding, errors, newline)
 
     def wrapped(call: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def calling(descriptor: int, *args: Any) -> Any:
@@ -95,7 +93,7 @@ def install(folder: str, act: Act) -> None:
         return calling
 
     original = builtins.open
-    builtins.open = io.open = opened  # type: ignore[assignment]
+    builtins.open = io.open = opened
     os.fsync = wrapped("fsync", os.fsync)
     os.pwrite = wrapped("write", os.pwrite)
     sys.addaudithook(audit)
@@ -141,7 +139,11 @@ def path_of(file: Any) -> str:
 def count(folder: str, into: str) -> None:
     """Write down each call, one a line."""
     descriptor = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    install(folder, lambda call, path: os.write(descriptor, f"{call} {path}\n".encode()) and None)
+
+    def act(call: str, path: str) -> None:
+        os.write(descriptor, f"{call} {path}\n".encode())
+
+    install(folder, act)
 
 
 def fail(folder: str, at: int, lasting: bool) -> None:
@@ -264,9 +266,7 @@ def check(scenario: Scenario, folder: Path, ended: processes.Ended, whole: Path)
     return f"exit code {ended.code}, then {'resumed' if steps else 'started anew'}"
 
 
-def failures(
-    folder: Path, name: str, every: int, first: int = 0
-) -> Iterator[tuple[str, str]]:
+def failures(folder: Path, name: str, every: int, first: int = 0) -> Iterator[tuple[str, str]]:
     """Each call of a scenario's command, failed: the call, and how it ended, or how it fell short.
     Works below `folder`."""
     scenario = SCENARIOS[name]

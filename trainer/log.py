@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -177,14 +177,18 @@ class _Heard:
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            sys.__stderr__.write(text)
+            _terminal().write(text)
 
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            sys.__stderr__.flush()
+            _terminal().flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(sys.__stderr__, name)
+        return getattr(_terminal(), name)
+
+
+def _terminal() -> TextIO:
+    return sys.__stderr__ or sys.stderr
 
 
 class _Mute:

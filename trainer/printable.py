@@ -6,14 +6,17 @@ browser the HTML, a spreadsheet the formulas; so each place that prints cleans w
 
 from __future__ import annotations
 
+import contextlib
 import html
 import io
 import logging
 import unicodedata
+from collections.abc import Iterator
 from typing import TextIO
 
 # Letters and marks by Unicode's classes, but nobody sees them.
 INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+STDOUT = "<stdout>"  # Python's name of the stream
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -72,8 +75,23 @@ class PrintableStream(io.TextIOWrapper):
     terminal, write to `sys.__stderr__`."""
 
     def write(self, text: str) -> int:
-        super().write(in_lines(text))
+        with self._reached():
+            super().write(in_lines(text))
         return len(text)
+
+    def flush(self) -> None:
+        with self._reached():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """An error of stdout says that it is; one of stderr ends nothing: nobody hears it."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = self.name
+            if self.name == STDOUT:
+                raise
 
 
 def guarded(stream: TextIO) -> TextIO:

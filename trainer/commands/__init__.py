@@ -9,6 +9,7 @@ import sys
 from trainer import config as knobs
 from trainer.config import unknown
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
+from trainer.printable import STDOUT
 from trainer.signals import StopSignals
 
 # Command -> what it does. The module trainer.commands.<name, with _ for -> has main(argv) -> int.
@@ -33,21 +34,12 @@ def dispatch(argv: list[str]) -> int:
         complain(error)
         return exit_code(error)
     except OSError as error:
-        if stdout_fails():
+        if error.filename == STDOUT or isinstance(error, BrokenPipeError):
             raise  # to whoever has called: it is no file's fault
         complain(in_words(error))
         return exit_code(error)
     except Stopped as stopped:
         return stopped.exit_code
-
-
-def stdout_fails() -> bool:
-    """Whether what is waiting there cannot be written: then it fails once more."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        return True
-    return False
 
 
 def _run(argv: list[str]) -> int:

@@ -158,8 +158,8 @@ def refuse_used(folder: Path) -> None:
 
 def holds_run(folder: Path) -> bool:
     """Whether there are states or weights, also damaged ones, or a result."""
-    summary = folder / "summary.json"
-    if any((folder / "checkpoints").glob("*.pth*")):
+    summary, states = folder / "summary.json", folder / "checkpoints"
+    if os.path.isdir(states) and any(states.glob("*.pth*")):
         return True
     if not os.path.exists(summary):
         return False
