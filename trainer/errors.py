@@ -70,6 +70,13 @@ def named(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
+def fault_in(error: BaseException | None) -> OSError | None:
+    """The OSError that an error is or was raised from: logging makes a ValueError of one."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error
+
+
 def in_words(error: OSError) -> str:
     """Path, reason and way out, for people."""
     where = "a file that the system does not name"

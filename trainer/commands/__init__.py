@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 
 from trainer import config as knobs
 from trainer.config import unknown
-from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
+from trainer.errors import (
+    Stopped,
+    TrainingError,
+    UserError,
+    complain,
+    exit_code,
+    fault_in,
+    in_words,
+)
 from trainer.printable import STDOUT
 from trainer.signals import StopSignals
 
@@ -33,11 +40,12 @@ def dispatch(argv: list[str]) -> int:
     except (UserError, TrainingError) as error:
         complain(error)
         return exit_code(error)
-    except OSError as error:
-        if error.filename == STDOUT or isinstance(error, BrokenPipeError):
+    except Exception as error:
+        fault = fault_in(error)
+        if fault is None or fault.filename == STDOUT or isinstance(fault, BrokenPipeError):
             raise  # to whoever has called: it is no file's fault
-        complain(in_words(error))
-        return exit_code(error)
+        complain(in_words(fault))
+        return exit_code(fault)
     except Stopped as stopped:
         return stopped.exit_code
 

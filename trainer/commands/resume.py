@@ -155,6 +155,7 @@ def log_to(file: Path) -> None:
     import yaml
 
     text = (knobs.CONFIGS / "hydra" / "job_logging" / "trainer.yaml").read_text("utf-8")
+    logging.raiseExceptions = False  # a terminal that is gone, a disk that is full, are no errors
     settings = yaml.safe_load(text)
     settings["handlers"]["file"]["filename"] = str(file)
     logging.config.dictConfig(settings)
