@@ -6,7 +6,9 @@ import errno
 import hashlib
 import os
 import re
+import stat
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,24 +18,79 @@ from data.types import DataError
 FETCH_AGAIN = "Delete it and fetch it again (data.download=true does)."
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 WAY_OUT = "data=mnist_5k needs no files and no network"
+_NAME_CACHE = "data.cache_dir=FOLDER names another folder."
 
 
 def default_root() -> Path:
-    """The folder that `data.root: null` stands for.
-
-    In a checkout (pyproject.toml beside data/) its data/raw; for an installed package `trainer` in
-    the user's cache folder, which is the system's convention on Windows, macOS and XDG elsewhere.
+    """The folder that `data.root: null` stands for: in a checkout (pyproject.toml beside data/) its
+    data/raw; for an installed package the user's cache folder. Raises DataError if there is none.
     """
     package = Path(__file__).resolve().parent
     if (package.parent / "pyproject.toml").is_file():
         return package / "raw"
-    if sys.platform == "win32":
-        cache = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    else:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "trainer"
+    return user_cache()
+
+
+def user_cache() -> Path:
+    """`trainer` in the user's cache folder, which is the system's convention on Windows, macOS and
+    XDG elsewhere. Raises DataError if no home folder is known."""
+    try:
+        if sys.platform == "win32":
+            cache = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        elif sys.platform == "darwin":
+            cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / "Library" / "Caches"
+        else:
+            cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise DataError(
+            "No home folder is known (HOME is not set), and so no folder for what is kept: name "
+            "one by data.root=FOLDER, or set XDG_CACHE_HOME."
+        ) from error
+    return Path(cache).absolute() / "trainer"
+
+
+def cache_for(name: Path) -> tuple[Path, tuple[str, ...]]:
+    """A folder of this name below the user's cache folder, or, where that cannot be written to,
+    below one of the user's own in the folder for temporary files, and a note that says so.
+
+    Raises:
+        DataError: neither can be used.
+    """
+    try:
+        folder = user_cache() / name
+        if folder.is_dir() or can_write(folder):
+            return folder, ()
+        reason = f"{folder} cannot be written to"
+    except (DataError, OSError):
+        reason = "there is no home folder"
+    other = _temporary_cache() / name
+    return other, (
+        f"the packed images lie in {other}, since {reason}; data.cache_dir=FOLDER names another "
+        "folder",
+    )
+
+
+def _temporary_cache() -> Path:
+    """A folder that nobody else may write to: what lies in it is trained on."""
+    try:
+        folder = Path(tempfile.gettempdir()) / f"trainer-{getattr(os, 'geteuid', int)()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise DataError(f"No folder for packed images: {error}. {_NAME_CACHE}") from error
+    is_mine = not hasattr(os, "geteuid") or (
+        found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    )
+    if not stat.S_ISDIR(found.st_mode) or not is_mine:
+        raise DataError(f"{folder} is somebody else's, or open to all. {_NAME_CACHE}")
+    return folder
+
+
+def can_write(folder: Path) -> bool:
+    """Whether it is a folder that can be written to, or can be made."""
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    effective = os.access in os.supports_effective_ids
+    return above.is_dir() and os.access(above, os.W_OK | os.X_OK, effective_ids=effective)
 
 
 def resolve_root(root: str | os.PathLike[str] | None) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.copies import keys_of, notes_on_copies, notes_on_counts
 from data.memory import check_memory
 from data.types import DataError, Dataset, Split
 
@@ -70,10 +71,24 @@ class Preparation:
         mean = fit_channels("data.mean", self.mean, own_channels, channels)
         std = fit_channels("data.std", self.std, own_channels, channels)
         rest, val = carve(train, self.val_size, self.split_seed, classes)
+        notes = _notes({"train": rest, "val": val, "test": test}, classes)
         rest, val, test = (
             Split(to_shape(split.images, self.shape), split.labels) for split in (rest, val, test)
         )
-        return Dataset(rest, val, test, tuple(classes), mean, std, self.hflip)
+        return Dataset(rest, val, test, tuple(classes), mean, std, self.hflip, notes)
+
+
+def _notes(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[str, ...]:
+    """Of splits whose images are theirs alone, as they lie in the set's files."""
+    notes = list(notes_on_counts(splits["train"].labels, classes))
+    keys = [keys_of(split.images) for split in splits.values()]
+    if any(own is None for own in keys):
+        return tuple(notes)
+    parts = [part for part, split in splits.items() for _ in range(len(split))]
+    labels = torch.cat([split.labels for split in splits.values()]).numpy()
+    names = [f"{part} {i}" for part, split in splits.items() for i in range(len(split))]
+    flat = [key for own in keys if own is not None for key in own]
+    return (*notes, *notes_on_copies(flat, parts, labels, classes, names))
 
 
 def check_shape(shape: Sequence[int]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,14 @@ import pytest
 # Two test processes share two cores: one thread each, for them and for what they start. Before
 # torch is imported, which reads it.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
+# Packed images go to the user's cache folder: to one of these tests' own.
+CACHE = Path(tempfile.mkdtemp(prefix="trainer-tests-cache-"))
+for _folder in (CACHE, CACHE / "trainer", CACHE / "trainer" / "packs"):
+    _folder.mkdir(exist_ok=True)
+    _folder.chmod(0o777)  # some tests are another user for a while
+os.environ["XDG_CACHE_HOME"] = str(CACHE)
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 # What a shell starts in the background has SIGINT ignored, and hands that on; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

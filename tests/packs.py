@@ -12,15 +12,14 @@ import torch
 from picture_files import write_picture
 
 import data.pack
-from data.pack import File, Pack, packed
+from data.pack import File, Pack, file_at, packed
 from data.pictures import read_picture
 
 SHAPE = (3, 8, 10)
 
 
 def file_of(root: Path, name: str, label: int = 0) -> File:
-    found = (root / name).stat()
-    return File(name, label, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return file_at(root / name, name, label)
 
 
 def files_of(root: Path) -> list[File]:
@@ -62,7 +61,7 @@ def check(pack: Pack, root: Path, shape: tuple[int, int, int] = SHAPE) -> None:
     expected = [read_picture(root / file.name, shape, resize=min(shape[1:])) for file in files]
     assert pack.images.dtype == torch.uint8
     np.testing.assert_array_equal(pack.images.numpy(), np.stack(expected))
-    assert pack.files == [[f.name, f.label, f.size, f.mtime_ns] for f in files]
+    assert pack.files == files
     assert pack.bad == []
 
 

@@ -17,6 +17,7 @@ from conftest import ROOT
 from omegaconf import DictConfig
 from PIL import Image
 
+from data.image_folder import _pack_folder
 from data.pictures import read_picture
 from data.types import DataError, Dataset, Split
 
@@ -78,6 +79,11 @@ def refused(root: Path | None, **changes: Any) -> str:
     with pytest.raises(DataError) as caught:
         load(root, **changes)
     return str(caught.value)
+
+
+def pack_folder(root: Path) -> Path:
+    """Where the pack of this folder lies by default."""
+    return _pack_folder(root, None)[0]
 
 
 def read(path: Path) -> torch.Tensor:

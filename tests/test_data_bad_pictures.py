@@ -6,7 +6,16 @@ import errno
 from pathlib import Path
 
 import pytest
-from picture_files import PARTS, as_nobody, composed, load, refused, write_parts, write_picture
+from picture_files import (
+    PARTS,
+    as_nobody,
+    composed,
+    load,
+    pack_folder,
+    refused,
+    write_parts,
+    write_picture,
+)
 
 import data.bad_pictures
 from data import bad_pictures
@@ -37,12 +46,12 @@ def test_all_are_named_if_they_are_not_very_many(root: Path) -> None:
     lines = refused(root).splitlines()
     assert lines[0] == "22 of 108 pictures cannot be used:"
     assert names_of(lines[1:-1]) == bad_in(root)
-    assert [path.name for path in (root / ".packed").iterdir()] == ["3x12x16.pack"]
+    assert [path.name for path in pack_folder(root).iterdir()] == ["3x12x16.pack"]
 
 
 @pytest.mark.usefixtures("few")
 def test_of_very_many_a_file_has_all(root: Path, tmp_path: Path) -> None:
-    for cache, folder in ((None, root / ".packed"), (tmp_path / "cache", None)):
+    for cache, folder in ((None, pack_folder(root)), (tmp_path / "cache", None)):
         lines = refused(root, cache_dir=cache and str(cache)).splitlines()
         file = (folder or next(tmp_path.glob("cache/root-*"))) / "bad_pictures.txt"
         assert lines[21] == f"  and 2 more; all are listed in {file}"
@@ -58,7 +67,7 @@ def test_of_very_many_a_file_has_all(root: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_notes_name_the_file_too_and_it_is_kept_up(root: Path) -> None:
     notes = load(root, on_bad_image="skip").notes
-    file = root / ".packed" / "bad_pictures.txt"
+    file = pack_folder(root) / "bad_pictures.txt"
     assert notes[-1] == f"and 2 more; all are listed in {file}"
     write_picture(root / "train" / "cat" / "00.png", seed=99)
     notes = load(root, on_bad_image="skip").notes
@@ -69,12 +78,12 @@ def test_notes_name_the_file_too_and_it_is_kept_up(root: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_where_nothing_may_be_written_the_number_is_told(root: Path) -> None:
     refused(root)
-    (root / ".packed" / "bad_pictures.txt").unlink()
+    (pack_folder(root) / "bad_pictures.txt").unlink()
     composed()
     with as_nobody(root):
         lines = refused(root).splitlines()
     assert lines[21] == "  and 2 more"
-    assert [path.name for path in (root / ".packed").iterdir()] == ["3x12x16.pack"]
+    assert [path.name for path in pack_folder(root).iterdir()] == ["3x12x16.pack"]
 
 
 def test_a_disk_that_is_only_read_gets_no_list(

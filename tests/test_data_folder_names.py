@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 from conftest import Finished
-from picture_files import as_nobody, composed, load, refused, write_classes, write_picture
+from picture_files import (
+    as_nobody,
+    composed,
+    load,
+    pack_folder,
+    refused,
+    write_classes,
+    write_picture,
+)
 
 from data.class_folders import listed
 from data.types import printable
@@ -75,7 +83,7 @@ def test_on_the_command_line(tmp_path: Path, dispatch: Callable[..., Finished]) 
     done = dispatch("data=image_folder", f"data.root={root}")
     assert done.returncode == 2
     assert f"{root}/yak: is a link to nowhere" in done.output
-    assert not (root / ".packed").exists()
+    assert not pack_folder(root).exists()
 
 
 # Names that look the same
@@ -105,8 +113,8 @@ def test_what_differs_besides_is_named_too(tmp_path: Path) -> None:
     write_classes(root / "train", ["dog", "owl", COMPOSED])
     write_classes(root / "test", ["dog", "yak", APART])
     message = refused(root)
-    assert f"{root}/test lacks owl\n" in message
-    assert message.endswith(f"{root}/test has besides yak")
+    assert f"{root}/test lacks owl: move some of their images there from {root}/train" in message
+    assert f"{root}/test has besides yak: rename them" in message
     assert message.count("look the same") == 1
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from picture_files import (
     as_nobody,
     composed,
     load,
+    pack_folder,
     paths_of,
     pictures_of,
     refused,
@@ -33,7 +35,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional as TF
 
 import data.pack
-from data.class_folders import SUFFIXES
+from data.passed_over import SUFFIXES
 from data.pictures import FORMATS, read_picture
 
 
@@ -127,7 +129,8 @@ def test_files_at_any_depth_count_and_hidden_ones_do_not(tmp_path: Path) -> None
     for other in ("cat/Thumbs.db", "cat/.DS_Store", ".DS_Store", "readme.txt"):
         (root / other).write_text("not a picture")
     made = load(root)
-    assert (made.fingerprint, made.notes) == (expected, ())
+    assert made.fingerprint == expected
+    assert made.notes == ("passed over, since systems leave such: Thumbs.db, __MACOSX",)
     for nested in ("cat/more/x.png", "cat/more/still/x.PNG"):
         write_picture(root / nested, seed=len(nested))
     (tmp_path / "elsewhere").mkdir()
@@ -149,9 +152,9 @@ def test_what_is_no_picture_by_its_name_is_counted(tmp_path: Path) -> None:
     write_picture(root / "lost.png")
     notes = load(root).notes
     assert len(notes) == 2
-    assert notes[0].startswith("4 files in the class folders are left out")
-    assert notes[0].endswith("2 .csv, 1 .txt, 1 without one")
-    assert notes[1].startswith(f"1 pictures in {root} lie in no class folder")
+    assert notes[0].startswith("4 files in the class folders are no images and are left out")
+    assert notes[0].endswith("2 .csv, 1 .txt, 1 without a suffix")
+    assert notes[1].startswith(f"1 images in {root} lie in no class folder")
 
 
 def test_suffixes_are_pillows_of_the_formats_that_are_read() -> None:
@@ -196,21 +199,62 @@ def test_packed_pictures_can_lie_elsewhere(tmp_path: Path) -> None:
     write_picture(roots[1] / "cat" / "00.png", seed=5)
     made = [load(root, cache_dir=str(cache)) for root in roots]
     assert made[0].fingerprint != made[1].fingerprint
-    assert not any((root / ".packed").exists() for root in roots)
+    assert not any(pack_folder(root).exists() for root in roots)
     folders = sorted(cache.iterdir())
     assert [folder.name.rpartition("-")[0] for folder in folders] == ["set", "set"]
     assert [[p.name for p in folder.iterdir()] for folder in folders] == [["3x12x16.pack"]] * 2
     assert "lies in data.root" in refused(roots[0], cache_dir=str(roots[0] / "cache"))
 
 
-def test_a_set_that_cannot_be_written_to_needs_cache_dir(tmp_path: Path) -> None:
-    root, cache = write_classes(tmp_path / "root"), tmp_path / "cache"
-    cache.mkdir()
-    cache.chmod(0o777)
+def test_a_set_that_cannot_be_written_to_is_packed_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the user's cache folder; and if that cannot be written to either, in one that nobody else
+    may write to, among the temporary files. Where others could, it is refused."""
+    root, temporary = write_classes(tmp_path / "root"), tmp_path / "temporary"
     composed()
     with as_nobody(root):
+        assert load(root).notes == ()
+    assert ImageFolder(str(root)).classes == ["cat", "dog", "owl"]
+    temporary.mkdir()
+    temporary.chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "closed"))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    (tmp_path / "closed").mkdir(mode=0o755)
+    with as_nobody(root):
+        own = temporary / f"trainer-{os.geteuid()}"
+        (note,) = load(root).notes
+        assert note.startswith(f"the packed images lie in {own}/packs/root-")
+        assert "data.cache_dir=FOLDER" in note
+        assert own.stat().st_mode & 0o777 == 0o700
+        own.chmod(0o777)
         assert "data.cache_dir=FOLDER" in refused(root)
-        assert len(load(root, cache_dir=str(cache)).classes) == 3
+    if os.geteuid() == 0:
+        own.chmod(0o700)
+        os.chown(own, 0, 0)
+        with as_nobody(root):
+            assert "somebody else's" in refused(root)
+
+
+def test_without_a_home_the_pack_lies_among_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home is a file, or nobody knows one."""
+    root = write_classes(tmp_path / "root")
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for number, home in enumerate((lambda: tmp_path / "file", unknown)):
+        temporary = tmp_path / f"temporary-{number}"
+        temporary.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        monkeypatch.setattr(Path, "home", home)
+        (note,) = load(root).notes
+        (pack,) = temporary.rglob("3x12x16.pack")
+        assert str(pack.parent) in note
 
 
 # On the command line
@@ -245,7 +289,7 @@ def test_a_signal_while_packing_ends_the_command(tmp_path: Path, number: int) ->
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE,
     )  # fmt: skip
     started = time.monotonic()
-    while not (tmp_path / "root" / ".packed").exists() and time.monotonic() - started < 100:
+    while not pack_folder(tmp_path / "root").exists() and time.monotonic() - started < 100:
         time.sleep(0.05)
     process.send_signal(number)
     _, said = process.communicate(timeout=20)

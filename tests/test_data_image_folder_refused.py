@@ -14,6 +14,7 @@ from picture_files import (
     as_nobody,
     composed,
     load,
+    pack_folder,
     paths_of,
     refused,
     splits_of,
@@ -37,16 +38,9 @@ def broken_folders(root: Path, tmp_path: Path) -> dict[str, tuple[Callable[[], o
         write_classes(root / "test", classes, per_class=1)
 
     return {
-        "checkpoints": (lambda: (root / ".ipynb_checkpoints").mkdir(),
-                        lambda: (root / ".ipynb_checkpoints").rmdir(),
-                        [f"rm -r '{root}/.ipynb_checkpoints'"]),
-        "macos": (lambda: write_picture(root / "__MACOSX" / "cat" / "x.png"),
-                  lambda: shutil.rmtree(root / "__MACOSX"), [f"rm -r '{root}/__MACOSX'"]),
-        "python": (lambda: (root / "__pycache__").mkdir(),
-                   lambda: (root / "__pycache__").rmdir(), [f"rm -r '{root}/__pycache__'"]),
         "empty": (lambda: [(root / name).mkdir() for name in ("ape", "yak")],
                   lambda: [(root / name).rmdir() for name in ("ape", "yak")],
-                  [f"{root}/ape", f"{root}/yak", ".jpg"]),
+                  [f"{root}/ape", f"{root}/yak", "Fill or remove"]),
         "no pictures": (lambda: write_picture(root / "ape" / ".x.png"),
                         lambda: shutil.rmtree(root / "ape"), [f"{root}/ape"]),
         "one class": (lambda: move_all("all"), lambda: [
@@ -65,10 +59,18 @@ def broken_folders(root: Path, tmp_path: Path) -> dict[str, tuple[Callable[[], o
                     [f"{root}/test lacks dog, owl", f"{root}/test has besides wolf"]),
         "no train": (lambda: move_all("val"), lambda: shutil.move(root / "val", root / "train"),
                      ["no folder train"]),
-        "valid": (lambda: (move_all("train"), write_classes(root / "valid")),
-                  lambda: shutil.move(root / "valid", root / "val"), ["valid beside train"]),
-        "unlabelled": (lambda: (move_all("train"), write_picture(root / "test" / "x.png")),
-                       lambda: shutil.rmtree(root / "test"), [f"{root}/test has no class folders"]),
+        "valid": (lambda: (move_all("train"), write_classes(root / "valid"),
+                           write_classes(root / "val")),
+                  lambda: shutil.rmtree(root / "valid"),
+                  ["val, valid, both names of the val split"]),
+        "no folders in test": (lambda: (move_all("train"), (root / "test").mkdir()),
+                               lambda: (root / "test").rmdir(),
+                               [f"{root}/test has no class folders"]),
+        "empty in val": (lambda: (move_all("train"), write_classes(root / "val"),
+                                  [path.unlink() for path in (root / "val/owl").iterdir()]),
+                         lambda: shutil.rmtree(root / "val"),
+                         [f"{root}/val/owl", f"Move some there from {root}/train",
+                          f"move {root}/val out of {root}"]),
         "too few": (lambda: [write_picture(root / "ape" / f"{i}.png", i) for i in range(2)],
                     lambda: write_picture(root / "ape" / "2.png", 2), ["ape", "3 or more"]),
         "elsewhere": (lambda: shutil.move(root, tmp_path / "other"),
@@ -99,14 +101,41 @@ def test_what_is_wrong_with_the_folders_is_named(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize(
-    "names", [["Train", "Test"], ["training_set", "test_set"], ["TRAIN", "val"], ["training"]]
+    ("names", "sizes"),
+    [
+        (["Train", "Test"], [27, 3, 30]),
+        (["training_set", "test_set"], [27, 3, 30]),
+        (["TRAIN", "val"], [27, 30, 3]),
+        (["training", "validation", "testing"], [30, 30, 30]),
+        (["train", "dev"], [27, 30, 3]),
+        (["train", "valid", "test"], [30, 30, 30]),
+    ],
 )
-def test_splits_of_other_names_are_no_classes(tmp_path: Path, names: list[str]) -> None:
-    root = write_classes(tmp_path, names)
-    message = refused(root)
-    assert f"data.root={root} has {', '.join(sorted(names))}: splits' folders are named" in message
-    write_classes(root, ["cat"])  # the twin: beside a class they are classes
-    assert load(root).classes == tuple(sorted([*names, "cat"]))
+def test_splits_of_other_names_are_splits(
+    tmp_path: Path, names: list[str], sizes: list[int]
+) -> None:
+    root = write_parts(tmp_path, *names)
+    made = load(root)
+    assert made.classes == ("cat", "dog", "owl")
+    assert [len(split) for split in splits_of(made).values()] == sizes
+    if "train" not in names:  # the twin: beside a class they are classes
+        write_classes(root, ["cat"])
+        assert load(root).classes == tuple(sorted([*names, "cat"]))
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_unlabelled_images_of_a_split_are_left_out_and_it_is_drawn(
+    tmp_path: Path, part: str
+) -> None:
+    root = write_parts(tmp_path, "train")
+    for i in range(5):
+        write_picture(root / part / f"{i}.png")
+    made = load(root)
+    assert [len(split) for split in splits_of(made).values()] == [24, 3, 3]
+    assert made.notes == (
+        f"5 images lie in {root}/{part} without class folders: they have no labels to measure with "
+        f"and are left out; {part} images are taken from train instead",
+    )
 
 
 def test_rubbish_beside_the_splits_harms_nothing(tmp_path: Path) -> None:
@@ -163,7 +192,7 @@ def test_wrong_keys_are_named(tmp_path: Path, changes: dict[str, Any], words: li
     message = refused(root, **changes)
     for word in words:
         assert word in message
-    assert not (root / ".packed").exists()
+    assert not pack_folder(root).exists()
     assert load(root, num_classes=3).classes == ("cat", "dog", "owl")
 
 
@@ -205,7 +234,7 @@ def test_all_bad_pictures_are_named_after_the_scan(
             assert f"\n  {root / name}: " in message
             assert words in message.partition(f"{root / name}: ")[2].partition("\n")[0]
         assert message.splitlines()[-1].endswith("data.on_bad_image=skip.")
-        assert f"The others are kept in {root}/.packed and not read again." in message
+        assert f"The others are kept in {pack_folder(root)} and not read again." in message
 
 
 def test_a_split_of_which_none_can_be_used_says_why(tmp_path: Path) -> None:
@@ -214,7 +243,7 @@ def test_a_split_of_which_none_can_be_used_says_why(tmp_path: Path) -> None:
     for path in spoiled:
         path.write_bytes(b"no picture")
     message = refused(root, on_bad_image="skip")
-    assert message.startswith("None of the pictures for val of cat can be used:")
+    assert message.startswith("None of the images for val of cat can be used:")
     for part in (*map(str, spoiled), "data.split_seed"):
         assert part in message
     write_picture(spoiled[0])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Finished
-from picture_files import write_classes, write_parts
+from picture_files import pack_folder, write_classes, write_parts
 
 from trainer import build, parts
 from trainer.compose import Composer, parse, plain
@@ -61,9 +61,9 @@ def test_wrong_words_about_the_net_pack_nothing(
 def test_right_words_pack_after_the_net_was_checked(root: Path) -> None:
     config = job(*words_for(root), "model=alexnet", "model.dropout=0.7", "freeze=['*bias']")
     build.check(config)
-    assert not (root / ".packed").exists()
+    assert not pack_folder(root).exists()
     build.check_data(config)
-    assert (root / ".packed" / "3x32x32.pack").is_file()
+    assert (pack_folder(root) / "3x32x32.pack").is_file()
 
 
 def test_wrong_words_about_the_folders_are_said_by_the_first_check(root: Path) -> None:
@@ -80,9 +80,9 @@ def test_names_are_those_of_the_loaded_set(root: Path, tmp_path: Path) -> None:
     for folder in (root, write_parts(tmp_path / "parts", "train", "test")):
         options = job("data=image_folder", f"data.root={folder}", "data.shape=[3,8,8]")["data"]
         names = parts.class_names(options)
-        assert not (folder / ".packed").exists()
+        assert not pack_folder(folder).exists()
         assert parts.announced_size(options) == ((3, 8, 8), 3)
-        assert not (folder / ".packed").exists()
+        assert not pack_folder(folder).exists()
         assert names == ("cat", "dog", "owl") == parts.load_data(options).classes
     assert parts.class_names(job()["data"]) is None  # the digits' module has no such function
 

@@ -159,7 +159,7 @@ def test_who_waits_takes_over_from_one_that_was_killed(root: Path) -> None:
     first.kill()
     out, err = second.communicate(timeout=60)
     assert second.returncode == 0
-    assert err == f"packing 6 pictures into {root}/.packed/3x8x10.pack\n"
+    assert err == f"packing 6 images into {root}/.packed/3x8x10.pack\n"
     assert out.count("read") == 6
     first.communicate()
     assert names_in(root / ".packed") == ["3x8x10.pack"]

@@ -13,12 +13,22 @@ import pytest
 import torch
 from conftest import run_trainer
 from loader_parts import CPU, plain, same
-from picture_files import PARTS, load, pictures_of, read, splits_of, write_classes, write_parts
+from picture_files import (
+    PARTS,
+    load,
+    pack_folder,
+    pictures_of,
+    read,
+    splits_of,
+    write_classes,
+    write_parts,
+)
 
 import data.pack
 from data.class_folders import find_classes, find_parts, find_pictures
 from data.image_folder import carved
 from data.loader import Batches, own_pictures
+from data.pack_file import mapped
 from data.types import Dataset, Split
 
 OTHERS = ({"split_seed": 1}, {"val_size": 0.3}, {"test_size": 0.2, "val_size": 0.2}, {})
@@ -26,7 +36,7 @@ OTHERS = ({"split_seed": 1}, {"val_size": 0.3}, {"test_size": 0.2, "val_size": 0
 
 def expected_files(root: Path, part: str) -> list[Path]:
     """Of a split, in its order: the class's name, then the file's."""
-    folders = find_parts(root)
+    folders, _ = find_parts(root)
     classes = find_classes(folders)
     found, _ = find_pictures(root, folders, classes)
     split_of = carved(found, {"test": 0.1, "val": 0.1}, 0, classes)
@@ -61,11 +71,11 @@ def test_another_split_reads_and_writes_nothing(
 ) -> None:
     root = write_classes(tmp_path)
     prints = {load(root).fingerprint}
-    made = (root / ".packed" / "3x12x16.pack").stat()
+    made = (pack_folder(root) / "3x12x16.pack").stat()
     monkeypatch.setattr(data.pack, "read_picture", None)
     capsys.readouterr()
     prints |= {load(root, **keys).fingerprint for keys in OTHERS}
-    assert (root / ".packed" / "3x12x16.pack").stat() == made
+    assert (pack_folder(root) / "3x12x16.pack").stat() == made
     assert capsys.readouterr().err == ""
     assert len(prints) == 4  # the twin: they are other splits
 
@@ -75,18 +85,18 @@ def test_a_pack_does_not_depend_on_the_split_that_it_was_made_for(tmp_path: Path
     digests = set()
     for keys in OTHERS:
         load(root, **keys)
-        digests.add(hashlib.sha256((root / ".packed" / "3x12x16.pack").read_bytes()).digest())
-        (root / ".packed" / "3x12x16.pack").unlink()
+        digests.add(hashlib.sha256((pack_folder(root) / "3x12x16.pack").read_bytes()).digest())
+        (pack_folder(root) / "3x12x16.pack").unlink()
     assert len(digests) == 1
 
 
 def test_runs_with_other_splits_at_once_share_the_pack(tmp_path: Path) -> None:
     root = write_classes(tmp_path)
     load(root)
-    made = (root / ".packed" / "3x12x16.pack").stat()
+    made = (pack_folder(root) / "3x12x16.pack").stat()
     with ThreadPoolExecutor(4) as pool:
         sets: list[Dataset] = list(pool.map(lambda seed: load(root, split_seed=seed), range(12)))
-    assert (root / ".packed" / "3x12x16.pack").stat() == made
+    assert (pack_folder(root) / "3x12x16.pack").stat() == made
     for seed, one in enumerate(sets):
         assert one.fingerprint == load(root, split_seed=seed).fingerprint
 
@@ -159,7 +169,7 @@ def test_a_set_larger_than_memory_is_split_without_a_copy(tmp_path: Path) -> Non
     count = 2 * total // 2**20 + 1024
     with (tmp_path / "large").open("w+b") as file:
         file.truncate(count * 2**20)
-        images = data.pack._mapped(file, (count, 1, 1024, 1024))
+        images = mapped(file, (count, 1, 1024, 1024))
     every_fifth = torch.arange(0, count, 5)
     split = Split(images, torch.zeros(len(every_fifth), dtype=torch.int64), every_fifth)
     assert split.num_bytes == len(every_fifth) * 2**20

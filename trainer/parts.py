@@ -136,6 +136,18 @@ def class_names(options: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(make("data", {**options, "_target_": f"{module}.class_names"}))
 
 
+def load_whole(options: Mapping[str, Any]) -> Dataset | None:
+    """All images of a set as its test split, by the function `load_whole` beside the loader, which
+    takes the same keys; None if there is no such function, or the set has a test split of its own.
+    For a net that was trained on none of them. Raises UserError."""
+    module = str(options["_target_"]).rpartition(".")[0]
+    locate("data", options["_target_"])
+    if not inspect.isfunction(getattr(sys.modules[module], "load_whole", None)):
+        return None
+    dataset: Dataset | None = make("data", {**options, "_target_": f"{module}.load_whole"})
+    return dataset
+
+
 def known_size(options: Mapping[str, Any]) -> tuple[Shape, int] | None:
     """Shape and number of classes as the configuration or the names of the classes tell them; None
     if only the data set itself does."""

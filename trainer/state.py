@@ -279,8 +279,9 @@ class Run:
         if have != want:
             names = sorted(n for n in have.keys() | want.keys() if have.get(n) != want.get(n))
             raise UserError(f"model: the state is of another net: {', '.join(names[:10])} differ.")
-        if state["data"] != self.data.fingerprint:
+        if not self.data.has_fingerprint(state["data"]):
             raise UserError(
-                "data: the pictures or labels are not those that the training began with.\n"
+                "data: the pictures or labels are not those that the training began with (or "
+                "another version of Pillow has decoded them).\n"
                 "Put the old ones back, or start a new run with weights=FILE from this one."
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import re
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
     runtime.check_precision(config["precision"], device)
     runtime.set_deterministic(config["deterministic"])
     model = restore.restore(entries, config)
-    dataset = load(config["data"], entries["classes"])
+    dataset = load(config["data"], entries, values if split == "test" else None)
     pictures = relabelled(getattr(dataset, split), dataset.classes, entries["classes"])
     same_data = is_same_data(dataset, entries, config["data"], values)
     if same_data is False:
@@ -167,15 +168,60 @@ def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool
     return config
 
 
-def load(options: Mapping[str, Any], known: Sequence[str]) -> Dataset:
-    """The data set. Raises UserError if its classes do not fit those of the checkpoint: before
-    pictures are packed, where the names can be told by then."""
+def load(
+    options: Mapping[str, Any],
+    entries: Mapping[str, Any],
+    values: Mapping[str, str] | None,
+) -> Dataset:
+    """The data set. A folder that the net was not trained on, without a test split of its own, is
+    taken whole, for no image of it needs to be held back.
+
+    Args:
+        values: the keys that were given; None: always take the splits as training would.
+
+    Raises UserError if its classes do not fit those of the checkpoint: before images are packed,
+    where the names can be told by then."""
     from trainer import parts
 
     names = parts.class_names(options)
     if names is not None:
-        numbers_of(names, known)
-    return parts.load_data(options)
+        numbers_of(names, entries["classes"])
+    if values is None or not is_elsewhere(entries, options, values):
+        return parts.load_data(options)
+    whole = parts.load_whole(options)
+    if whole is None:
+        return parts.load_data(options)
+    with contextlib.suppress(UserError):  # too few images to draw splits from
+        drawn = parts.load_data(options)
+        if drawn.has_fingerprint(entries.get("data", "")):  # the same folder, moved or copied
+            return drawn
+    print(f"All {len(whole.test):,} images of {options['root']} are taken: it has no test split, "
+          "and the net was not trained on it.")  # fmt: skip
+    return whole
+
+
+def is_elsewhere(
+    entries: Mapping[str, Any], options: Mapping[str, Any], values: Mapping[str, str]
+) -> bool:
+    """Whether another place was named than that of the training, and no share of it asked for."""
+    shares = ("data.test_size", "data.val_size", "data.split_seed")
+    return (
+        ("data" in values or "data.root" in values)
+        and not any(key in values for key in shares)
+        and source(stored_data(entries)) != source(options)
+    )
+
+
+def stored_data(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    import yaml
+
+    data: Mapping[str, Any] = yaml.safe_load(entries["config"]).get("data") or {}
+    return data
+
+
+def source(of_data: Mapping[str, Any]) -> tuple[str | None, Path]:
+    """The loader, and where its files lie."""
+    return of_data.get("_target_"), Path(of_data.get("root") or "").expanduser().resolve()
 
 
 def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
@@ -222,17 +268,11 @@ def is_same_data(
 ) -> bool | None:
     """Whether these are the splits that the net was trained with: None if another set was asked
     for, or the checkpoint is from before they were noted."""
-    import yaml
-
-    def source(of_data: Mapping[str, Any]) -> tuple[str, Path]:
-        return of_data["_target_"], Path(of_data.get("root") or "").expanduser().resolve()
-
     if "data" not in entries:  # older, or from import-weights, which knows no set
         return None
-    trained_on = yaml.safe_load(entries["config"])["data"]
-    if "data" in values and source(trained_on) != source(options):
+    if "data" in values and source(stored_data(entries)) != source(options):
         return None
-    return bool(dataset.fingerprint == entries["data"])
+    return dataset.has_fingerprint(entries["data"])
 
 
 def average_over_mirror(model: nn.Module) -> None:

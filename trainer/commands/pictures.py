@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from data.kinds import claims_to_be_an_image, kinds, suffix_of
+from data.passed_over import MARK, is_a_systems, is_own, walk
 from trainer.errors import UserError
 
 
@@ -19,62 +24,92 @@ class Found(NamedTuple):
     folder: Path
 
 
-def find(words: Sequence[str]) -> list[Found]:
-    """The files that the words mean, in the order of the words.
+def find(words: Sequence[str]) -> tuple[list[Found], str]:
+    """The images that the words mean, in the order of the words, and a line about other files that
+    are passed over, which may be empty.
 
-    A word is a file, a folder (`in_folder`) or a pattern (`*`, `?`, `[a-z]`; `**` for any number of
-    folders) of such. Raises UserError for a word that means none.
+    A word is a file, which is taken as it is, a folder (`in_folder`) or a pattern (`*`, `?`,
+    `[a-z]`; `**` for any number of folders) of such, of which only images are taken. Raises
+    UserError for a word that means none.
     """
-    return [found for word in words for found in _meant(word)]
+    others: set[str] = set()
+    found = [one for word in words for one in _meant(word, others)]
+    suffixes = Counter(suffix_of(path) for path in others)
+    if not others:
+        return found, ""
+    return found, f"{len(others):,} files are no images and are passed over: {kinds(suffixes)}"
 
 
-def _meant(word: str) -> list[Found]:
-    if os.path.lexists(word):  # a name may hold a bracket without being a pattern
-        found = _files_of(Path(word))
-        if not found:
-            raise UserError(f"{word}: there are no files in this folder.")
-        return found
+def _meant(word: str, others: set[str]) -> list[Found]:
+    for name in dict.fromkeys((word, os.path.expanduser(word))):
+        if os.path.lexists(name):  # a name may hold a bracket without being a pattern
+            path = Path(name)
+            found = _in(path, others) if path.is_dir() else [Found(path, path.parent)]
+            if not found:
+                raise UserError(f"{name}: there are no images in this folder.")
+            return found
+    word = os.path.expanduser(word)
     if not glob.has_magic(word):
         raise UserError(f"{word}: there is no such file or folder.")
-    matches = [Path(match) for match in sorted(glob.glob(word, recursive=True))]
-    matches = [match for match in matches if not _is_a_systems(match.name)]
-    by_file = {found.file: found for match in matches for found in reversed(_files_of(match))}
-    if not by_file:
-        raise UserError(f"{word}: no file matches this pattern.")
+    found = [one for match in _matches(word) for one in _in(match, others)]
+    if not found:
+        raise UserError(f"{word}: no image matches this pattern.")
+    by_file = {one.file: one for one in sorted(found, key=lambda one: len(one.folder.parts))}
     return sorted(by_file.values())
 
 
-def _files_of(path: Path) -> list[Found]:
-    if not path.is_dir():
+def _matches(pattern: str) -> list[Path]:
+    """Without those in folders that are passed over, below the part of the pattern that names one
+    folder."""
+    base = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+    known: dict[Path, bool] = {base: True, Path(): True}
+
+    def is_taken(path: Path) -> bool:
+        if path not in known:
+            passed = is_a_systems(path.name) or (path.is_dir() and is_own(path))
+            known[path] = not passed and is_taken(path.parent)
+        return known[path]
+
+    return [
+        path for path in map(Path, sorted(glob.glob(pattern, recursive=True))) if is_taken(path)
+    ]
+
+
+def _in(path: Path, others: set[str]) -> list[Found]:
+    if path.is_dir():
+        return [Found(file, path) for file in in_folder(path, others)]
+    if claims_to_be_an_image(path):
         return [Found(path, path.parent)]
-    return [Found(file, path) for file in in_folder(path)]
+    others.add(str(path))
+    return []
 
 
-def in_folder(folder: Path) -> list[Path]:
-    """All files at any depth, sorted, but hidden ones and what systems leave among pictures, such
-    as Thumbs.db; a training passes them over too. Links to folders are followed, each folder once.
+def in_folder(folder: Path, others: set[str] | None = None) -> list[Path]:
+    """All images at any depth, sorted: what `data.kinds` says is one, which lies in no folder of
+    `data.passed_over`. A training takes the same.
+
+    Args:
+        others: gets the other files.
     """
-    found: list[Path] = []
-    seen = set()
-    for parent, subfolders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = [n for n in subfolders if n[0] != "." and not _is_a_systems(n)]
-        found += [Path(parent, n) for n in names if n[0] != "." and not _is_a_systems(n)]
+    found = []
+    for path in walk(folder, _refuse):
+        if claims_to_be_an_image(path):
+            found.append(Path(path))
+        elif others is not None:
+            others.add(path)
     return sorted(found)
-
-
-def _is_a_systems(name: str) -> bool:
-    from data.class_folders import RUBBISH, SYSTEM_FILES  # not above: it imports torch
-
-    return name in RUBBISH or name.lower() in SYSTEM_FILES
 
 
 def _refuse(error: OSError) -> None:
     raise UserError(f"{error.filename}: this folder cannot be read: {error.strerror}.")
+
+
+def mark(folder: Path) -> None:
+    """Leave a mark in a new folder of copies, by which a training and the next predict know that
+    these are not the user's own images."""
+    if folder.is_dir() and not (folder / MARK).exists():
+        with contextlib.suppress(OSError):  # the copies are worth more
+            (folder / MARK).write_text("Annotated copies of images, by trainer predict -o.\n")
 
 
 def copies(found: Iterable[Found], folder: Path) -> dict[Path, Path]:

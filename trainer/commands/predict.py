@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.commands import bare
 from trainer.commands.arguments import MACHINE_KEYS, existing, parse_words
-from trainer.commands.pictures import copies, find
+from trainer.commands.pictures import copies, find, mark
 from trainer.errors import UserError
 from trainer.printable import in_lines, printable
 
@@ -36,9 +36,10 @@ NO_MEMORY = "it takes more memory than there is; make it smaller, or end other p
 def main(argv: list[str]) -> int:
     args, values = parse(argv)
     existing(args.checkpoint)
-    found = find(args.pictures)
+    found, others = find(args.pictures)
     files = [one.file for one in found]
     targets = copies(found, args.output) if args.output else {}
+    is_new = args.output is not None and not args.output.exists()
 
     entries, config = described(args.checkpoint, values)
     classify = classifier(entries, config)
@@ -55,11 +56,15 @@ def main(argv: list[str]) -> int:
         for result in results:
             if "top" in result and args.output:
                 result = with_copy(result, targets, args.invert, args.max_pixels)
+                if is_new:
+                    mark(args.output)
             num_failed += "error" in result
             show(result)
             advance()
     if args.output and not args.json:
         print(f"\nannotated copies lie in {args.output}")
+    if others:
+        print(others, file=sys.stderr)
     if num_failed:
         print(f"{num_failed:,} of {len(files):,} pictures failed.", file=sys.stderr)
     return 1 if num_failed else 0
@@ -76,8 +81,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("checkpoint", type=Path, help="a .pth file of a run or of import-weights")
     parser.add_argument(
         "pictures", nargs="+", metavar="IMAGE_OR_FOLDER",
-        help="of a folder, all files at any depth but hidden ones and a system's, such as "
-        "Thumbs.db; quoted, a pattern such as 'sub/**/*.png'",
+        help="of a folder, all images at any depth but hidden ones and what a system or this "
+        "program left there; quoted, a pattern such as 'sub/**/*.png'",
     )  # fmt: skip
     parser.add_argument("--top-k", type=int, default=5, help="classes per picture (default: 5)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
