@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import Finished, TrainedRun, train
-from picture_files import write_classes, write_picture
+from picture_files import pack_folder, write_classes, write_picture
 
 from data.types import Split
 from trainer import checkpoint
@@ -107,16 +107,13 @@ def test_a_folder_with_some_of_the_classes_is_refused(
     animals: Path, pictures: Path, dispatch: Dispatch, old: str, others: str
 ) -> None:
     """Shared names at their places, and at others; before any picture is packed."""
-    packs = sorted(pictures.rglob("*.pack"))
-    for pack in packs:
-        pack.unlink()
+    folder = pack_folder(pictures)
     shutil.move(pictures / old, pictures / "zebra")
     done = dispatch("evaluate", str(animals / "best.pth"), f"data.root={pictures}", "-o", "out")
     assert (done.returncode, done.stdout) == (2, "")
     told = f"data: its classes are {others}, those of the checkpoint cat, dog, owl; "
     assert done.stderr.startswith(f"{told}on one side only: {old}, zebra. ")
-    assert packs
-    assert not list(pictures.rglob("*.pack"))
+    assert not folder.exists()
     assert not Path("out").exists()
 
 
@@ -131,6 +128,41 @@ def test_a_folder_with_none_of_the_names_is_compared_by_position(
         ("cat", 4), ("dog", 4), ("owl", 4),
     ]  # fmt: skip
     assert results["same_data"] is False  # the names are part of the data
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_a_strange_folder_without_a_test_split_is_taken_whole(
+    animals: Path, tmp_path: Path, dispatch: Dispatch, part: str
+) -> None:
+    """Also one that is too small to draw a split from; one that has a test split gives that."""
+    strange = write_classes(tmp_path / "strange" / part, per_class=2).parent if part else (
+        write_classes(tmp_path / "strange", per_class=2)
+    )  # fmt: skip
+    words = ("data=image_folder", f"data.root={strange}")
+    said, results = evaluated(dispatch, animals / "best.pth", *words)
+    assert f"All 6 images of {strange} are taken: it has no test split" in said
+    assert (results["num_images"], results["same_data"]) == (6, None)
+    done = dispatch("evaluate", str(animals / "best.pth"), *words, "split=val", "-o", "val")
+    assert done.returncode == 2  # a split of it was asked for, and there are too few
+    if part:
+        write_classes(strange / part, per_class=20)
+        write_classes(strange / "test", per_class=1)
+        said, results = evaluated(dispatch, animals / "best.pth", *words)
+        assert "are taken" not in said
+        assert results["num_images"] == 3
+
+
+def test_the_folder_of_the_training_at_another_place_is_not_taken_whole(
+    animals: Path, pictures: Path, dispatch: Dispatch
+) -> None:
+    words = ("data=image_folder", f"data.root={pictures}", "data.val_size=0.2")
+    said, results = evaluated(dispatch, animals / "best.pth", *words, "data.test_size=0.2")
+    assert results["num_images"] == 12
+    said, results = evaluated(
+        dispatch, animals / "best.pth", "data=image_folder", f"data.root={pictures}"
+    )
+    assert results["num_images"] == 60  # other sizes than the training's: not its splits
+    assert "All 60 images" in said
 
 
 def test_another_set_of_as_many_classes(default_run: TrainedRun, dispatch: Dispatch) -> None:

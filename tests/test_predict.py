@@ -186,9 +186,9 @@ def test_weights_alone_and_a_description_are_a_checkpoint(
 WRONG = [
     (["BEST", "nowhere.png"], "nowhere.png"),
     (["BEST", "there.png", "nowhere"], "nowhere"),
-    (["BEST", "empty"], "no files in this folder"),
-    (["BEST", "there.png", "no*.png"], "no*.png: no file matches"),
-    (["BEST", "empty*"], "no file matches"),
+    (["BEST", "empty"], "no images in this folder"),
+    (["BEST", "there.png", "no*.png"], "no*.png: no image matches"),
+    (["BEST", "empty*"], "no image matches"),
     (["BEST"], "IMAGE_OR_FOLDER"),
     (["no.pth", "there.png"], "no.pth"),
     (["there.png", "there.png"], "there.png"),

@@ -196,17 +196,17 @@ def load(
         if drawn.has_fingerprint(entries.get("data", "")):  # the same folder, moved or copied
             return drawn
     print(f"All {len(whole.test):,} images of {options['root']} are taken: it has no test split, "
-          "and the net was not trained on it.")  # fmt: skip
+          "and is not what the net was trained on.")  # fmt: skip
     return whole
 
 
 def is_elsewhere(
     entries: Mapping[str, Any], options: Mapping[str, Any], values: Mapping[str, str]
 ) -> bool:
-    """Whether another place was named than that of the training, and no share of it asked for."""
+    """Whether another set was asked for than that of the training, and no share of it."""
     shares = ("data.test_size", "data.val_size", "data.split_seed")
     return (
-        ("data" in values or "data.root" in values)
+        "data" in values
         and not any(key in values for key in shares)
         and source(stored_data(entries)) != source(options)
     )
