@@ -27,6 +27,9 @@ except ImportError:  # Windows: the parent's timeout is the only limit
     resource = None  # type: ignore[assignment]
 
 
+NO_ROOM = 74  # exit code: not even the report could be written
+
+
 class RefusedError(Exception):
     """The file cannot be used; the message says why."""
 
@@ -44,7 +47,7 @@ class Folder:
         try:
             np.save(file, array, allow_pickle=False)
         except OSError as error:
-            file.unlink()  # makes room for the report
+            file.unlink(missing_ok=True)  # makes room for the report
             raise RefusedError(
                 f"no room to unpack it in {self.path.parent}; set TMPDIR to a larger folder "
                 f"({error})"
@@ -86,7 +89,10 @@ def main(kind: str, file: str, folder: str, memory_bytes: str, cpu_s: str) -> No
     except Exception as error:  # damaged files reach every kind of exception
         first_line = (str(error).splitlines() or [""])[0][:200]
         report = {"error": f"damaged or hostile ({type(error).__name__}: {first_line})"}
-    (out.path / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    try:
+        (out.path / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    except OSError:
+        sys.exit(NO_ROOM)
 
 
 def torch_reader() -> Any:

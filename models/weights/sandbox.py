@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from models.weights.child import NO_ROOM
 from models.weights.foreign import WeightsError, printable
 
 SCRIPT = Path(__file__).with_name("child.py")
@@ -39,8 +40,7 @@ def parsed(
     Raises:
         WeightsError: the child refused the file, died, or hit a limit.
     """
-    with tempfile.TemporaryDirectory(prefix="weights-") as name:
-        folder = Path(name)
+    with _temporary_folder(path) as folder:
         _run(path, kind, num_bytes, folder)
         report = _report(path, folder)
 
@@ -48,6 +48,20 @@ def parsed(
             return np.load(folder / f"{int(number)}.npy", mmap_mode="r", allow_pickle=False)
 
         yield report, array
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    try:
+        made = tempfile.TemporaryDirectory(prefix="weights-", ignore_cleanup_errors=True)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise WeightsError(
+            f"{path}: there is no temporary folder to parse it in: {where}{error.strerror}. Set "
+            "TMPDIR to a folder that may be written to, on a disk with room"
+        ) from error
+    with made as name:
+        yield Path(name)
 
 
 def _run(path: Path, kind: str, num_bytes: int, folder: Path) -> None:
@@ -87,6 +101,8 @@ def _death(code: int, folder: Path) -> str:
         name = signal.Signals(-code).name
         hints = {"SIGXCPU": " (too much CPU time)", "SIGKILL": " (out of memory?)"}
         return f"damaged or hostile: parsing it ended with {name}{hints.get(name, '')}"
+    if code == NO_ROOM:
+        return f"no room to unpack it in {folder.parent}; set TMPDIR to a larger folder"
     last_line = (folder / "stderr").read_text(errors="replace")[-2000:].strip().splitlines()[-1:]
     return f"the process that parses it failed: {printable(''.join(last_line)) or code}"
 
