@@ -22,7 +22,7 @@ from trainer.display.runs import (
     shared_overrides,
     text,
 )
-from trainer.errors import UserError
+from trainer.errors import UserError, complain
 from trainer.tables import align
 
 PAGE = "report.html"
@@ -40,7 +40,12 @@ def main(argv: list[str]) -> int:
     folder = parser.parse_args(argv).dir
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder.")
+    closed = unreadable(folder)
     rows = read_runs(folder)
+    for error in closed if rows else []:
+        complain(f"{error.filename}: {error.strerror}: what lies there is left out.")
+    if closed and not rows:
+        raise closed[0]
     if not rows:
         raise UserError(f"{folder}: no runs in this folder. A run's folder holds .hydra/.")
     print(table(rows, folder))
@@ -48,12 +53,25 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def unreadable(folder: Path) -> list[OSError]:
+    """What may hold runs, at any depth, and cannot be listed."""
+    errors: list[OSError] = []
+    for _ in os.walk(folder, onerror=errors.append):
+        pass
+    return errors
+
+
 def write_pages(rows: list[Row], folder: Path) -> None:
     """report.html in each run's folder and, over several, in `folder`, and what is to be said of
     it. A folder that cannot be written to is no failure: the table has been printed."""
     page, problem = folder / PAGE, None
     for row in rows:
-        problem = write_page(row.folder / PAGE, pages.run_page(row)) or problem
+        try:
+            content = pages.run_page(row)
+        except OSError as error:
+            problem = f"{error.filename}: cannot be read: {error.strerror}."
+            continue
+        problem = write_page(row.folder / PAGE, content) or problem
     if rows[0].folder != folder:
         problem = write_page(page, pages.runs_page(rows, folder, PAGE)) or problem
     if problem:

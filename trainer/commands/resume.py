@@ -85,6 +85,7 @@ def everything() -> tuple[str, ...]:
 
 def newest_unfinished(outputs: Path) -> Path:
     found = {state.parent.parent for state in outputs.rglob("checkpoints/step_*.pth")}
+    found = {run for run in found if os.access(run, os.W_OK)}  # others' cannot be gone on with
     unfinished = [run for run in found if read_summary(run).get("status") != "finished"]
     idle = [run for run in unfinished if not is_locked(run)]
     if not idle:
