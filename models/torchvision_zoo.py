@@ -32,8 +32,9 @@ def torchvision_classifier(
         num_classes: number of logits.
         name: one of torchvision.models.list_models(module=torchvision.models).
         init: default (torchvision's, but PyTorch's for a first layer that had to be replaced),
-            xavier, kaiming or normal, for convolutions and linear layers; what a transformer keeps
-            in bare parameters stays torchvision's.
+            xavier, kaiming or normal, for convolutions and linear layers, the last as all others
+            (with kaiming an untrained net is then farther from ln K than ours); what a transformer
+            keeps in bare parameters stays torchvision's.
     """
     channels, height, width = check_data(shape, num_classes)
     check_choice("name", name, list_models(module=torchvision.models))
