@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -38,15 +39,32 @@ def carved(
     if small := [name for name, n in zip(classes, counts, strict=True) if n <= len(missing)]:
         raise DataError(
             f"Too few pictures in {listed(small)}: each class needs {len(missing) + 1} or more, to "
-            "have one in each of train, val and test."
+            "have one in each of train, val and test. Add some, move these folders out, or join "
+            "them into one class."
         )
+    all_train = counts.sum()
     keys = np.array([_key(split_seed, file.name) for file in files], dtype=np.uint64)
     for num_left, part in zip(range(len(missing), 0, -1), missing, strict=True):
         train = np.flatnonzero(split_of == "train")
         counts = np.bincount(labels[train], minlength=len(classes))
-        take = validation_counts(counts, sizes[part], classes, f"data.{part}_size", num_left)
+        try:
+            take = validation_counts(counts, sizes[part], classes, f"data.{part}_size", num_left)
+        except DataError as error:
+            raise DataError(f"{error}\n{_advice(int(all_train), len(classes), missing)}") from error
         split_of[train[smallest_keys(keys[train], labels[train], take)]] = part
     return split_of
+
+
+def _advice(num_images: int, num_classes: int, missing: Sequence[str]) -> str:
+    """The smallest fractions that draw one image of each class for each split, all at once."""
+    words = []
+    for part in missing:
+        words.append(f"data.{part}_size={math.ceil(1000 * num_classes / num_images) / 1000}")
+        num_images -= num_classes
+    return (
+        f"With {' '.join(words)} each split gets one image of each class, which is little to "
+        "measure with; better are more images, or fewer classes."
+    )
 
 
 def _key(split_seed: int, name: str) -> int:

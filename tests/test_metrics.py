@@ -8,7 +8,15 @@ from fractions import Fraction
 import pytest
 import torch
 
-from trainer.metrics import BLOCK, COUNT_BITS, MOST_LOGITS, MOST_WAITING, Gathered, Meter
+from trainer.metrics import (
+    BLOCK,
+    COUNT_BITS,
+    MOST_LOGITS,
+    MOST_WAITING,
+    Gathered,
+    Meter,
+    no_better_than_guessing,
+)
 
 K = 8
 
@@ -102,3 +110,11 @@ def test_the_count_is_exact_beyond_what_float32_holds(num_wrong: int) -> None:
     assert meter.read().num_images == num_images
     assert meter.num_correct == num_images - num_wrong
     assert meter.read().accuracy == (num_images - num_wrong) / num_images
+
+
+def test_no_better_than_always_saying_the_largest_class() -> None:
+    labels = torch.tensor([0, 1, 1, 1])
+    line = no_better_than_guessing(labels, ["cat", "dog"], 0.75)
+    assert line.startswith("no better than always saying dog, which is right for 0.7500 of")
+    assert no_better_than_guessing(labels, ["cat", "dog"], 0.5)
+    assert not no_better_than_guessing(labels, ["cat", "dog"], 0.76)

@@ -17,7 +17,7 @@ from trainer.checkpoint import weights_sha256
 from trainer.config import GROUPS
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
 from trainer.log import write_summary
-from trainer.metrics import Metrics
+from trainer.metrics import Metrics, no_better_than_guessing
 from trainer.printable import in_lines
 from trainer.progress import Progress
 from trainer.signals import StopSignals
@@ -82,6 +82,9 @@ def run(
             with contextlib.suppress(OSError):
                 run.log.close()
         conclude(summary)
+        labels = run.data.test.labels[: test.num_images]
+        if line := no_better_than_guessing(labels, run.description.classes, test.accuracy):
+            log.info("%s", line)
         if not in_sweep:
             show_next(run, folder)
         elif signals.received is not None:  # during the test: this job is done, the others wait

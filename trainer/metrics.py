@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,23 @@ class Metrics:
     @property
     def images_per_s(self) -> float:
         return self.num_images / self.seconds if self.seconds > 0 else 0.0
+
+
+def no_better_than_guessing(labels: Tensor, classes: Sequence[str], accuracy: float) -> str:
+    """A line if always saying the largest class would be right as often; else nothing.
+
+    Args:
+        labels: (N,) int64, of the images that were measured.
+        accuracy: 0..1.
+    """
+    counts = labels.bincount(minlength=len(classes))
+    largest, share = int(counts.argmax()), float(counts.max()) / max(1, len(labels))
+    if accuracy > share:
+        return ""
+    return (
+        f"no better than always saying {classes[largest]}, which is right for {share:.4f} of these "
+        "images"
+    )
 
 
 @dataclass

@@ -48,6 +48,8 @@ def main(argv: list[str]) -> int:
     from trainer import checkpoint, loop, parts, restore, runtime
     from trainer.entries import read
     from trainer.findings import Examiner
+    from trainer.metrics import no_better_than_guessing
+    from trainer.printable import printable
 
     runtime.leave_compiler_unimported()
     runtime.keep_freed_memory()
@@ -96,6 +98,9 @@ def main(argv: list[str]) -> int:
     }
     named = [f"{key}={values[key]}" for key in ("data", "data.root") if key in values]
     show(results, findings.confusion, named)
+    measured = pictures.labels[: metrics.num_images]
+    if line := no_better_than_guessing(measured, entries["classes"], metrics.accuracy):
+        print(f"\n{printable(line)}")
     written = write(folder, results, findings, pictures)
     print(f"\nwritten to {folder}: {', '.join(written)}")
     return 0

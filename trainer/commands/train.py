@@ -112,7 +112,7 @@ def claim_folder(master: DictConfig, overrides: list[str], kind: str) -> Path:
         raise UserError(
             "hydra.job.chdir=true: paths are relative to where you start; leave it out."
         )
-    folder = Path(str(master.hydra[kind].dir)).absolute()
+    folder = Path(str(master.hydra[kind].dir)).expanduser().absolute()
     if any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
         refuse_used(folder)
         if lock.is_locked(folder):
