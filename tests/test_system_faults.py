@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import run_trainer
 from durable import TINY, limit_file_size, refused, signal_at, train, whole_run
 from test_faults import without_privileges
 
@@ -69,8 +70,8 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     for words in ((*RUN, "tensorboard=true"), ("report", "run"), ("resume", "run", "epochs=3"),
                   ("evaluate", best), ("export", best, "--format", "state_dict"),
                   ("report", str(here))):  # fmt: skip
-        ended = processes.run(here, *words)
-        assert ended.code == 0, ended.output
+        ended = run_trainer(*words, cwd=here)  # with the streams of its own start
+        assert ended.returncode == 0, ended.output
     assert results.curves(here / "run")["loss/val"]
     assert "caf" in (here / "run" / "report.html").read_text("utf-8")
 
