@@ -31,7 +31,7 @@ def test_predict_agrees_with_evaluate(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
     """The same weights see the same pictures, once as files: accuracy, and each probability."""
-    from trainer import parts, restore
+    from trainer import parts, restore, stored
 
     done = dispatch("predict", str(default_run.best), str(digits), "--json", "--top-k=10")
     assert done.returncode == 0, done.output
@@ -39,7 +39,7 @@ def test_predict_agrees_with_evaluate(
     assert [Path(row["file"]).name[:3] for row in rows] == [f"{i:03}" for i in range(NUM_DIGITS)]
 
     entries = checkpoint.read(default_run.best)
-    config = restore.stored_config(entries)
+    config = stored.configuration(entries)
     test = parts.load_data(config["data"]).test
     model = restore.restore(entries, config)
     preprocess = restore.preprocess(config, model, entries, torch.device("cpu"))

@@ -11,7 +11,7 @@ from gallery_runs import built, compose_words
 
 from trainer import loop
 from trainer.errors import UserError
-from trainer.optimizer_state import check_kinds, load_optimizer, trial_state
+from trainer.optimizer_state import check_state, load_optimizer, trial_state
 from trainer.parts import takes_fused
 from trainer.state import Run
 
@@ -82,9 +82,9 @@ def test_options_that_need_what_the_state_does_not_have() -> None:
         new.param_groups[0]["initial_lr"] = 0.1
         if momentum:
             with pytest.raises(UserError, match="needs momentum_buffer"):
-                check_kinds(new, old.state_dict())
+                check_state(new, old.state_dict())
         else:
-            check_kinds(new, old.state_dict())
+            check_state(new, old.state_dict())
             load_optimizer(new, old.state_dict())
             new.step()
 

@@ -172,9 +172,9 @@ def test_import_weights_of_torchvision(torchvision_file: tuple[Path, nn.Module])
     assert entries["shape"] == [3, 224, 224]
     assert (entries["resize"], entries["mean"]) == (256, [0.485, 0.456, 0.406])
 
-    from trainer import restore
+    from trainer import restore, stored
 
-    ours = restore.restore(entries, restore.stored_config(entries))
+    ours = restore.restore(entries, stored.configuration(entries))
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
@@ -203,9 +203,9 @@ def test_import_weights_keeps_the_shape_that_was_asked_for(tmp_path: Path) -> No
     entries = checkpoint.read(tmp_path / "ours.pth")
     assert (entries["shape"], entries["resize"]) == ([3, 32, 32], 32)
 
-    from trainer import restore
+    from trainer import restore, stored
 
-    assert restore.restore(entries, restore.stored_config(entries)).conv1.kernel_size == (3, 3)
+    assert restore.restore(entries, stored.configuration(entries)).conv1.kernel_size == (3, 3)
     refused = run_trainer(*argv[:-1], "again.pth", cwd=tmp_path)
     assert refused.returncode == 2
     assert "conv1.weight (64, 3, 3, 3) -> (64, 3, 7, 7)" in refused.stderr
@@ -237,11 +237,11 @@ def test_import_weights_of_matconvnet(tmp_path: Path, fields: str) -> None:
     done = run_trainer(*argv, "data.shape=[3,32,32]", "data.num_classes=7", cwd=tmp_path)
     assert done.returncode == 0, done.output
 
-    from trainer import restore
+    from trainer import restore, stored
 
     entries = checkpoint.read(tmp_path / "ours.pth")
     assert (entries["classes"], entries["shape"]) == (names, [3, 32, 32])
-    net = restore.restore(entries, restore.stored_config(entries))
+    net = restore.restore(entries, stored.configuration(entries))
     picture = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
     pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].double() / 255
     mean, std = (torch.tensor(entries[key]).view(3, 1, 1) for key in ("mean", "std"))

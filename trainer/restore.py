@@ -8,67 +8,31 @@ from typing import Any
 
 import torch
 import yaml
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from data.loader import Preprocess
 from trainer import config as knobs
-from trainer import runtime
+from trainer import runtime, stored
 from trainer.errors import UserError
 from trainer.parts import memory_format, min_size, on_layers, place
-from trainer.targets import ALLOWED_TARGETS, check_allowed, make
-
-
-def stored_config(
-    entries: Mapping[str, Any], values: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """The configuration inside a checkpoint. Raises UserError if it names what it may not.
-
-    Args:
-        values: the words of this command line, of which `trust` lengthens the list of what it
-            may; what the file itself trusts counts for nothing.
-    """
-    config = OmegaConf.to_container(OmegaConf.create(entries["config"]))
-    if not isinstance(config, dict):
-        raise UserError("The checkpoint's configuration is incomplete.")
-    stored = {str(key): value for key, value in config.items()}
-    stored.setdefault("augment", {"_target_": "data.augment.Augment"})  # older than the group
-    if not all(isinstance(stored.get(group), dict) for group in ALLOWED_TARGETS):
-        raise UserError("The checkpoint's configuration is incomplete.")
-    check_allowed(stored, trusted(values or {}))
-    return {**run_defaults(), **stored, "trust": []}
-
-
-def trusted(values: Mapping[str, str]) -> list[str]:
-    """`trust=my_nets` or `trust=[my_nets,my_data]`. The folder where the command is started is
-    searched for them, as for a training."""
-    value = typed("trust", values.get("trust", "[]"))
-    modules = value if isinstance(value, list | ListConfig) else [value]
-    knob = knobs.KNOBS["trust"]
-    if not knob.allows(list(modules)):
-        raise UserError(f"trust={values['trust']}: must be {knob.allowed()}.")
-    return [str(module) for module in modules]
-
-
-def run_defaults() -> dict[str, Any]:
-    """The run-wide keys of configs/config.yaml: older checkpoints lack those that came later."""
-    content = OmegaConf.to_container(OmegaConf.load(knobs.CONFIGS / "config.yaml"), resolve=False)
-    assert isinstance(content, dict)
-    return {str(k): v for k, v in content.items() if k not in ("defaults", "hydra")}
+from trainer.targets import check_options, make
+from trainer.tensors import differences
 
 
 def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     """A stored configuration with these keys changed, checked. A group's name (data=cifar10)
-    takes that choice's file whole."""
+    takes that choice's file whole. What the user types may be an interpolation; `stored.py` has
+    seen to it that the file's text is none."""
     changed = OmegaConf.create(dict(config))
     for key, text in sorted(values.items(), key=lambda item: "." in item[0]):
         if key in knobs.GROUPS:
             changed[key] = OmegaConf.load(choice_file(key, text))
             continue
         if key == "trust":
-            changed.trust = trusted(values)
+            changed.trust = stored.trusted(values)
             continue
         group, _, name = key.partition(".")
         if name and name not in changed[group]:
@@ -118,24 +82,36 @@ class _Unfilled(TorchFunctionMode):
 
 def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
     """The checkpoint's network with its weights, on the configuration's device, in eval mode."""
-    sized = {"shape": entries["shape"], "num_classes": len(entries["classes"])}
+    check_weights(entries, config)
     with _Unfilled():
-        model: nn.Module = make("model", {**config["model"], **sized})
-    have = {name: tuple(tensor.shape) for name, tensor in entries["model"].items()}
-    want = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if have != want:
-        names = sorted({n for n in have.keys() | want.keys() if have.get(n) != want.get(n)})
-        lines = [f"  {n}: {have.get(n, 'missing')} -> {want.get(n, 'unexpected')}" for n in names]
-        raise UserError(
-            "The weights do not fit the network (have -> want):\n"
-            + "\n".join(lines[:10])
-            + f"\n{len(names)} in all."
-        )
+        model: nn.Module = make("model", sized(entries, config))
     model.load_state_dict(entries["model"])
     device = runtime.pick_device(config["device"], config["layers"])
     layout = memory_format(config, model)
     place(model, device, runtime.float_dtype(config["precision"]), layout)
     return on_layers(config["layers"], model).eval()
+
+
+def sized(entries: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the checkpoint's network."""
+    return {**config["model"], "shape": entries["shape"], "num_classes": len(entries["classes"])}
+
+
+def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Hold the network that a configuration describes against the weights beside it, before any
+    memory is taken for it: sizes in a file may be of any size. Raises UserError."""
+    options = sized(entries, config)
+    check_options("model", options)
+    with torch.device("meta"):
+        model: nn.Module = make("model", options)
+    differing = differences(entries["model"], model.state_dict())
+    if differing:
+        lines = [f"  {name}: {have} -> {want}" for name, have, want in differing[:10]]
+        raise UserError(
+            "The weights do not fit the network (have -> want):\n"
+            + "\n".join(lines)
+            + f"\n{len(differing)} in all."
+        )
 
 
 def preprocess(

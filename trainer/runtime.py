@@ -40,12 +40,17 @@ def pick_device(name: str, layers: str) -> torch.device:
         return torch.device("cpu")
     if name == "auto":
         return torch.device(available[0])
-    if name in available or (name == "cuda" and "cuda:0" in available):
+    if has_device(name):
         return torch.device(name)
     raise UserError(
         f"device={name}: this machine has no such device.\n"
         f"It has: {', '.join(reversed(available))}. device=auto takes the best of them."
     )
+
+
+def has_device(name: str) -> bool:
+    available = available_devices()
+    return name == "auto" or name in available or (name == "cuda" and "cuda:0" in available)
 
 
 def available_devices() -> list[str]:

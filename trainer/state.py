@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,16 +14,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data.types import Dataset
+from trainer import entries
 from trainer.batches import BatchSource, WatchedBatches
 from trainer.checkpoint import CheckpointFolder
 from trainer.errors import Stopped, TrainingError, UserError
 from trainer.log import RunLog
 from trainer.metrics import Meter, Metrics
-from trainer.optimizer_state import check_kinds, load_optimizer
+from trainer.optimizer_state import check_state, load_optimizer
 from trainer.progress import Best, CompileTime, Pace, Progress
 from trainer.runtime import versions
 from trainer.schedules import Schedule
 from trainer.signals import StopSignals
+from trainer.tensors import differences
 
 
 class Gallery(Protocol):
@@ -273,15 +276,23 @@ class Run:
         optimizer, wanted = state["optimizer_class"], type(self.optimizer).__name__
         if optimizer != wanted:
             raise UserError(f"optimizer: the state is of {optimizer}, the run is of {wanted}.")
-        check_kinds(self.optimizer, state["optimizer"])
-        have = {name: tuple(tensor.shape) for name, tensor in state["model"].items()}
-        want = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
-        if have != want:
-            names = sorted(n for n in have.keys() | want.keys() if have.get(n) != want.get(n))
-            raise UserError(f"model: the state is of another net: {', '.join(names[:10])} differ.")
+        check_state(self.optimizer, state["optimizer"])
+        if differing := differences(state["model"], self.model.state_dict()):
+            names = ", ".join(name for name, _, _ in differing[:10])
+            raise UserError(f"model: the state is of another net: {names} differ.")
+        check_schedule(self.schedule.state_dict(), state["schedule"])
         if not self.data.has_fingerprint(state["data"]):
             raise UserError(
                 "data: the pictures or labels are not those that the training began with (or "
                 "another version of Pillow has decoded them).\n"
                 "Put the old ones back, or start a new run with weights=FILE from this one."
             )
+
+
+def check_schedule(own: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Raises UserError if what a schedule has kept is not what this one keeps. Most keep nothing;
+    --force may put one in the place of the other."""
+    if own and saved:
+        numbers = all(entries.is_number(v) or v == math.inf for v in saved.values())
+        if own.keys() != saved.keys() or not numbers:
+            raise UserError("scheduler: the state is of another schedule, or damaged.")

@@ -1,8 +1,7 @@
 """The names that configurations give to classes and functions: found, checked, called.
 
 `_target_` is the registry: whoever writes a configuration file, or types on the command line, may
-name anything. A configuration that comes out of a checkpoint may name only what is listed here,
-for naming is calling.
+name anything, for naming is calling. `stored.py` says what a checkpoint may.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -19,16 +18,6 @@ from omegaconf import OmegaConf
 
 from trainer import config as knobs
 from trainer.errors import UserError
-
-# What a configuration that comes out of a file may name, per group.
-ALLOWED_TARGETS = {
-    "model": ("models.", "torchvision.models."),
-    "data": ("data.",),
-    "augment": ("data.augment.",),
-    "optimizer": ("torch.optim.",),
-    "scheduler": ("trainer.schedules.",),
-    "loss": ("trainer.losses.",),
-}
 
 # What torch says of sizes that it cannot have, or cannot even count.
 BEYOND_MEMORY = (
@@ -44,10 +33,12 @@ SUPPLIED = {
 
 
 def make(group: str, options: Mapping[str, Any], **supplied: Any) -> Any:
-    """Instantiate a group's target; what its constructor says against the values is shown to the
-    user."""
+    """Instantiate a group's target, and nothing below it; what its constructor says against the
+    values is shown to the user."""
     with constructor_errors(group):
-        return instantiate(OmegaConf.create(dict(options)), _convert_="all", **supplied)
+        return instantiate(
+            OmegaConf.create(dict(options)), _convert_="all", _recursive_=False, **supplied
+        )
 
 
 @contextlib.contextmanager
@@ -70,7 +61,13 @@ def constructor_errors(group: str) -> Iterator[None]:
 
 
 def check_options(group: str, options: Mapping[str, Any]) -> None:
-    """Hold a group's options against the signature of its target: unknown and missing names."""
+    """Hold a group's options against the signature of its target: unknown and missing names, and
+    what a checkpoint of it could not say: its configuration calls the group's target alone."""
+    for key in calls_in(options):
+        raise UserError(
+            f"{group}.{key}: only _target_ at the top of a group is called, and nothing in a group "
+            "but it and _partial_ may begin with _. A function of yours can make what it needs."
+        )
     parameters, takes_any = parameters_of(locate(group, options["_target_"]))
     names = [name for name in parameters if name not in SUPPLIED.get(group, ())]
     given = [name for name in options if not name.startswith("_")]
@@ -82,6 +79,21 @@ def check_options(group: str, options: Mapping[str, Any]) -> None:
     for name in names:
         if name not in given and parameters[name].default is inspect.Parameter.empty:
             raise UserError(f"{group}.{name}: is missing; {options['_target_']} needs it.")
+
+
+def calls_in(
+    node: Any, own: Collection[str] = ("_target_", "_partial_"), prefix: str = ""
+) -> Iterator[str]:
+    """The keys that Hydra would take for its own, at any depth, but for those at the top that a
+    group may have."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if str(key).startswith("_") and key not in own:
+                yield f"{prefix}{key}"
+            yield from calls_in(value, (), f"{prefix}{key}.")
+    elif isinstance(node, list):
+        for value in node:
+            yield from calls_in(value, (), prefix)
 
 
 def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
@@ -108,42 +120,3 @@ def locate(group: str, target: str) -> Callable[..., Any]:
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{group}._target_={target}: cannot be imported: {error}.") from error
     return found
-
-
-def check_allowed(config: Mapping[str, Any], trust: Sequence[str] = ()) -> None:
-    """Refuse a configuration out of a file that names anything else.
-
-    Args:
-        trust: modules that the user has named on this command line, beside the list.
-
-    Raises UserError.
-    """
-    trusted = tuple(f"{module}." for module in trust)
-    for group, own in ALLOWED_TARGETS.items():
-        prefixes = (*own, *trusted)
-        for target in targets_in(config[group]):
-            if not (target.startswith(prefixes) and home(group, target).startswith(prefixes)):
-                raise UserError(
-                    f"The checkpoint names {group}._target_={target}, which is none of this "
-                    "program's own, and is not run. If you know where the file comes from, "
-                    f"trust={target.partition('.')[0]} takes it."
-                )
-
-
-def home(group: str, target: str) -> str:
-    """Where the thing is defined: a module of ours also holds names that it has imported, and
-    `data.files.os.system` must not pass for one of `data`."""
-    return f"{getattr(locate(group, target), '__module__', '')}."
-
-
-def targets_in(node: Any) -> Iterator[str]:
-    """Every `_target_` in a tree of dicts and lists."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == "_target_":
-                yield str(value)
-            else:
-                yield from targets_in(value)
-    elif isinstance(node, list):
-        for item in node:
-            yield from targets_in(item)

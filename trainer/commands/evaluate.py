@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,10 +150,14 @@ def default_folder(checkpoint: Path, split: str, values: Mapping[str, str], flip
 
 def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool) -> dict[str, Any]:
     """The checkpoint's configuration with these keys changed. Raises UserError."""
-    from trainer import restore
+    from trainer import restore, stored
     from trainer.targets import check_options
 
-    config = restore.reconfigure(restore.stored_config(entries, values), values)
+    config, notes = stored.on_this_machine(stored.configuration(entries, values), values)
+    config, told = stored.own_sources(config, values)
+    for note in notes + told:
+        print(note, file=sys.stderr)
+    config = restore.reconfigure(config, values)
     if "limit_batches" not in values:  # a quick training deserves a whole evaluation
         config["limit_batches"] = 0
     for key in ("data.shape", "data.num_classes"):
@@ -218,15 +224,15 @@ def is_elsewhere(
 
 
 def stored_data(entries: Mapping[str, Any]) -> Mapping[str, Any]:
-    import yaml
+    from trainer import stored
 
-    data: Mapping[str, Any] = yaml.safe_load(entries["config"]).get("data") or {}
+    data: Mapping[str, Any] = stored.parse(entries["config"])["data"]
     return data
 
 
 def source(of_data: Mapping[str, Any]) -> tuple[str | None, Path]:
     """The loader, and where its files lie."""
-    return of_data.get("_target_"), Path(of_data.get("root") or "").expanduser().resolve()
+    return of_data.get("_target_"), Path(os.path.expanduser(of_data.get("root") or "")).resolve()
 
 
 def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:

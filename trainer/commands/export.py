@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,11 +111,14 @@ def check_extra() -> None:
 def configuration(entries: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     """The checkpoint's, for the net that the file is compared with: with torch's layers on the
     CPU if the user says nothing else, and in the precision of the weights."""
-    from trainer import restore, runtime
+    from trainer import restore, runtime, stored
 
+    values = {"device": "cpu", "layers": "torch", **values}
+    config, notes = stored.on_this_machine(stored.configuration(entries, values), values)
+    for note in notes:
+        print(note, file=sys.stderr)
     # No data set plays a part, and import-weights names none.
-    stored = {**restore.stored_config(entries, values), "data": {"_target_": None}}
-    config = restore.reconfigure(stored, {"device": "cpu", "layers": "torch", **values})
+    config = restore.reconfigure({**config, "data": {"_target_": None}}, values)
     runtime.check_precision(config["precision"], runtime.pick_device(config["device"], "torch"))
     return config
 

@@ -115,7 +115,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
 def described(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint's entries and its configuration, with these keys changed; of a bare state_dict,
     as the keys describe it. Raises UserError."""
-    from trainer import checkpoint, entries, restore
+    from trainer import checkpoint, entries, restore, stored
 
     told = [key for key in values if key.partition(".")[0] in ("model", "data")]
     if told and not checkpoint.is_ours(path):
@@ -133,8 +133,10 @@ def described(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], di
             f"{told[0]}={values[told[0]]}: the checkpoint has fixed it. Leave the key out."
         )
     # The set that the net was trained on plays no part here, and import-weights names none.
-    stored = {**restore.stored_config(found, values), "data": {"_target_": None}}
-    return found, restore.reconfigure(stored, values)
+    config, notes = stored.on_this_machine(stored.configuration(found, values), values)
+    for note in notes:
+        print(note, file=sys.stderr)
+    return found, restore.reconfigure({**config, "data": {"_target_": None}}, values)
 
 
 def classifier(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:

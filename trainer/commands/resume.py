@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 FREE_KEYS = (
     "device", "layers", "num_threads", "num_workers", "log_interval", "save_every_steps",
     "save_every_minutes", "tensorboard", "histograms", "profile", "trust", "data.root",
-    "data.download", "data.mirrors", "data.cache_dir",
+    "data.download", "data.mirrors", "data.cache_dir", "data.verify", "data.archive_md5",
+    "data.file_md5",
 )  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def resume(folder: Path, values: dict[str, str], force: bool) -> int:
     if finished and "epochs" not in values:
         raise UserError(f"{folder}: is finished. A larger epochs=N extends it.")
 
-    from trainer import build, checkpoint, job, restore
+    from trainer import build, checkpoint, job, restore, stored
 
     for path in (folder, folder / "checkpoints", folder / job.LOG_NAME):
         if path.exists() and not os.access(path, os.W_OK):
@@ -61,12 +62,17 @@ def resume(folder: Path, values: dict[str, str], force: bool) -> int:
     checkpoint.remove_half_written(folder)
     log_to(folder / job.LOG_NAME)
     state = newest_sound_state(folder)
-    stored = restore.stored_config(state, values)
-    config = restore.reconfigure(stored, values)
-    check_changes(stored, config, force)
+    begun, notes = stored.own_sources(stored.configuration(state, values), values)
+    for note in notes:
+        logging.getLogger("trainer").info("%s", note)
+    config = restore.reconfigure(begun, values)
+    check_changes(begun, config, force)
+    check_machine(config, values)
+    restore.check_weights(state, config)
     # What `weights=` brought lies in the state by now, and the file may be gone.
-    config |= {"weights": None, "data": {**config["data"], "mean": state["mean"],
-                                         "std": state["std"]}}  # fmt: skip
+    config |= {"weights": None, "replace_head": False,
+               "data": {**config["data"], "mean": state["mean"], "std": state["std"]}}  # fmt: skip
+    build.check(config)
     build.check_data(config)  # fetched or packed while a signal still ends it at once
     try:
         job.run(config, folder, choices(folder), state=state)
@@ -75,6 +81,18 @@ def resume(folder: Path, values: dict[str, str], force: bool) -> int:
     except Exception as error:
         return job.tell(error, folder)
     return 0
+
+
+def check_machine(config: Mapping[str, Any], values: Mapping[str, str]) -> None:
+    """Another device gives other bits, so it is the user's to say."""
+    from trainer import runtime
+
+    if "device" not in values and not runtime.has_device(config["device"]):
+        has = ", ".join(reversed(runtime.available_devices()))
+        raise UserError(
+            f"device={config['device']}: the training began there, and this machine has {has}. "
+            "To go on here, say so: device=auto, or one of these by its name."
+        )
 
 
 def everything() -> tuple[str, ...]:
@@ -119,7 +137,9 @@ def check_changes(stored: Mapping[str, Any], config: Mapping[str, Any], force: b
     changed = [
         (key, old, new)
         for key, old, new in differences(stored, config)
-        if key not in FREE_KEYS and not (key == "epochs" and new > old)
+        if key not in FREE_KEYS
+        and not key.startswith("data.file_md5.")
+        and not (key == "epochs" and new > old)
     ]
     if changed and not force:
         lines = [f"  {key}: {knobs.spell(old)} -> {knobs.spell(new)}" for key, old, new in changed]
