@@ -192,13 +192,13 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key}: is missing; every run needs it.")
     for key in GROUPS:
         if not isinstance(config[key], Mapping) or "_target_" not in config[key]:
-            raise UserError(f"{key}={spell(config[key])}: must be a choice of that group.")
+            raise UserError(f"{key}={spell(config[key]):.300}: must be a choice of that group.")
     for key, knob in KNOBS.items():
         value: Any = config
         for part in key.split("."):
             value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
         if value is not _ABSENT and not knob.allows(value):
-            raise UserError(f"{key}={spell(value)}: must be {knob.allowed()}.")
+            raise UserError(f"{key}={spell(value):.300}: must be {knob.allowed()}.")
     _check_together(config)
 
 

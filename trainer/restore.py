@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import yaml
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -102,8 +103,11 @@ def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> None
     memory is taken for it: sizes in a file may be of any size. Raises UserError."""
     options = sized(entries, config)
     check_options("model", options)
-    with torch.device("meta"):
-        model: nn.Module = make("model", options)
+    try:
+        with torch.device("meta"):
+            model: nn.Module = make("model", options)
+    except InstantiationException as error:  # options that nobody has foreseen
+        raise UserError(f"model: cannot be made with these options: {error!s:.500}") from error
     differing = differences(entries["model"], model.state_dict())
     if differing:
         lines = [f"  {name}: {have} -> {want}" for name, have, want in differing[:10]]

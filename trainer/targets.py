@@ -52,12 +52,17 @@ def constructor_errors(group: str) -> Iterator[None]:
                 f"{group}: takes more memory than this machine has. Take smaller sizes in {group}.*"
             ) from error
         if isinstance(cause, (ValueError, TypeError, OSError, ImportError)):
-            raise UserError(str(cause)) from error
+            raise UserError(shortened(str(cause))) from error
         raise
     except (ValueError, TypeError) as error:
         message = str(error)
         named = message.startswith(f"{group}.")
-        raise UserError(message if named else f"{group}: {message}") from error
+        raise UserError(shortened(message if named else f"{group}: {message}")) from error
+
+
+def shortened(message: str) -> str:
+    """Without the middle of what is too long to be read, such as a list of thousands of numbers."""
+    return message if len(message) <= 1500 else f"{message[:900]} ... {message[-500:]}"
 
 
 def check_options(group: str, options: Mapping[str, Any]) -> None:
