@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from trainer.bars import bar
+
 
 class BatchSource(Protocol):
     """Batches of (images (N, C, H, W) float, targets); `epoch(e, start)` gives those of epoch e
@@ -16,6 +18,25 @@ class BatchSource(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Any: ...
+
+
+class BarredBatches:
+    """The same batches, with a bar on a terminal."""
+
+    def __init__(self, batches: BatchSource, what: str) -> None:
+        self.batches, self.what, self.num_images = batches, what, batches.num_images
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
+        with (
+            contextlib.closing(self.batches.epoch(epoch, start)) as batches,
+            bar(len(self), self.what) as shown,
+        ):
+            for batch in batches:
+                yield batch
+                shown.update()
 
 
 class WatchedBatches:

@@ -12,10 +12,11 @@ import argparse
 import contextlib
 import itertools
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from hydra import main as hydra_main
@@ -37,8 +38,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from trainer.config import CONFIGS, unknown
+from trainer import words
+from trainer.config import CONFIGS, GROUPS, KNOBS, OTHER_TEXTS, is_text, unknown
 from trainer.errors import UserError
+
+MAX_LISTED_JOBS = 10_000
+LONGEST = 300  # characters of a message of Hydra's, and of a word in one
 
 # A sweep of more jobs is checked value by value instead of combination by combination.
 MAX_CHECKED_JOBS = 200
@@ -48,14 +53,63 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Hydra's own flags and the overrides. argparse ends the process with 2 on unknown flags."""
     parser = get_args_parser()
     parser.prog = "trainer"
+
+    def refuse(message: str) -> NoReturn:
+        hint = words.of_option(argv, known_keys())
+        raise UserError(hint or f"{message[:LONGEST]}. See --help.")
+
+    parser.error = refuse  # type: ignore[method-assign]
     args = parser.parse_intermixed_args(argv)
+    flags = list(argv)
+    for word in args.overrides:
+        flags.remove(word)
+    args.flags = flags
+    args.overrides = [as_typed(word, args.multirun) for word in args.overrides]
     if args.experimental_rerun:
         raise UserError("--experimental-rerun is not supported; `resume` continues a run.")
     if args.multirun and (args.cfg or args.info):
         raise UserError("--multirun goes with a training, not with --cfg or --info.")
+    for flag in ("config_dir", "config_path", "config_name", "package"):
+        if getattr(args, flag) == "":
+            raise UserError(f"--{flag.replace('_', '-')}: needs a value.")
+    modes = ("run", "multirun", "cfg", "info", "shell_completion")
+    if len(given := [f"--{mode}".replace("_", "-") for mode in modes if getattr(args, mode)]) > 1:
+        raise UserError(f"{' '.join(given)}: one of them at a time.")
     if args.resolve and not args.cfg:
         raise UserError("--resolve goes with --cfg job.")
     return args
+
+
+def known_keys() -> set[str]:
+    return {*KNOBS, *GROUPS, "experiment", *OTHER_TEXTS}
+
+
+def as_typed(word: str, multirun: bool) -> str:
+    """A word KEY=VALUE in which a value that is a text, such as a path, is in quotes, so that
+    Hydra's grammar takes 2024_01_15 for no number and `on` for no truth, and ~/photos or names
+    with blanks, commas and brackets are as they were typed. A sweep's commas go on to divide."""
+    name, equals, value = word.partition("=")
+    if not equals or not is_text(name.lstrip("+")) or value in ("", "null", "???"):
+        return word
+    if value[0] in "'\"" and len(value) > 1 and value[-1] == value[0]:
+        return word
+    if not multirun:
+        return f"{name}={quoted(value)}"
+    if re.search(r"[()\[\]{}'\"]", value):
+        return word
+    return f"{name}={','.join(quoted(one.strip()) for one in value.split(','))}"
+
+
+def sweep_jobs(task: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job of a sweep, by what its command line said; [] where that cannot be
+    told. Nothing in them is resolved, and no more than MAX_LISTED_JOBS are listed."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(task))
+        choices = [list(itertools.islice(_values(one), MAX_LISTED_JOBS)) for one in parsed]
+    except (HydraException, ValueError, TypeError):
+        return []
+    product = itertools.product(*choices)
+    return [list(words) for words in itertools.islice(product, MAX_LISTED_JOBS)]
 
 
 def call_hydra(argv: list[str], task: Callable[[DictConfig], Any]) -> None:
@@ -96,27 +150,40 @@ class Composer:
         """One configuration per job, without the `hydra` node."""
         if not self.multirun:
             return [without_hydra(master)]
-        combinations = self._combinations(master)
+        try:
+            combinations = self._combinations(master)
+        except (TypeError, AttributeError) as error:  # hydra.sweeper=5
+            raise UserError(_not_composed(self.overrides, error)) from error
         return [without_hydra(self._load(words, RunMode.RUN)) for words in combinations]
 
     def _load(self, overrides: list[str], mode: RunMode) -> DictConfig:
         with user_errors(self.loader):
             try:
                 return self.loader.load_configuration(self.config_name, overrides, mode)
+            except (OmegaConfBaseException, HydraException):
+                raise
             except ValueError as error:  # a group set to null
                 null = [word.partition("=")[0] for word in overrides if word.endswith("=null")]
                 for group in null:
                     options = self.loader.get_group_options(group)
                     raise UserError(f"{group}=null: one of {', '.join(options)}.") from error
-                raise UserError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+                raise UserError(_not_composed(overrides, error)) from error
+            except (TypeError, AttributeError, KeyError, RecursionError, OSError) as error:
+                # What Hydra's and OmegaConf's insides raise on values that they did not foresee.
+                raise UserError(_not_composed(overrides, error)) from error
 
     def _combinations(self, master: DictConfig) -> Iterator[list[str]]:
-        params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+        given: Any = master.hydra.sweeper.get("params")
+        params = [f"{key}={value}" for key, value in (given or {}).items()]
         with user_errors(self.loader):
             parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(
                 [*params, *self.overrides]
             )
-            choices = [_values(override) for override in parsed]
+            choices = [list(itertools.islice(_values(one), MAX_LISTED_JOBS)) for one in parsed]
+        for override, values in zip(parsed, choices, strict=True):
+            if len(values) == MAX_LISTED_JOBS:
+                raise UserError(f"{_cut(override.input_line)}: a sweep of {MAX_LISTED_JOBS:,} "
+                                "values or more is not started.")  # fmt: skip
         number = 1
         for values in choices:
             number *= len(values)
@@ -130,13 +197,13 @@ class Composer:
         )
 
 
-def _values(override: Override) -> list[str]:
+def _values(override: Override) -> Iterable[str]:
     """The overrides that a sweep makes of this one."""
     key = override.get_key_element()
     if not override.is_sweep_override():
         return [override.input_line or f"{key}={override.get_value_element_as_str()}"]
     if override.is_discrete_sweep():
-        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+        return (f"{key}={value}" for value in override.sweep_string_iterator())
     interval: Any = override.value()  # for sweepers that draw from one, such as Optuna's
     return [f"{key}={interval.start}", f"{key}={interval.end}"]
 
@@ -154,8 +221,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def quoted(text: str) -> str:
-    """A string as a value in Hydra's override grammar."""
-    escaped = text.replace("'", r"\'")
+    """A string as a value in Hydra's override grammar, in which a quote, and backslashes that
+    stand before one, are escaped."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
     return f"'{escaped}'"
 
 
@@ -169,10 +237,11 @@ def user_errors(loader: ConfigLoaderImpl | None = None) -> Iterator[None]:
     except OverrideParseException as error:
         if "=" not in str(error.override):
             raise UserError(
-                f"{error.override}: a training takes key=value words. See --help for the commands."
+                f"{_cut(error.override)}: a training takes key=value words. See --help for the "
+                "commands."
             ) from error
         raise UserError(
-            f"{error.override}: not understood. {_first_line(error.message)}\n"
+            f"{_cut(error.override)}: not understood. {_cut(_first_line(error.message))}\n"
             "A value with spaces, commas, brackets or letters beyond ASCII needs quotes of its "
             "own: 'data.root=\"my pictures\"'."
         ) from error
@@ -195,6 +264,10 @@ def _missing(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     if not group or error.options is None:
         return _short(error)
+    typed = (error.missing_cfg_file or "").partition("/")[2]
+    hint = words.of_choice(group.partition("/")[0], typed)
+    if hint:
+        return f"There is no choice for {group} '{_cut(name)}'. {hint}"
     return unknown(f"choice for {group}", name, error.options)
 
 
@@ -211,9 +284,20 @@ def _bad_key(error: OmegaConfBaseException, loader: ConfigLoaderImpl | None) -> 
                 f"quotes, this sets it: '{prefix[:-1]}={{{name}: \"VALUE\"}}'"
             )
     valid = [prefix + str(k) for k in parent if not str(k).startswith("_")]
+    if not prefix and (right := words.meant(key, known_keys())):
+        return f"There is no key '{_cut(key)}'. Did you mean {words.with_value(right)}?"
     if not prefix and loader is not None:
         valid += [group for group in loader.list_groups("") if group != "hydra"]
     return unknown("key", key, valid)
+
+
+def _not_composed(overrides: Sequence[str], error: Exception) -> str:
+    reason = _first_line(error) or type(error).__name__
+    return f"{_cut(' '.join(overrides))}: no configuration can be made of this: {_cut(reason)}"
+
+
+def _cut(text: object) -> str:
+    return f"{str(text)[:LONGEST]}{'...' if len(str(text)) > LONGEST else ''}"
 
 
 def _first_line(error: object) -> str:
@@ -221,4 +305,4 @@ def _first_line(error: object) -> str:
 
 
 def _short(error: object) -> str:
-    return "\n".join(str(error).strip().splitlines()[:12])
+    return "\n".join(_cut(line) for line in str(error).strip().splitlines()[:12])

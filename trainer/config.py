@@ -63,6 +63,8 @@ class Knob:
         number = int if self.kind == "int" else (int, float)
         if isinstance(value, bool) or not isinstance(value, number):
             return False
+        if self.kind == "float" and not -FLOAT32_MAX <= value <= FLOAT32_MAX:
+            return False
         return self.low <= value <= self.high and self.above < value < self.below
 
     def allowed(self) -> str:
@@ -75,11 +77,16 @@ class Knob:
             bounds = [("at least", self.low), ("at most", self.high),
                       ("greater than", self.above), ("less than", self.below)]  # fmt: skip
             limits = [f"{word} {value:g}" for word, value in bounds if math.isfinite(value)]
+            if self.kind == "float" and not math.isfinite(min(self.high, self.below)):
+                limits.append(f"at most {FLOAT32_MAX:.4g}")
             phrase += (" " if limits else "") + " and ".join(limits)
         if self.length is not None:
             phrase = f"a list{f' of {self.length}' if self.length else ''}, each {phrase}"
         return phrase + (", or null" if self.nullable else "")
 
+
+# What torch computes with takes no greater number.
+FLOAT32_MAX = 3.4028234663852886e38
 
 _POSITIVE = Knob("float", above=0)
 _SHARE = Knob("float", low=0, below=1)
@@ -105,7 +112,7 @@ KNOBS: dict[str, Knob] = {
     "num_threads": _THREADS,
     "num_workers": _THREADS,
     "limit_batches": _COUNT_OR_OFF,
-    "weights": Knob("str", nullable=True),
+    "weights": Knob("str", pattern=r"(?s).+", hint="a .pth file, or IMAGENET1K_V1", nullable=True),
     "replace_head": Knob("bool"),
     "freeze": Knob("str", length=0),
     "clip_grad_norm": _NOT_NEGATIVE,
@@ -193,6 +200,10 @@ def check(config: Mapping[str, Any]) -> None:
     for key in GROUPS:
         if not isinstance(config[key], Mapping) or "_target_" not in config[key]:
             raise UserError(f"{key}={spell(config[key]):.300}: must be a choice of that group.")
+        target = config[key]["_target_"]
+        if not isinstance(target, str | None) or (target is None and key != "data"):
+            raise UserError(f"{key}._target_={spell(target):.300}: must be the name of a class, such as "
+                            "models.mlp.MLP.")  # fmt: skip
     for key, knob in KNOBS.items():
         value: Any = config
         for part in key.split("."):
@@ -235,14 +246,29 @@ NUMPY_TAKES = {
 }  # fmt: skip
 
 
+def is_text(key: str) -> bool:
+    """Whether a key's value is a text, such as a path, whose characters are all meant."""
+    knob = KNOBS.get(key)
+    plain = knob is not None and knob.kind == "str" and not knob.choices and knob.length is None
+    return plain or key in OTHER_TEXTS
+
+
+# model.name is an option of one model alone; the others are Hydra's.
+OTHER_TEXTS = ("model.name", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+
+
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:
     """A message that names the nearest valid name first, then all of them."""
     valid = sorted(set(valid))
+    name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
     group = name[: name.rfind(".") + 1]  # the same in all; what follows tells near from far
     short = {one.removeprefix(group): one for one in valid}
     near = difflib.get_close_matches(name.removeprefix(group), short, n=1, cutoff=0.5)
     hint = f" Did you mean {short[near[0]]}?" if near else ""
     return f"There is no {what} '{name}'.{hint}\nValid: {', '.join(valid)}."
+
+
+LONGEST_NAME = 100  # characters of a name that nobody knows, in a message
 
 
 def spell(value: Any) -> str:

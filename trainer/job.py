@@ -106,6 +106,10 @@ def introduce(run: Run, choices: dict[str, Any]) -> None:
     on_cpu = f", {count(threads, 'thread')}" if run.device.type == "cpu" else ""
     log.info("device %s%s, %s of %s", run.device, on_cpu, count(run.epochs, "epoch"),
              count(len(run.train), "step"))  # fmt: skip
+    schedule = run.schedule
+    if schedule.warmup_steps < schedule.asked_warmup_steps:
+        log.info("scheduler.warmup_steps=%s is cut to %s, a tenth of the run's steps",
+                 schedule.asked_warmup_steps, schedule.warmup_steps)  # fmt: skip
     if run.enlarges:
         log.info(run.enlarges)
 

@@ -26,6 +26,7 @@ class Schedule:
     def __init__(self, total_steps: int, steps_per_epoch: int, warmup_steps: int = 0) -> None:
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
+        self.asked_warmup_steps = warmup_steps
         self.warmup_steps = min(warmup_steps, total_steps // 10)
 
     def factor(self, step: int) -> float:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from data.types import Dataset
 from trainer import entries
-from trainer.batches import BatchSource, WatchedBatches
+from trainer.batches import BarredBatches, BatchSource, WatchedBatches
 from trainer.checkpoint import CheckpointFolder
 from trainer.errors import Stopped, TrainingError, UserError
 from trainer.log import RunLog
@@ -177,7 +177,8 @@ class Run:
             self.stop_if_asked()
             return False
 
-        return WatchedBatches(batches, pause)
+        what = "test" if batches is self.test else "validation"
+        return BarredBatches(WatchedBatches(batches, pause), what)
 
     def check_finite(self) -> None:
         """Raises TrainingError if a loss or gradient was not finite. A sync."""

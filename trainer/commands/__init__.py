@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import os
 import re
 
 from trainer import config as knobs
+from trainer.bars import starting
 from trainer.config import unknown
 from trainer.errors import (
     Stopped,
@@ -18,6 +21,7 @@ from trainer.errors import (
 )
 from trainer.printable import STDOUT
 from trainer.signals import StopSignals
+from trainer.words import of_command
 
 # Command -> what it does. The module trainer.commands.<name, with _ for -> has main(argv) -> int.
 COMMANDS = {
@@ -29,6 +33,10 @@ COMMANDS = {
     "summary": "the layers of a model on some data",
     "report": "a table over runs, or over the jobs of a sweep",
 }
+
+# What a training answers at once.
+QUICK = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc",
+         "--shell-completion"}  # fmt: skip
 
 
 def dispatch(argv: list[str]) -> int:
@@ -51,8 +59,14 @@ def dispatch(argv: list[str]) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    if argv and argv[0] in ("--version", "-V"):
+        print("\n".join(versions()))
+        return 0
     if argv and re.fullmatch(r"[A-Za-z][\w-]*", argv[0]):
         return _command(argv[0], argv[1:])
+    refuse_several()
+    if not QUICK & set(argv):
+        starting()
     from trainer.commands import train
 
     return train.main(argv)
@@ -62,10 +76,36 @@ def _command(name: str, argv: list[str]) -> int:
     if name in (*knobs.KNOBS, *knobs.GROUPS):
         raise UserError(f"{name}: a key needs a value: {name}=...")
     if name not in COMMANDS:
+        if hint := of_command(name, argv):
+            raise UserError(f"There is no command '{name}'. {hint}")
         raise UserError(
             unknown("command", name, COMMANDS)
             + "\nTraining takes key=value words: python -m trainer model=lenet5. See --help."
         )
+    if name == "resume":
+        refuse_several()
     module = importlib.import_module("trainer.commands." + name.replace("-", "_"))
     code: int = module.main(argv)
     return code
+
+
+def versions() -> list[str]:
+    """Of the program, torch and Hydra, told without importing them."""
+    lines = []
+    for package in ("trainer", "torch", "hydra-core"):
+        try:
+            lines.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+            lines.append(f"{package} (not installed)")
+    return lines
+
+
+def refuse_several() -> None:
+    """Several processes that torchrun starts would each train the whole of it, in silence."""
+    several = os.environ.get("WORLD_SIZE", "1")
+    if "RANK" in os.environ and several.isdecimal() and int(several) > 1:
+        raise UserError(
+            f"WORLD_SIZE={several}: training in several processes, as torchrun starts them, is not "
+            "supported yet: each would train the same network by itself. Start one process: "
+            "python -m trainer ..."
+        )

@@ -75,6 +75,8 @@ def compose(model: str, values: dict[str, str]) -> dict[str, Any]:
     composer = Composer(args)
     config = plain(composer.jobs(composer.master())[0])
     knobs.check(config)
+    if config["data"]["num_classes"] is None:
+        raise UserError("data.num_classes=null: give how many the file's last layer has.")
     kept = {key: config["data"][key] for key in ("shape", "num_classes")}
     for key in kept:  # as the data says, once that is known
         config["model"].pop(key, None)

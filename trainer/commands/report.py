@@ -12,14 +12,19 @@ import os
 import sys
 from pathlib import Path
 
+from trainer.commands.arguments import at_home, refuse_in_words
 from trainer.display import pages
 from trainer.display.runs import (
+    NOT_STARTED,
     Row,
     duration,
+    natural,
+    not_started,
     over_seeds,
     read_runs,
     share,
     shared_overrides,
+    sweep_command,
     text,
 )
 from trainer.errors import UserError, complain
@@ -37,11 +42,12 @@ def main(argv: list[str]) -> int:
         "dir", type=Path, nargs="?", default=Path("outputs"),
         help="a run, a sweep, or any folder with runs below it (default: outputs)",
     )  # fmt: skip
-    folder = parser.parse_args(argv).dir
+    refuse_in_words(parser, argv, ())
+    folder = at_home(parser.parse_args(argv).dir)
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder.")
     closed = unreadable(folder)
-    rows = read_runs(folder)
+    rows = runs_and_jobs(folder)
     for error in closed if rows else []:
         complain(f"{error.filename}: {error.strerror}: what lies there is left out.")
     if closed and not rows:
@@ -61,11 +67,24 @@ def unreadable(folder: Path) -> list[OSError]:
     return errors
 
 
+def runs_and_jobs(folder: Path) -> list[Row]:
+    """The runs at or below a folder and, of sweeps that ended early, the jobs without a folder."""
+    rows = read_runs(folder)
+    for sweep in sorted({folder, *(row.folder.parent for row in rows)}):
+        if command := sweep_command(sweep):
+            from trainer.compose import sweep_jobs  # Hydra takes a third of a second
+
+            rows += not_started(sweep, sweep_jobs(command), rows)
+    return sorted(rows, key=lambda row: natural(row.folder))
+
+
 def write_pages(rows: list[Row], folder: Path) -> None:
     """report.html in each run's folder and, over several, in `folder`, and what is to be said of
     it. A folder that cannot be written to is no failure: the table has been printed."""
     page, problem = folder / PAGE, None
     for row in rows:
+        if row.status == NOT_STARTED:
+            continue
         try:
             content = pages.run_page(row)
         except OSError as error:
@@ -98,12 +117,12 @@ def write_page(file: Path, content: str) -> str | None:
 def table(rows: list[Row], folder: Path) -> str:
     """All runs, then the mean over seeds where runs differ in nothing else, then failures."""
     shared = shared_overrides(rows)
-    header = ["run", "status", "test", "val", "best", "epochs", "time", "images/s", "overrides"]
+    header = ["run", "status", "val", "test", "best", "epochs", "time", "images/s", "overrides"]
     lines = [header]
     for row in rows:
         lines.append([
-            str(row.folder.relative_to(folder)), row.status, share(row.test_accuracy),
-            share(row.val_accuracy), text(row.best_epoch), text(row.epochs),
+            str(row.folder.relative_to(folder)), row.status, share(row.val_accuracy),
+            share(row.test_accuracy), text(row.best_epoch), text(row.epochs),
             duration(row.train_s), "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}",
             " ".join(word for word in row.overrides if word not in shared) or "-",
         ])  # fmt: skip

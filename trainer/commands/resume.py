@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import config as knobs
 from trainer.commands.arguments import parse_words
-from trainer.display.runs import read_summary
+from trainer.display.runs import read_runs, read_summary
 from trainer.errors import Stopped, UserError
 from trainer.lock import is_locked, locked
 
@@ -41,12 +41,26 @@ def main(argv: list[str]) -> int:
     args, values = parse_words(parser, argv, everything())
     folder = args.run_dir or newest_unfinished(Path("outputs"))
     if not (folder / "checkpoints").is_dir():
+        if os.path.exists(folder / "multirun.yaml"):
+            raise UserError(of_sweep(folder))
         raise UserError(
             f"{folder}: holds no run that could go on: those have checkpoints/ in them. A training "
             "that ended before it saved anything is started again by its own command."
         )
     with locked(folder):
         return resume(folder, values, args.force)
+
+
+def of_sweep(folder: Path) -> str:
+    """Why a sweep's folder is not resumed, and what can be."""
+    rows = [row for row in read_runs(folder) if row.status not in ("finished", "running")]
+    jobs = [row.folder for row in rows if (row.folder / "checkpoints").is_dir()]
+    first = f" For example: python -m trainer resume {jobs[0]}" if jobs else ""
+    return (
+        f"{folder}: is a sweep, which cannot be continued as a whole yet. "
+        f"`python -m trainer report {folder}` tells which of its jobs are done; {len(jobs)} of "
+        f"them were cut off and can be resumed one by one.{first}"
+    )
 
 
 def resume(folder: Path, values: dict[str, str], force: bool) -> int:

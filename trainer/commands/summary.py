@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trainer import config as knobs
+from trainer.bars import starting
 from trainer.errors import UserError
 from trainer.tables import align
 
@@ -32,6 +33,8 @@ def main(argv: list[str]) -> int:
     composer = Composer(args)
     config = plain(composer.jobs(composer.master())[0])
     knobs.check(config)
+
+    starting()
 
     from trainer import parts, runtime
     from trainer.targets import check_options

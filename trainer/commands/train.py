@@ -41,7 +41,7 @@ class JobFailedError(Exception):
 def main(argv: list[str]) -> int:
     logging.raiseExceptions = False  # a reader that closes the pipe, such as `head`, is no error
     args = parse(argv)
-    argv = flags_first(argv, args.overrides)
+    argv = [*args.flags, *args.overrides]  # the only order that Hydra takes
     if args.help or args.hydra_help or args.shell_completion:
         call_hydra(argv, task)
         return 0
@@ -71,20 +71,12 @@ def main(argv: list[str]) -> int:
     return (report_sweep(folder) or int(failed)) if args.multirun else 0
 
 
-def flags_first(argv: list[str], overrides: list[str]) -> list[str]:
-    """The same words with Hydra's flags before the overrides, the only order that it takes."""
-    flags = list(argv)
-    for word in overrides:
-        flags.remove(word)
-    return flags + overrides
-
-
 def report_sweep(folder: Path) -> int:
     """The table of all jobs, the failed ones with their reason."""
-    from trainer.commands.report import read_runs, table
+    from trainer.commands.report import runs_and_jobs, table
     from trainer.job import show
 
-    rows = read_runs(folder)
+    rows = runs_and_jobs(folder)
     print(f"\n{table(rows, folder)}")
     print(f"\nsweep folder  {show(folder)}")
     print(f"as a page     python -m trainer report {show(folder)}")
@@ -112,7 +104,10 @@ def claim_folder(master: DictConfig, overrides: list[str], kind: str) -> Path:
         raise UserError(
             "hydra.job.chdir=true: paths are relative to where you start; leave it out."
         )
-    folder = Path(str(master.hydra[kind].dir)).expanduser().absolute()
+    given = str(master.hydra[kind].dir)
+    if not given.strip():
+        raise UserError(f"hydra.{kind}.dir={given}: must be a folder; . is this one.")
+    folder = Path(given).expanduser().absolute()
     if any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
         refuse_used(folder)
         if lock.is_locked(folder):
@@ -149,7 +144,14 @@ def refuse_used(folder: Path) -> None:
     """Raises UserError if something was trained there. What ended before its first state is no
     run: neither `resume` nor anybody else could do anything with it."""
     # os.path: a name that is too long for a folder is no error here, but where it is made.
-    if os.path.exists(folder / "multirun.yaml") or holds_run(folder):
+    if os.path.exists(folder / "multirun.yaml"):
+        raise UserError(
+            f"{folder}: holds a sweep already. A sweep cannot be continued as a whole yet: "
+            f"`python -m trainer report {folder}` tells which of its jobs are done, `resume "
+            "FOLDER_OF_A_JOB` continues one that was cut off, and those that were not started "
+            "need a sweep of their own, in another folder."
+        )
+    if holds_run(folder):
         raise UserError(
             f"{folder}: holds a run already, which would be overwritten.\n"
             f"Continue it with `python -m trainer resume {folder}`, or choose another folder."

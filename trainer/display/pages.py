@@ -31,6 +31,8 @@ from trainer.printable import in_html as escape
 
 T = TypeVar("T")
 
+SELECTION = "Bold: the best by validation accuracy. The test split selects nothing."
+
 TRAIN, VAL, TEST, OTHER = 0, 1, 2, 3  # colours of a run's lines
 FACTS: dict[str, Callable[[Any], str]] = {  # keys of summary.json
     "device": str, "steps": "{:,}".format, "test_loss": "{:.4f}".format,
@@ -184,10 +186,12 @@ def runs_page(rows: list[Row], folder: Path, page: str) -> str:
         html.figures([
             ("runs", text(len(rows))),
             *((status, text(count)) for status, count in counts.items()),
-            *([("best test accuracy", share(best.test_accuracy))] if best else []),
+            *([("best val accuracy", share(best.val_accuracy)),
+               ("its test accuracy", share(best.test_accuracy))] if best else []),
             ("training time", duration(sum(row.train_s or 0.0 for row in rows))),
         ]),
         html.section("Runs", html.text(f"All: {' '.join(sorted(shared))}") if shared else "",
+                     html.text(SELECTION, "quiet") if best else "",
                      runs_table(rows, folder, page, shared, best)),
         html.section("Reasons", *failures),
         html.section("Over seeds", html.table(["runs that differ in the seed alone", "runs",
@@ -198,11 +202,12 @@ def runs_page(rows: list[Row], folder: Path, page: str) -> str:
 
 
 def best_of(rows: list[Row]) -> Row | None:
-    """The run with the greatest test accuracy, if all were tested on the same data."""
-    known = [row for row in rows if row.test_accuracy is not None]
+    """The run with the greatest validation accuracy, if all were validated on the same data:
+    nothing is selected by the test split."""
+    known = [row for row in rows if row.val_accuracy is not None]
     if len({readable("", data_options, row.folder) for row in known}) != 1:
         return None
-    return max(known, key=lambda row: row.test_accuracy or 0.0)
+    return max(known, key=lambda row: row.val_accuracy or 0.0)
 
 
 def data_options(folder: Path) -> str:
@@ -217,15 +222,15 @@ def changed(row: Row, shared: set[str]) -> str:
 
 
 def runs_table(rows: list[Row], folder: Path, page: str, shared: set[str], best: Row | None) -> str:
-    header = ["run", "test", "val", "status", "best epoch", "epochs", "time", "images/s"]
+    header = ["run", "val", "test", "status", "best epoch", "epochs", "time", "images/s"]
     lines = []
     for i, row in enumerate(rows):
         name, target = str(row.folder.relative_to(folder)), row.folder / page
         leads_to = quote(target.relative_to(folder).as_posix())
         shown = html.link(leads_to, name) if target.is_file() else escape(name)
         numbers = [
-            (row.test_accuracy, share(row.test_accuracy)),
             (row.val_accuracy, share(row.val_accuracy)),
+            (row.test_accuracy, share(row.test_accuracy)),
             (row.best_epoch, text(row.best_epoch)), (row.epochs, text(row.epochs)),
             (row.train_s, duration(row.train_s)),
             (row.images_per_s, "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}"),

@@ -7,6 +7,7 @@ import json
 import re
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,20 @@ import yaml
 
 from trainer.lock import is_locked
 
+NOT_STARTED = "not started"
+MAX_NOTED = 1 << 20  # bytes of a multirun.yaml
+UNREADABLE = (
+    OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError,
+    yaml.YAMLError,
+)  # fmt: skip
 RUN_FILES = ("summary.json", "metrics.jsonl")
 
 
 @dataclass(frozen=True)
 class Row:
     """One run. overrides: what its command line changed. status: as in summary.json, or
-    "unfinished" where that file is missing, or "running" while a process is at work. metrics: None
+    "unfinished" where that file is missing, or "running" while a process is at work, or
+    "not started" for a job of a sweep that ended before its turn. metrics: None
     where unknown."""
 
     folder: Path
@@ -41,6 +49,34 @@ def read_runs(folder: Path) -> list[Row]:
     found = {path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")}
     found |= {path.parent for name in RUN_FILES for path in folder.rglob(name)}
     return [read_run(run) for run in sorted(found, key=natural)]
+
+
+def not_started(sweep: Path, jobs: Sequence[list[str]], rows: Sequence[Row]) -> list[Row]:
+    """The jobs of a sweep that have no folder. jobs: the overrides of each, in order."""
+    begun = {row.folder for row in rows}
+    nothing = dict.fromkeys(NUMBERS)
+    return [
+        Row(sweep / str(number), overrides, NOT_STARTED, None, **nothing)
+        for number, overrides in enumerate(jobs)
+        if sweep / str(number) not in begun
+    ]
+
+
+def sweep_command(folder: Path) -> list[str]:
+    """What a sweep's command line changed, as Hydra noted it: of one whose jobs lie in folders
+    with their numbers, and were combined by Hydra itself; else []."""
+    file = folder / "multirun.yaml"
+    try:
+        if file.stat().st_size > MAX_NOTED:
+            return []
+        noted = yaml.safe_load(file.read_text("utf-8"))["hydra"]
+        combined = str(noted["sweeper"]["_target_"]).endswith("BasicSweeper")
+        numbered = noted["sweep"]["subdir"] == "${hydra.job.num}"
+        params = [f"{key}={value}" for key, value in (noted["sweeper"]["params"] or {}).items()]
+        words = [*params, *map(str, noted["overrides"]["task"])]
+    except UNREADABLE:
+        return []
+    return words if combined and numbered else []
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
