@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import MethodType
@@ -35,7 +36,7 @@ def find(source: str, model: nn.Module) -> Start:
 def from_file(path: Path, model: nn.Module) -> Start:
     """A checkpoint of ours, or any file that `models.weights` reads; torchvision's own files bring
     their class names and preprocessing. Raises UserError or WeightsError."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # also of a name that no file can have
         raise UserError(f"{path}: there is no such file.")
     if checkpoint.is_ours(path):
         entries = read(path)
