@@ -267,7 +267,9 @@ def test_runs_side_by_side(run: Path, default_run: TrainedRun, dispatch: Dispatc
     for seed, accuracy in ((0, 0.9), (1, 0.92)):
         copy = run.parent / "sweep" / str(seed)
         shutil.copytree(run, copy)
-        summary = {**default_run.summary, "test_accuracy": accuracy}
+        # The one that is better on the validation split is the worse on the test split.
+        better = {"test_accuracy": accuracy, "val_accuracy": 1.8 - accuracy}
+        summary = {**default_run.summary, **better}
         (copy / "summary.json").write_text(json.dumps(summary))
         (copy / ".hydra" / "overrides.yaml").write_text(f"[epochs=20, seed={seed}]")
     done = dispatch("report", "sweep")
@@ -276,7 +278,9 @@ def test_runs_side_by_side(run: Path, default_run: TrainedRun, dispatch: Dispatc
     assert [link["href"] for link in page.all("a")] == ["0/report.html", "1/report.html"]
     assert all((run.parent / "sweep" / link["href"]).is_file() for link in page.all("a"))
     assert "All: epochs=20" in page.text
-    assert "0.9200 best test accuracy" in page.text
+    assert "0.9000 best val accuracy" in page.text
+    assert "0.9000 its test accuracy" in page.text
+    assert "Bold: the best by validation accuracy." in page.text
     assert "0.9100 0.0141" in page.text
     labels = [word.strip() for word in page.words]
     assert labels.count("seed=1") == 2  # in the table, and in the one legend of all charts
@@ -285,7 +289,7 @@ def test_runs_side_by_side(run: Path, default_run: TrainedRun, dispatch: Dispatc
     config = run.parent / "sweep" / "1" / ".hydra" / "config.yaml"
     config.write_text(config.read_text().replace("val_size: 0.1", "val_size: 0.2"))
     dispatch("report", "sweep")  # on other data no figure is the best
-    assert "best test accuracy" not in read_page(run.parent / "sweep").text
+    assert "best val accuracy" not in read_page(run.parent / "sweep").text
 
 
 def test_report_imports_no_torch() -> None:
