@@ -202,8 +202,10 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key}={spell(config[key]):.300}: must be a choice of that group.")
         target = config[key]["_target_"]
         if not isinstance(target, str | None) or (target is None and key != "data"):
-            raise UserError(f"{key}._target_={spell(target):.300}: must be the name of a class, such as "
-                            "models.mlp.MLP.")  # fmt: skip
+            raise UserError(
+                f"{key}._target_={spell(target):.300}: must be the name of a class, such as "
+                "models.mlp.MLP."
+            )
     for key, knob in KNOBS.items():
         value: Any = config
         for part in key.split("."):
