@@ -4,7 +4,8 @@ Only TIFF has numbers of many kinds. What Pillow takes otherwise than TIFF 6.0 m
 here, and what it does not know is refused in words:
 
     grey, 1 to 8 bits            spread over 0..255; inverted where 0 is white, as all below
-    grey, 12 and 16 bits         the high 8 bits; big-endian, 12 bits or 0 being white: refused
+    grey, 12 and 16 bits         the high 8 bits, of as many as MaxSampleValue has or, of a set,
+                                 `data.scaling` finds; big-endian, 12 bits or 0 white: refused
     grey, 16 bits with a sign    `to_8_bits`; 8 bits with a sign, or 0 being white: refused
     grey, 32 bits                `to_8_bits`; without a sign and big-endian, or 0 white: refused
     grey, 32-bit fractions       `to_8_bits`; of 16 or 64 bits: refused
@@ -18,15 +19,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import COMPRESSION_INFO, OPEN_INFO, ImageFileDirectory_v2, TiffImageFile
 
+from data.scaling import Range, UnscaledError, scaled
+
 # Tags of TIFF 6.0.
 BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANAR, FORMAT = 258, 259, 262, 277, 284, 339
+MOST = 281  # MaxSampleValue
 
 _FORMATS = {1: "whole numbers", 2: "numbers with a sign", 3: "fractions", 6: "complex numbers"}
 _PHOTOMETRICS = {
@@ -47,11 +51,13 @@ class Depth:
 
     Attributes:
         num_bits: whole numbers reach from 0 to 2**num_bits - 1.
+        is_declared: the file says so, and not only how many bits it takes for each.
         unsigned: 32 bits without a sign, which Pillow takes for some with one.
         inverted: 0 is white.
     """
 
     num_bits: int = 16
+    is_declared: bool = False
     unsigned: bool = False
     inverted: bool = False
 
@@ -63,11 +69,20 @@ def prepared(file: TiffImageFile) -> Depth:
     if (bits, kind) == (8, 2) or _has_mistaken_planes(file, bits):
         raise UnusableError(_refusal(tags))
     _swap_bytes_once(file)
+    most = _most_of(tags) if (bits, kind) == (16, 1) else 2**bits - 1
     return Depth(
-        num_bits=12 if bits == 12 else 16,
+        num_bits=most.bit_length() if bits in (12, 16) else 16,
+        is_declared=bits == 12 or (bits == 16 and most < 2**16 - 1),
         unsigned=(bits, kind) == (32, 1),
         inverted=tags.get(PHOTOMETRIC, 0) == 0,
     )
+
+
+def _most_of(tags: ImageFileDirectory_v2) -> int:
+    """The greatest number that a file of 16 bits says it has, 255..65535."""
+    most = tags.get(MOST, 2**16 - 1)
+    most = most[0] if isinstance(most, tuple) and most else most
+    return most if isinstance(most, int) and 255 <= most < 2**16 else 2**16 - 1
 
 
 def _has_mistaken_planes(file: TiffImageFile, bits: int) -> bool:
@@ -149,18 +164,34 @@ def _refusal(tags: ImageFileDirectory_v2) -> str:
     )
 
 
-def grey_in_8_bits(picture: Image.Image, depth: Depth) -> Image.Image:
-    """A deep grey picture in Pillow's mode "L", scaled as `to_8_bits` says, 255 being white.
+def grey_in_8_bits(
+    picture: Image.Image, depth: Depth, scale: Range | Literal["ask"] | None = None
+) -> Image.Image:
+    """A deep grey picture in Pillow's mode "L", 255 being white: scaled by what its file declares,
+    else by `scale`, else, without one, as `to_8_bits` says.
 
     By bands of rows, of which one at a time is in memory as an array.
+
+    Raises:
+        UnscaledError: the scale is asked for, "ask", and the file does not declare it.
     """
     extremes = [(band.min(), band.max()) for _, band in _bands(picture, depth)]
-    whole = float(np.min(extremes)), float(np.max(extremes))  # NaN if there is one
+    whole = np.min(extremes).item(), np.max(extremes).item()  # NaN if there is one
+    _check_finite(*whole)
+    if depth.is_declared and isinstance(whole[1], int) and whole[1] < 2**depth.num_bits:
+        scale = None
+    if scale == "ask":
+        raise UnscaledError(whole)
     result = Image.new("L", picture.size)
     for top, band in _bands(picture, depth):
-        grey = to_8_bits(band, whole, depth.num_bits)
+        grey = scaled(band, scale) if scale else to_8_bits(band, whole, depth.num_bits)
         result.paste(Image.fromarray(255 - grey if depth.inverted else grey), (0, top))
     return result
+
+
+def _check_finite(low: float, high: float) -> None:
+    if not np.isfinite(high - low):
+        raise UnusableError("it holds pixels that are NaN or infinite.")
 
 
 def _bands(picture: Image.Image, depth: Depth) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -190,8 +221,7 @@ def to_8_bits(
         UnusableError: some are NaN or infinite; the message tells the user.
     """
     low, high = extremes or (float(pixels.min()), float(pixels.max()))
-    if not np.isfinite(high - low):
-        raise UnusableError("it holds pixels that are NaN or infinite.")
+    _check_finite(low, high)
     if np.issubdtype(pixels.dtype, np.integer):
         if low >= 0 and high < 2**num_bits:
             return (pixels >> (num_bits - 8)).astype(np.uint8)

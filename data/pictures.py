@@ -33,6 +33,7 @@ from data.beside import (
 from data.depths import Depth, UnusableError, grey_in_8_bits, prepared, why_not_read
 from data.looks_like import looks_like
 from data.memory import free_bytes
+from data.scaling import Range, UnscaledError
 from data.types import DataError
 
 # Not all that Pillow knows: EPS, for one, is a program that Ghostscript would run.
@@ -47,6 +48,7 @@ VANISHES = 32  # grey values
 UNREAD = "it cannot be read: "  # so begins what is no fault of the picture's, and may pass
 
 Fit = Literal["crop", "squash"]
+Scale = Range | Literal["ask"] | None
 
 
 def read_picture(
@@ -56,6 +58,7 @@ def read_picture(
     fit: Fit = "crop",
     background: int = 0,
     max_pixels: int = MAX_PIXELS,
+    scale: Scale = None,
 ) -> NDArray[np.uint8]:
     """A file as a net sees it. Several threads may read at a time.
 
@@ -64,6 +67,8 @@ def read_picture(
         resize: pixels of the shorter side before the crop; see `fitted`.
         background: grey value, 0..255, behind transparent parts; see `_over`.
         max_pixels: files of more are not decoded.
+        scale: which numbers of deep grey become 0 and 255, where the file does not declare it; see
+            `data.scaling`. None: each picture by itself; see `data.depths.to_8_bits`.
 
     Returns:
         `shape` uint8, 0..255.
@@ -72,12 +77,13 @@ def read_picture(
         DataError: empty, cut off, damaged, too large, or no picture. The message begins with the
             file's name.
         MemoryError: it is sound, as far as it was read.
+        UnscaledError: `scale` is "ask" and it is needed.
     """
     channels, height, width = shape
     try:
-        with decoded(path, channels, background, max_pixels) as picture:
+        with decoded(path, channels, background, max_pixels, scale) as picture:
             picture = fitted(picture, (height, width), resize, fit)
-    except MemoryError:  # it is this machine that is at its end, not the file
+    except (MemoryError, UnscaledError):  # neither is a fault of the file's
         raise
     except Exception as error:  # decoders of damaged files raise every kind
         raise DataError(f"{path}: {_what_is_wrong(path, error)}") from error
@@ -87,20 +93,26 @@ def read_picture(
 
 
 def decode(
-    path: Path, channels: int, background: int = 0, max_pixels: int = MAX_PIXELS
+    path: Path,
+    channels: int,
+    background: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    scale: Scale = None,
 ) -> Image.Image:
     """A file's picture with 8 bits in each of 1 or 3 channels, upright as EXIF has it.
 
     Grey is repeated for 3 channels, colour becomes grey as ITU-R BT.601 weighs it, transparent
-    parts lie on `background`, and deeper pixels are scaled as `data.depths.to_8_bits` says. Always
-    at full size: a JPEG that is decoded smaller has other pixels.
+    parts lie on `background`, and deeper pixels are scaled as `read_picture` says. Always at full
+    size: a JPEG that is decoded smaller has other pixels.
     """
-    with decoded(path, channels, background, max_pixels) as picture:
+    with decoded(path, channels, background, max_pixels, scale) as picture:
         return picture
 
 
 @contextmanager
-def decoded(path: Path, channels: int, background: int, max_pixels: int) -> Iterator[Image.Image]:
+def decoded(
+    path: Path, channels: int, background: int, max_pixels: int, scale: Scale
+) -> Iterator[Image.Image]:
     """The picture of `decode`; while it is in use, no other large one is decoded."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
         raise UnusableError("this is not a file.")
@@ -112,7 +124,12 @@ def decoded(path: Path, channels: int, background: int, max_pixels: int) -> Iter
         num_pixels = file.width * file.height
         _check_size(file, max_pixels)
         with _ONE_AT_A_TIME if num_pixels > LARGE else nullcontext():
-            yield _decoded(file, pixels.orientation if pixels else None, channels, background)
+            picture, depth = _loaded(file, pixels.orientation if pixels else None)
+            if picture.mode.startswith(("I", "F")):
+                picture = grey_in_8_bits(picture, depth, scale)
+            elif picture.has_transparency_data:
+                picture = _over(background, picture.convert("RGBA"))
+            yield _converted(picture, channels)
 
 
 def _pixels_of(path: Path) -> Pixels | None:
@@ -142,10 +159,10 @@ def _check_size(file: Image.Image, max_pixels: int) -> None:
             )
 
 
-def _decoded(
-    file: Image.Image, orientation: int | None, channels: int, background: int
-) -> Image.Image:
-    depth = Depth()
+def _loaded(file: Image.Image, orientation: int | None) -> tuple[Image.Image, Depth]:
+    """The picture upright, and how its numbers are meant if it is deep."""
+    # Pillow brings these two to 16 bits from what their headers declare.
+    depth = Depth(is_declared=file.format in ("PPM", "JPEG2000"))
     if isinstance(file, TiffImageFile):
         depth = prepared(file)
         # Pillow turns TIFFs itself, and reads all their EXIF for it; this is all that it may see.
@@ -156,13 +173,7 @@ def _decoded(
         orientation = orientation_of(_bytes(file, "exif"), _bytes(file, "xmp"))
     file.load()
     picture = file.transpose(TURNS[orientation]) if orientation in TURNS else file
-    if picture.mode.startswith(("I", "F")):
-        return _converted(grey_in_8_bits(picture, depth), channels)
-    if picture.mode == "La":
-        picture = picture.convert("LA")
-    if picture.has_transparency_data:
-        picture = _over(background, picture.convert("RGBA"))
-    return _converted(picture, channels)
+    return picture.convert("LA") if picture.mode == "La" else picture, depth
 
 
 def _bytes(file: Image.Image, name: str) -> bytes:
