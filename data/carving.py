@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data.class_names import listed
-from data.pack import File
+from data.packing import File
 from data.prepare import smallest_keys, validation_counts
 from data.types import DataError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data.class_names import check_names, differences, listed
 from data.kinds import claims_to_be_an_image, kinds, suffix_of
-from data.pack import File, file_at
+from data.packing import File, file_at
 from data.passed_over import Passed, has_suffix, is_data, walk
 from data.types import DataError, printable
 

@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data import scaling
 from data.bad_pictures import cannot_be_used, left_out, named
 from data.carving import carved
 from data.class_folders import PARTS, find_classes, find_parts, find_pictures, listed
 from data.copies import notes_on_copies, notes_on_counts
 from data.files import cache_for, expanded, resolve_root
-from data.pack import File, Pack, packed
-from data.pictures import MODES
+from data.pack import packed
+from data.packing import File, Pack, Reading
+from data.pictures import MAX_PIXELS, MODES
 from data.prepare import Preparation, fit_channels
+from data.scaling import Range
 from data.types import DataError, Dataset, Split
 
 
@@ -36,6 +39,8 @@ def load_image_folder(
     val_size: float,
     test_size: float,
     split_seed: int,
+    pixel_range: Sequence[float] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Dataset:
     """The images under `root`, laid out as `data.class_folders` says.
 
@@ -52,6 +57,9 @@ def load_image_folder(
         shape: (C, H, W), C being 1 or 3.
         num_classes: None counts the class folders.
         test_size: fraction of train that becomes the test split where it has no folder.
+        pixel_range: which numbers of grey of more than 8 bits become 0 and 255; None: as the set
+            itself has them, see `data.scaling`.
+        max_pixels: files of more are not decoded.
         The others: `Preparation`.
 
     Raises:
@@ -70,7 +78,8 @@ def load_image_folder(
     found, more = find_pictures(folder, parts, classes)
     files = [file for own in found.values() for file in own]
     split_of = carved(found, {"test": test_size, "val": val_size}, split_seed, classes)
-    images = _read(folder, files, shape, cache_dir, on_bad_image)
+    how = Reading(_sized(shape), _range(pixel_range), max_pixels)
+    images = _read(folder, files, how, cache_dir, on_bad_image)
     _check_none_is_bare(files, split_of, images, classes)
     labels = torch.tensor([file.label for file in images.pack.files])
     own_split = split_of[images.good]
@@ -86,8 +95,9 @@ def load_image_folder(
         *images.notes,
     )  # fmt: skip
     return Dataset(
-        train, val, test, classes, own_mean, own_std, hflip, notes, tuple(images.pack.sums)
-    )
+        train, val, test, classes, own_mean, own_std, hflip, notes, tuple(images.pack.sums),
+        images.pack.scale,
+    )  # fmt: skip
 
 
 def load_whole(
@@ -100,6 +110,8 @@ def load_whole(
     mean: Sequence[float],
     std: Sequence[float],
     hflip: bool,
+    pixel_range: Sequence[float] | None = None,
+    max_pixels: int = MAX_PIXELS,
     **of_splits: Any,
 ) -> Dataset | None:
     """All images under `root` as the test split, the others being empty: for a net that was trained
@@ -116,7 +128,8 @@ def load_whole(
     own_mean, own_std = _checked(keys, len(classes), on_bad_image)
     found, more = find_pictures(folder, parts, classes)
     files = [file for own in found.values() for file in own]
-    images = _read(folder, files, shape, cache_dir, on_bad_image)
+    how = Reading(_sized(shape), _range(pixel_range), max_pixels)
+    images = _read(folder, files, how, cache_dir, on_bad_image)
     labels = torch.tensor([file.label for file in images.pack.files], dtype=torch.int64)
     if not len(labels):
         raise DataError(f"data.root={folder}: none of its images can be used.")
@@ -125,8 +138,9 @@ def load_whole(
     none, test = (_split(images.pack.images, labels, own, names) for own in (rows[:0], rows))
     notes = (*notes, *more, *images.notes)
     return Dataset(
-        none, none, test, classes, own_mean, own_std, hflip, notes, tuple(images.pack.sums)
-    )
+        none, none, test, classes, own_mean, own_std, hflip, notes, tuple(images.pack.sums),
+        images.pack.scale,
+    )  # fmt: skip
 
 
 def class_names(*, root: str | None, **_: Any) -> tuple[str, ...]:
@@ -183,22 +197,37 @@ class _Images:
 def _read(
     root: Path,
     files: Sequence[File],
-    shape: Sequence[int],
+    how: Reading,
     cache_dir: str | None,
     on_bad_image: str,
 ) -> _Images:
     """The packed images of these files. Raises DataError for bad ones that are not to be skipped,
     and if nothing can be packed."""
     pack_folder, notes = _pack_folder(root, cache_dir)
-    channels, height, width = shape
-    pack = packed(root, files, (channels, height, width), pack_folder)
+    pack = packed(root, files, how.shape, pack_folder, how.pixel_range, how.max_pixels)
     bad = {file.name: reason for file, reason in pack.bad}
     if bad and on_bad_image == "error":
         raise DataError(cannot_be_used(root, bad, len(files), pack_folder))
     if bad:
         notes = (*left_out(root, bad, len(files), pack_folder), *notes)
+    notes = (*notes, *scaling.notes(len(pack.deep), pack.scale, pack.num_flat, len(pack.files)))
     good = np.array([file.name not in bad for file in files])
     return _Images(root, pack, pack_folder, good, bad, notes)
+
+
+def _sized(shape: Sequence[int]) -> tuple[int, int, int]:
+    channels, height, width = shape
+    return channels, height, width
+
+
+def _range(given: Sequence[float] | None) -> Range | None:
+    if given is None:
+        return None
+    if len(given) != 2 or not given[0] < given[1]:
+        raise DataError(
+            f"data.pixel_range={list(given)}: must be two numbers, the lesser first, or null."
+        )
+    return given[0], given[1]
 
 
 def _pack_folder(root: Path, cache_dir: str | None) -> tuple[Path, tuple[str, ...]]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 Range = tuple[float, float]  # least and greatest number; two ints of whole numbers
 
+FLAT, MANY = 16, 0.1  # grey values; the part of all images from which on it is said
 SPARSE = 8  # a range of which less than one part in so many is used is not taken whole
 
 
@@ -59,10 +60,26 @@ def scaled(pixels: NDArray[Any], scale: Range) -> NDArray[np.uint8]:
 _FULL = {2**bits - 1 for bits in range(8, 17)}
 
 
-def note(scale: Range, count: int, num_all: int) -> str:
-    """What the user should know of it."""
+def is_flat(picture: NDArray[np.uint8]) -> bool:
+    """Whether pixels, (C, H, W), are nearly one colour: in no channel do two differ by more than
+    FLAT."""
+    return bool((np.ptp(picture.reshape(len(picture), -1), axis=1) <= FLAT).all())
+
+
+def notes(num_deep: int, scale: Range | None, num_flat: int, num_all: int) -> list[str]:
+    """What the user should know of a set's images."""
+    lines = [_of_scale(scale, num_deep, num_all)] if scale else []
+    if num_flat > MANY * num_all:
+        lines.append(
+            f"{num_flat:,} of {num_all:,} images are nearly one colour (no pixels differ by more "
+            f"than {FLAT} of 255): look whether they show what they should"
+        )
+    return lines
+
+
+def _of_scale(scale: Range, count: int, num_all: int) -> str:
     low, high = (f"{value:g}" if isinstance(value, float) else f"{value:,}" for value in scale)
     return (
-        f"{count:,} of {num_all:,} pictures are grey of more than 8 bits: their numbers from {low} "
+        f"{count:,} of {num_all:,} images are grey of more than 8 bits: their numbers from {low} "
         f"to {high} become 0 to 255, and so in predict and evaluate (data.pixel_range)"
     )

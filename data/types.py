@@ -87,6 +87,7 @@ class Dataset:
         mean, std: per channel, in units of pixel / 255; an image becomes (x / 255 - mean) / std.
         hflip: a picture mirrored left to right keeps its label, so augmentation may flip it.
         notes: what the user should know of how it was read, for the log.
+        pixel_range: which numbers of grey of more than 8 bits became 0 and 255, where files had it.
         sums: checksums of the images that all splits share, see `data.sums`, where they are known.
     """
 
@@ -99,6 +100,7 @@ class Dataset:
     hflip: bool = False
     notes: tuple[str, ...] = ()
     sums: tuple[str, ...] | None = None
+    pixel_range: tuple[float, float] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -12,7 +12,9 @@ import torch
 from picture_files import write_picture
 
 import data.pack
-from data.pack import File, Pack, file_at, packed
+import data.packing
+from data.pack import packed
+from data.packing import File, Pack, file_at
 from data.pictures import read_picture
 
 SHAPE = (3, 8, 10)
@@ -47,7 +49,7 @@ def counting_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted[path.name] += 1
         return read_picture(path, *args, **options)
 
-    monkeypatch.setattr(data.pack, "read_picture", read)
+    monkeypatch.setattr(data.packing, "read_picture", read)
     return counted
 
 

@@ -12,7 +12,7 @@ import pytest
 from picture_files import PARTS, load, paths_of, splits_of, write_classes, write_picture
 
 from data.image_folder import carved
-from data.pack import File
+from data.packing import File
 from data.prepare import validation_counts
 
 SIZES = {"test": 0.1, "val": 0.1}

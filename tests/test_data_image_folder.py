@@ -35,6 +35,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional as TF
 
 import data.pack
+import data.packing
 from data.passed_over import SUFFIXES
 from data.pictures import FORMATS, read_picture
 
@@ -187,7 +188,7 @@ def test_colours_and_grey(tmp_path: Path) -> None:
 def test_later_runs_decode_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_classes(tmp_path)
     expected = load(root)
-    monkeypatch.setattr(data.pack, "read_picture", None)
+    monkeypatch.setattr(data.packing, "read_picture", None)
     again = load(root)
     assert again.fingerprint == expected.fingerprint
     with pytest.raises(TypeError):

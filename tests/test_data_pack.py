@@ -15,6 +15,7 @@ from picture_files import write_picture
 
 import data.making
 import data.pack
+import data.packing
 from data.pack import packed
 from data.pack_file import mapped
 

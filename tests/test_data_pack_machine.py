@@ -15,6 +15,7 @@ from packs import SHAPE, check, counting_reads, files_of, names_in, pack_of, wri
 from picture_files import as_nobody, composed, load, refused, write_classes, write_picture
 
 import data.pack
+import data.packing
 from data.pack import packed
 from data.pictures import read_picture
 from data.types import DataError
@@ -44,7 +45,7 @@ def test_a_machine_at_its_end_is_told_once_and_nothing_is_kept(
         return read_picture(path, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data.pack, "read_picture", read)
+        patch.setattr(data.packing, "read_picture", read)
         with pytest.raises(DataError) as caught:
             pack_of(root)
     message = str(caught.value)
@@ -81,7 +82,7 @@ def test_other_errors_of_the_program_are_not_dressed_up(
     def read(*args: Any, **options: Any) -> np.ndarray:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(data.pack, "read_picture", read)
+    monkeypatch.setattr(data.packing, "read_picture", read)
     with pytest.raises(RuntimeError, match="no such kernel"):
         pack_of(root)
     assert names_in(root) == ["a", "b"]
@@ -109,7 +110,7 @@ def test_what_could_not_be_read_is_read_when_it_can_be(
 ) -> None:
     """A drive that fails for a while: the files' dates tell nothing of it."""
     unread = {"1.png", "4.png"}
-    counting = data.pack.read_picture
+    counting = data.packing.read_picture
 
     def read(path: Path, *args: Any, **options: Any) -> np.ndarray:
         if path.name in unread:
@@ -121,7 +122,7 @@ def test_what_could_not_be_read_is_read_when_it_can_be(
         reads.clear()
         return [file.name for file, _ in pack_of(root).bad]
 
-    monkeypatch.setattr(data.pack, "read_picture", read)
+    monkeypatch.setattr(data.packing, "read_picture", read)
     (root / "a" / "2.png").write_bytes(b"no picture")
     path = root / ".packed" / "3x8x10.pack"
     assert bad_now() == ["a/2.png", "a/4.png", "b/1.png"]
@@ -168,7 +169,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "root", per_class=5)
     (tmp_path / "sitecustomize.py").write_text(
         "import data.pack\n\n\ndef read(*args, **options):\n    raise MemoryError\n\n\n"
-        "data.pack.read_picture = read\n"
+        "data.packing.read_picture = read\n"
     )
     words = ["data=image_folder", f"data.root={root}", "data.val_size=0.3", "data.test_size=0.3"]
     done = run_trainer(*words, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")

@@ -25,6 +25,7 @@ from picture_files import (
 )
 
 import data.pack
+import data.packing
 from data.class_folders import find_classes, find_parts, find_pictures
 from data.image_folder import carved
 from data.loader import Batches, own_pictures
@@ -72,7 +73,7 @@ def test_another_split_reads_and_writes_nothing(
     root = write_classes(tmp_path)
     prints = {load(root).fingerprint}
     made = (pack_folder(root) / "3x12x16.pack").stat()
-    monkeypatch.setattr(data.pack, "read_picture", None)
+    monkeypatch.setattr(data.packing, "read_picture", None)
     capsys.readouterr()
     prints |= {load(root, **keys).fingerprint for keys in OTHERS}
     assert (pack_folder(root) / "3x12x16.pack").stat() == made

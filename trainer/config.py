@@ -134,6 +134,8 @@ KNOBS: dict[str, Knob] = {
     ),
     "data.verify": Knob("bool"),
     "data.cache_dir": _FOLDER,
+    "data.max_pixels": Knob("int", low=1),
+    "data.pixel_range": Knob("float", length=2, nullable=True),
     "data.on_bad_image": Knob("str", choices=("error", "skip")),
     "data.test_size": Knob("float", above=0, below=1),
     "data.val_size": Knob("float", above=0, below=1),

@@ -149,6 +149,14 @@ def _is_hex(value: Any) -> bool:
     return bool(value[2:]) and set(value[2:]) <= set("0123456789abcdef")
 
 
+def is_pixel_range(value: Any) -> bool:
+    """Which numbers of grey of more than 8 bits become 0 and 255."""
+    return value is None or (
+        isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+        and value[0] <= value[1]
+    )  # fmt: skip
+
+
 def is_scale(value: Any) -> bool:
     """What a guard keeps: nothing, or of fp16 the scale of the loss and how long it has held."""
     return value == {} or (
@@ -202,6 +210,9 @@ TABLE: dict[str, Row] = {
     "versions": Row(is_texts, _DESCRIBED),
     "step": Row(is_int, "a whole number from 0 on"),
     "epoch": Row(is_int, "a whole number from 0 on"),
+    "pixel_range": Row(
+        is_pixel_range, "two finite numbers, the lesser first, or None", optional=True
+    ),
     "data": Row(is_text, "a text, the fingerprint of the data", optional=True),
     "optimizer": Row(is_optimizer, "the state_dict of a torch optimizer", **_STATE),
     "optimizer_class": Row(is_text, "the name of a class", **_STATE),

@@ -279,4 +279,5 @@ def describe(config: Mapping[str, Any], dataset: Dataset) -> Description:
         mean=list(dataset.mean),
         std=list(dataset.std),
         resize=min(dataset.shape[1:]),
+        pixel_range=None if dataset.pixel_range is None else list(dataset.pixel_range),
     )

@@ -79,6 +79,7 @@ class Description:
     std: list[float]
     resize: int  # a picture's shorter side is brought to this before the centre is cropped
     versions: dict[str, str] = field(default_factory=versions)
+    pixel_range: list[float] | None = None  # what became 0 and 255 of grey of more than 8 bits
 
 
 @dataclass

@@ -151,7 +151,7 @@ def default_folder(checkpoint: Path, split: str, values: Mapping[str, str], flip
 def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool) -> dict[str, Any]:
     """The checkpoint's configuration with these keys changed. Raises UserError."""
     from trainer import restore, stored
-    from trainer.targets import check_options
+    from trainer.targets import check_options, locate, parameters_of
 
     config, notes = stored.on_this_machine(stored.configuration(entries, values), values)
     config, told = stored.own_sources(config, values)
@@ -169,6 +169,11 @@ def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool
             "without it, as a run's test row does. Leave the key out."
         )
     config["data"]["shape"] = entries["shape"]
+    if entries.get("pixel_range") and "data.pixel_range" not in values:
+        # Deep grey becomes what it was in the training, also in images of another folder.
+        takes, _ = parameters_of(locate("data", config["data"]["_target_"]))
+        if "pixel_range" in takes:
+            config["data"]["pixel_range"] = entries["pixel_range"]
     for group in ("data", "loss"):
         check_options(group, config[group])
     if flip and not config["data"].get("hflip"):

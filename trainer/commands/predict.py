@@ -43,10 +43,12 @@ def main(argv: list[str]) -> int:
 
     entries, config = described(args.checkpoint, values)
     classify = classifier(entries, config)
+    how = {"background": background(args.invert), "max_pixels": args.max_pixels,
+           "scale": scale_of(entries)}  # fmt: skip
     read = partial(
         read_as_seen,
         shape=tuple(entries["shape"]), resize=entries["resize"], fit=args.fit, invert=args.invert,
-        max_pixels=args.max_pixels,
+        how=how,
     )  # fmt: skip
     show = show_json if args.json else table(files)
     at_once = max(1, min(READ_AT_ONCE, PIXELS_AT_ONCE // math.prod(entries["shape"][1:])))
@@ -55,7 +57,7 @@ def main(argv: list[str]) -> int:
     with progress(len(files)) as advance:
         for result in results:
             if "top" in result and args.output:
-                result = with_copy(result, targets, args.invert, args.max_pixels)
+                result = with_copy(result, targets, how)
                 if is_new:
                     mark(args.output)
             num_failed += "error" in result
@@ -173,13 +175,20 @@ def read_as_seen(
     resize: int,
     fit: Fit,
     invert: bool,
-    max_pixels: int,
+    how: Mapping[str, Any],
 ) -> NDArray[np.uint8]:
     """(C, H, W) uint8. Raises DataError."""
     from data.pictures import read_picture
 
-    pixels = read_picture(file, shape, resize, fit, background(invert), max_pixels)
+    pixels = read_picture(file, shape, resize, fit, **how)
     return 255 - pixels if invert else pixels
+
+
+def scale_of(entries: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Which numbers of deep grey become 0 and 255, as in the training; None: of older checkpoints,
+    and where no image of the training was deep."""
+    given = entries.get("pixel_range")
+    return (given[0], given[1]) if given else None
 
 
 def background(invert: bool) -> int:
@@ -230,19 +239,17 @@ def best(row: Tensor, classes: Sequence[str], top_k: int) -> dict[str, Any]:
 
 
 def with_copy(
-    result: dict[str, Any], targets: dict[Path, Path], invert: bool, max_pixels: int
+    result: dict[str, Any], targets: dict[Path, Path], how: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The result, once its copy is written; or, if memory has run out, that as its error."""
     try:
-        annotate(result, targets, invert, max_pixels)
+        annotate(result, targets, how)
     except MemoryError:  # of the picture in its full size, which the net does not see
         return {"file": result["file"], "error": NO_MEMORY}
     return result
 
 
-def annotate(
-    result: Mapping[str, Any], targets: dict[Path, Path], invert: bool, max_pixels: int
-) -> None:
+def annotate(result: Mapping[str, Any], targets: dict[Path, Path], how: Mapping[str, Any]) -> None:
     """Write the copy of this picture; once, of a file that was named several times."""
     from PIL import Image
 
@@ -258,7 +265,7 @@ def annotate(
     kind = kind if kind in FORMATS and kind in Image.SAVE else "PNG"
     content = io.BytesIO()
     options = {"quality": 95} if kind == "JPEG" else {}
-    picture = decode(file, 3, background(invert), max_pixels)
+    picture = decode(file, channels=3, **how)
     drawing.annotated(picture, top).save(content, kind, **options)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
