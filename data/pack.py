@@ -33,9 +33,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from data import packing
 from data.making import making
 from data.pack_file import UnusablePackError, read_pack
-from data.packing import MADE_BY, File, Pack, Reading, Shape, write_pack
+from data.packing import File, Pack, Reading, Shape, write_pack
 from data.part import sync_folder
 from data.pictures import MAX_PIXELS, UNREAD
 from data.scaling import Range, UnscaledError
@@ -135,7 +136,7 @@ def _open(path: Path, shape: Shape) -> tuple[Pack | None, str]:
 def _in(file: BinaryIO, shape: Shape) -> Pack:
     """The pack in a file. Raises UnusablePackError, or MemoryError if it is more than this process
     may map."""
-    images, index = read_pack(file, shape, MADE_BY)
+    images, index = read_pack(file, shape, packing.MADE_BY)
     files = [(File(*row), digest) for *row, digest in index["files"]]
     bad = [(File(*row), digest, why) for *row, digest, why in index["bad"]]
     return Pack(

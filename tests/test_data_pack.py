@@ -122,7 +122,7 @@ def test_another_version_reads_all_again(
     root: Path, reads: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack_of(root)
-    monkeypatch.setattr(data.pack, "MADE_BY", "1, Pillow 1.1.7")
+    monkeypatch.setattr(data.packing, "MADE_BY", "1, Pillow 1.1.7")
     reads.clear()
     check(pack_of(root), root)
     assert len(reads) == 6

@@ -69,7 +69,7 @@ def test_threads_that_cannot_be_started(root: Path, monkeypatch: pytest.MonkeyPa
     num_threads = threading.active_count()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        patch.setattr(data.pack, "num_cores", lambda: 4)
+        patch.setattr(data.packing, "num_cores", lambda: 4)
         with pytest.raises(DataError, match="ran out of threads"):
             packed(root, files_of(root) * 10, SHAPE, root / ".packed")
     assert threading.active_count() == num_threads

@@ -52,6 +52,7 @@ ODD: dict[str, list[Any]] = {
     "versions": [None, [], {"torch": 2}, {1: "2"}],
     "step": [None, -1, 1.0, True, 2**63, "8"],
     "epoch": [None, -1, 1.0, True, 2**63, "8"],
+    "pixel_range": [3, [], [1], ["0", "1"], [5, 1], [0, math.inf], [0, None], [0, 1, 2]],
     "data": [None, 3, ["a"]],
     "optimizer": [
         None, [], {}, {"state": {}}, {"state": [], "param_groups": []},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -51,6 +52,23 @@ def test_each_part_comes_back(tmp_path: Path, words: tuple[str, ...], part: str)
     assert fresh.load(state) == []
     assert repr(fresh.full_state()[part]) == repr(state[part])
     assert fresh.progress == run.progress
+    run.log.close(), fresh.log.close()
+
+
+def test_another_pillow_is_told_where_images_were_decoded(tmp_path: Path) -> None:
+    config = compose_words("tensorboard=false")
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    run, fresh = (built(config, tmp_path / name) for name in ("a", "b"))
+    for sums, told in ((None, 0), (("0" * 64,), 1)):
+        run.data = fresh.data = dataclasses.replace(run.data, sums=sums)
+        state = run.full_state()
+        assert fresh.load(state) == []
+        state["machine"]["pillow"] = "1.1.7"
+        notes = fresh.load(state)
+        assert len(notes) == told
+        assert all(note.startswith("pillow was 1.1.7, is ") for note in notes)
+    with pytest.raises(UserError, match=r"decoded by Pillow 1\.1\.7, this is"):
+        fresh.load({**state, "data": "0" * 64})
     run.log.close(), fresh.log.close()
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import PIL
 import threadpoolctl
 import torch
 from torch import nn
@@ -188,4 +189,8 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": str(torch.__version__)}
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "pillow": PIL.__version__,
+    }

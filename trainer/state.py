@@ -269,7 +269,7 @@ class Run:
         return [
             f"{key} was {before}, is {now.get(key)}: the last bits of the result may differ."
             for key, before in state["machine"].items()
-            if now.get(key) != before
+            if now.get(key) != before and (key != "pillow" or self.data.sums is not None)
         ]
 
     def check_same_run(self, state: dict[str, Any]) -> None:
@@ -284,9 +284,11 @@ class Run:
             raise UserError(f"model: the state is of another net: {names} differ.")
         check_schedule(self.schedule.state_dict(), state["schedule"])
         if not self.data.has_fingerprint(state["data"]):
+            before, now = state["machine"].get("pillow"), versions()["pillow"]
+            other = f"; they were decoded by Pillow {before}, this is {now}" if before else ""
             raise UserError(
-                "data: the pictures or labels are not those that the training began with (or "
-                "another version of Pillow has decoded them).\n"
+                "data: the pictures or labels are not those that the training began with"
+                f"{other if before != now else ''}.\n"
                 "Put the old ones back, or start a new run with weights=FILE from this one."
             )
 
