@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.pack import File, file_at, packed
+from data.pack import packed
+from data.packing import File, file_at
 from data.pictures import read_picture
 
 SHAPE = (3, 12, 12)

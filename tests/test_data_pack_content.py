@@ -14,6 +14,7 @@ from packs import SHAPE, check, counting_reads, files_of, pack_of, write_root
 from PIL import Image
 
 import data.pack
+import data.packing
 from benchmarks.pack_campaign import campaign
 from data.types import Dataset, Split
 
@@ -137,7 +138,7 @@ def test_a_pack_of_the_earlier_format_is_made_again(
 def test_a_file_that_changes_while_it_is_packed_is_looked_at_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = data.pack.read_picture
+    read = data.packing.read_picture
 
     def change(path: Path, *args: object, **options: object) -> np.ndarray:
         found = read(path, *args, **options)  # type: ignore[arg-type]
@@ -146,7 +147,7 @@ def test_a_file_that_changes_while_it_is_packed_is_looked_at_again(
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(data.pack, "read_picture", change)
+        patch.setattr(data.packing, "read_picture", change)
         files = files_of(root)
         data.pack.packed(root, files, SHAPE, root / ".packed")
     check(pack_of(root), root)
