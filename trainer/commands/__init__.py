@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import re
 
@@ -91,6 +90,8 @@ def _command(name: str, argv: list[str]) -> int:
 
 def versions() -> list[str]:
     """Of the program, torch and Hydra, told without importing them."""
+    import importlib.metadata  # a third of the start of --help
+
     lines = []
     for package in ("trainer", "torch", "hydra-core"):
         try:
