@@ -11,6 +11,7 @@ import dataclasses
 import math
 import reprlib
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -115,8 +116,14 @@ def is_std(value: Any) -> bool:
 
 def is_progress(value: Any) -> bool:
     counts = ("epoch", "batch", "step", "num_images")
-    return _has_fields(value, Progress) and all(
-        is_int(v) if k in counts else is_number(v) and v >= 0 for k, v in value.items()
+    return (
+        _has_fields(value, Progress, added={"val_is_finite"})
+        and type(value.get("val_is_finite", True)) is bool
+        and all(
+            is_int(v) if k in counts else is_number(v) and v >= 0
+            for k, v in value.items()
+            if k != "val_is_finite"
+        )
     )
 
 
@@ -127,9 +134,10 @@ def is_best(value: Any) -> bool:
     )  # fmt: skip
 
 
-def _has_fields(value: Any, of: type[Any]) -> bool:
-    """All that have no default of their own in older files; none that is unknown."""
-    return isinstance(value, dict) and value.keys() == {f.name for f in dataclasses.fields(of)}
+def _has_fields(value: Any, of: type[Any], added: AbstractSet[str] = frozenset()) -> bool:
+    """All of them, but for those `added` that older files do not have; none that is unknown."""
+    names = {field.name for field in dataclasses.fields(of)}
+    return isinstance(value, dict) and names - added <= value.keys() <= names
 
 
 def is_meter(value: Any) -> bool:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from trainer.errors import NO_ROOM, TrainingError, UserError
 from trainer.optimizer_state import trial_state
+from trainer.soundness import SMALLER_STEPS
 from trainer.state import Run
 
 log = logging.getLogger("trainer")
@@ -30,6 +31,12 @@ def explained(error: BaseException, run: Run, folder: Path) -> TrainingError | N
             return out_of_memory(run)
         if isinstance(cause, RuntimeError) and "can't allocate memory" in str(cause):
             return out_of_memory(run)
+        if isinstance(cause, RuntimeError) and "without overflow" in str(cause):
+            return TrainingError(
+                f"Step {run.progress.step + 1} cannot be computed: a number that the optimizer "
+                f"multiplies by is NaN or infinite at that precision (learning rate {run.lr:.3g}).\n"
+                f"{SMALLER_STEPS}"
+            )
         if isinstance(cause, OSError) and cause.errno is not None:
             return no_write(cause, run, folder)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shlex
 import traceback
@@ -21,6 +22,7 @@ from trainer.metrics import Metrics, no_better_than_guessing
 from trainer.printable import in_lines
 from trainer.progress import Progress
 from trainer.signals import StopSignals
+from trainer.soundness import SMALLER_STEPS
 from trainer.state import Run
 
 log = logging.getLogger("trainer")
@@ -58,8 +60,10 @@ def run(
             with profiling.watch(run, folder) if config["profile"] else contextlib.nullcontext():
                 loop.fit(run)
                 sha256 = weights_sha256(run.model.state_dict())
+                run.check_validated()
                 test = loop.test_best(run)
             run.log.row(run.progress, "test", test, run.lr)
+            check_tested(test)
             run.log.hparams(
                 hparams(config, choices, run),
                 {"accuracy/test": test.accuracy, "loss/test": test.loss,
@@ -89,6 +93,12 @@ def run(
             show_next(run, folder)
         elif signals.received is not None:  # during the test: this job is done, the others wait
             raise Stopped(signals.received)
+
+
+def check_tested(test: Metrics) -> None:
+    """Raises TrainingError: a run without a result is not finished."""
+    if not math.isfinite(test.loss):
+        raise TrainingError(f"The test loss is NaN or infinite: no result.\n{SMALLER_STEPS}")
 
 
 def introduce(run: Run, choices: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from trainer.checkpoint import write_bytes
 from trainer.errors import named
-from trainer.metrics import Metrics, finite
+from trainer.metrics import Metrics, json_of
 from trainer.progress import Progress
 
 log = logging.getLogger("trainer")
@@ -103,6 +104,8 @@ class RunLog:
                 words.append(f"{split} loss {metrics.loss:.4f} acc {metrics.accuracy:.4f}")
         self.writer.add_scalar("lr", lr, progress.step)
         self.writer.add_scalar("images_per_s", train.images_per_s, progress.step)
+        if val is not None and not math.isfinite(val.loss):
+            log.warning("epoch %d: the validation loss is NaN or infinite", progress.epoch)
         words += [f"{train.images_per_s:,.0f} images/s", *(["best"] if is_best else [])]
         log.info("  ".join(words))
 
@@ -112,13 +115,15 @@ class RunLog:
             "step": progress.step,
             "epoch": progress.epoch,
             "split": split,
-            "loss": finite(metrics.loss),
+            "loss": metrics.loss,
             "accuracy": metrics.accuracy,
             "lr": lr,
             "images_per_s": round(metrics.images_per_s, 1),
         }
+        if not math.isfinite(metrics.loss):  # it becomes null
+            row["reason"] = "the loss is NaN or infinite"
         with named(self.rows.name):
-            self.rows.write(json.dumps(row) + "\n")
+            self.rows.write(json_of(row) + "\n")
             self.rows.flush()
         self.writer.add_scalar(f"loss/{split}", metrics.loss, progress.step)
         self.writer.add_scalar(f"accuracy/{split}", metrics.accuracy, progress.step)
@@ -216,4 +221,4 @@ def drop_rows_after(file: Path, step: int) -> None:
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """summary.json, whole or not at all."""
-    write_bytes(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_bytes(folder / "summary.json", (json_of(summary, indent=2) + "\n").encode())

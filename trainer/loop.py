@@ -6,6 +6,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ from trainer.metrics import Meter, Metrics
 from trainer.state import Run, Stepper
 
 
+# Layers written in NumPy would warn of each NaN; the guard tells of the first, with its step.
+@np.errstate(all="ignore")
 def fit(run: Run) -> None:
     """Train to the last epoch, validating and saving after each."""
     while run.progress.epoch < run.epochs:
@@ -70,6 +73,7 @@ def test_best(run: Run) -> Metrics:
     return evaluate(run.model, run.eval_loss, run.pausing(run.test), run.autocast, meter)
 
 
+@np.errstate(all="ignore")
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,

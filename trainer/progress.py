@@ -15,7 +15,7 @@ from trainer.metrics import Metrics
 class Progress:
     """How far the training is: complete epochs, batches done in the running one, steps in all,
     seconds and pictures inside complete training epochs, seconds inside the running one up to
-    its latest saved state."""
+    its latest saved state, and whether the latest validation's loss was a number."""
 
     epoch: int = 0
     batch: int = 0
@@ -23,6 +23,7 @@ class Progress:
     train_s: float = 0.0
     num_images: int = 0
     epoch_s: float = 0.0
+    val_is_finite: bool = True
 
 
 @dataclass

@@ -25,6 +25,7 @@ from trainer.progress import Best, CompileTime, Pace, Progress
 from trainer.runtime import versions
 from trainer.schedules import Schedule
 from trainer.signals import StopSignals
+from trainer.soundness import SMALLER_STEPS, not_finite, overflow
 from trainer.tensors import differences
 
 
@@ -114,6 +115,7 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     best: Best = field(default_factory=Best)
     meter: Meter = field(default_factory=Meter)
+    sound_step: int = 0  # at which weights and optimizer were last seen to be finite
 
     @property
     def optimizer(self) -> Optimizer:
@@ -160,6 +162,8 @@ class Run:
         """What the epoch's steps came to. A sync, so that the seconds are whole."""
         self.check_finite()
         self.progress.epoch_s = self.seconds_of_epoch()
+        # Before time is spent on validating them.
+        self.sound({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()})
         return self.meter.read(self.progress.epoch_s)
 
     @property
@@ -184,14 +188,43 @@ class Run:
     def check_finite(self) -> None:
         """Raises TrainingError if a loss or gradient was not finite. A sync."""
         bad = self.guard.bad_steps()
-        if bad:
-            step = self.progress.step - bad
+        if not bad:
+            return
+        step = self.progress.step - bad
+        # A finite gradient can still take a weight beyond its range, which the next loss tells.
+        # Buffers are not asked: a batch norm has seen the bad batch before its loss is known.
+        weights = dict(self.model.named_parameters())
+        self.refuse({"model": weights, "optimizer": self.optimizer.state_dict()}, step)
+        raise TrainingError(
+            f"The loss or a gradient became NaN or infinite at step {step + 1} ({self.where()}). "
+            f"It has reached no weight: they are those of step {step}.\n{SMALLER_STEPS}"
+        )
+
+    def sound(self, entries: dict[str, Any]) -> dict[str, Any]:
+        """The same, which are about to be saved. Raises TrainingError if a weight, a statistic or
+        what the optimizer keeps is NaN or infinite: such a state is never written. A sync."""
+        self.refuse(entries, self.progress.step)
+        self.sound_step = self.progress.step
+        return entries
+
+    def refuse(self, entries: dict[str, Any], step: int) -> None:
+        """Raises TrainingError if these, as they are after `step` steps, are not finite."""
+        if names := not_finite(entries):
+            raise TrainingError(overflow(names, self.sound_step, step, self.where()))
+
+    def where(self) -> str:
+        """The epoch of the latest step, and its learning rate, for a message."""
+        epoch = self.progress.epoch + bool(self.progress.batch)
+        return f"epoch {max(1, epoch)}, learning rate {self.lr:.3g}"
+
+    def check_validated(self) -> None:
+        """Raises TrainingError if the last validation gave no finite loss: batch norm can hide in
+        training, by each batch's own statistics, that the weights are of no use."""
+        if not self.progress.val_is_finite:
+            best = f" The best weights, of epoch {self.best.epoch}, are in {self.checkpoints.best}."
             raise TrainingError(
-                f"The loss or a gradient became NaN or infinite at step {step + 1} "
-                f"(epoch {self.progress.epoch + 1}, learning rate {self.lr:.3g}). "
-                f"It has reached no weight: they are those of step {step}.\n"
-                "Try a smaller optimizer.lr, a warm-up (scheduler.warmup_steps=500) or "
-                "clip_grad_norm=1."
+                f"The validation loss after epoch {self.progress.epoch} is NaN or infinite, so the "
+                f"test split was not read.{best if self.best.epoch else ''}\n{SMALLER_STEPS}"
             )
 
     def epoch_done(self, train: Metrics, val: Metrics | None) -> None:
@@ -201,6 +234,8 @@ class Run:
         self.progress.train_s += train.seconds
         self.progress.num_images += train.num_images
         self.meter.reset()
+        if val is not None:
+            self.progress.val_is_finite = math.isfinite(val.loss)
         is_best = val is not None and self.best.beaten_by(val)
         if is_best and val is not None:
             self.best = Best(self.progress.epoch, val.accuracy, val.loss)
@@ -211,14 +246,14 @@ class Run:
         self.save()
         self.gallery.epoch(self)
         if is_best:
-            self.checkpoints.save_best(self.portable())
+            self.checkpoints.save_best(self.sound(self.portable()))
             self.gallery.best(self)
         if self.progress.epoch < self.epochs:
             self.stop_if_asked()
 
     def save(self) -> None:
         self.log.flush()
-        self.checkpoints.save_state(self.progress.step, self.full_state())
+        self.checkpoints.save_state(self.progress.step, self.sound(self.full_state()))
         self.pace.saved()
 
     def portable(self) -> dict[str, Any]:
@@ -263,6 +298,7 @@ class Run:
         self.schedule.load_state_dict(state["schedule"])
         self.meter.load_state_dict(state["meter"])
         self.progress, self.best = Progress(**state["progress"]), Best(**state["best"])
+        self.sound_step = self.progress.step
         if self.best.epoch and self.best.epoch == self.progress.epoch and not self.progress.batch:
             self.checkpoints.save_best(self.portable())
         now = self.machine()

@@ -130,12 +130,14 @@ def newest_unfinished(outputs: Path) -> Path:
 
 def newest_sound_state(folder: Path) -> dict[str, Any]:
     """The state of the highest step that passes its digest; damaged ones are named on the way."""
-    from trainer import checkpoint, entries
+    from trainer import checkpoint, entries, soundness
 
     log = logging.getLogger("trainer")
     for path in reversed(checkpoint.states_in(folder / "checkpoints")):
         try:
             state = entries.read(path, state=True)
+            if names := soundness.not_finite(state):  # as earlier versions saved it
+                raise UserError(f"{path}: holds NaN or infinity in {soundness.listed(names)}.")
         except UserError as error:
             log.warning("%s", error)
             if not isinstance(error.__cause__, OSError):  # else it would count as one of the newest

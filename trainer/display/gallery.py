@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from trainer.checkpoint import write_bytes
 from trainer.display import exhibits
 from trainer.display.graph import graph_event
 from trainer.findings import Examiner, Findings, mistakes_as_json
-from trainer.metrics import Meter, finite
+from trainer.metrics import Meter, finite, json_of
 from trainer.state import Run
 
 log = logging.getLogger("trainer")
@@ -178,7 +177,7 @@ def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
                 for row, pixels in zip(rows, pictures, strict=True)
             ],
         }
-    write_bytes(file, (json.dumps(content) + "\n").encode())
+    write_bytes(file, (json_of(content) + "\n").encode())
 
 
 def data_uri(pixels: Tensor) -> str:
