@@ -33,9 +33,8 @@ def explained(error: BaseException, run: Run, folder: Path) -> TrainingError | N
             return out_of_memory(run)
         if isinstance(cause, RuntimeError) and "without overflow" in str(cause):
             return TrainingError(
-                f"Step {run.progress.step + 1} cannot be computed: a number that the optimizer "
-                f"multiplies by is NaN or infinite at that precision (learning rate {run.lr:.3g}).\n"
-                f"{SMALLER_STEPS}"
+                f"Step {run.progress.step + 1} cannot be computed: a factor of the optimizer is "
+                f"NaN or infinite at that precision (learning rate {run.lr:.3g}).\n{SMALLER_STEPS}"
             )
         if isinstance(cause, OSError) and cause.errno is not None:
             return no_write(cause, run, folder)
