@@ -183,6 +183,7 @@ def build(
             len(train),
             config["batch_size"],
             rows_up_to(progress, len(train)),
+            progress.epoch if progress else 0,
             tensorboard=config["tensorboard"],
         ),
         gallery=Gallery(folder, config["tensorboard"], config["histograms"]),
@@ -208,4 +209,4 @@ def rows_up_to(progress: Progress | None, num_steps: int) -> int:
     validation has the step of that epoch's rows, which come again."""
     if progress is None:
         return 0
-    return progress.step - (progress.batch == num_steps)
+    return progress.step - (progress.batch >= num_steps)

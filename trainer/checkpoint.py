@@ -52,10 +52,19 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
+# Files of a run's folder that are written under another name first, see `write_bytes`.
+OWN_FILES = (
+    r"(step_\d+|last|best)\.pth|(summary|findings|evaluation)\.json|metrics\.jsonl(\.damaged)?"
+    r"|(config|hydra)\.yaml|report\.html"
+)
+
+
 def remove_half_written(folder: Path) -> None:
-    """What `write_bytes` of a killed process left. The caller holds the run's lock."""
+    """What `write_bytes` of a killed process left; files of other names are the user's. The caller
+    holds the run's lock."""
     for temporary in folder.glob(".*.tmp.*"):
-        temporary.unlink()
+        if re.fullmatch(rf"\.({OWN_FILES})\.tmp\.\d+", temporary.name) and temporary.is_file():
+            temporary.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -215,7 +224,9 @@ def states_in(folder: Path) -> list[Path]:
     """The full states in a run's checkpoints/, oldest step first; by name, for a clock may have
     been set back and files copied."""
     found = folder.glob("step_*.pth")
-    steps = {int(m[1]): p for p in found if (m := re.fullmatch(r"step_(\d+)\.pth", p.name))}
+    steps = {
+        int(m[1]): p for p in found if (m := re.fullmatch(r"step_(0|[1-9][0-9]*)\.pth", p.name))
+    }
     return [steps[step] for step in sorted(steps)]
 
 

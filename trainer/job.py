@@ -184,8 +184,10 @@ def conclude(summary: dict[str, Any]) -> None:
     log.info("test accuracy %.4f   loss %.4f   with the weights of epoch %s (val accuracy %.4f)",
              summary["test_accuracy"], summary["test_loss"], summary["best_epoch"] or "last",
              summary["val_accuracy"] or 0.0)  # fmt: skip
-    log.info("trained for %.1f s at %s images/s, %s steps", summary["train_s"],
-             f"{summary['images_per_s']:,.0f}", f"{summary['steps']:,}")  # fmt: skip
+    speed = summary["images_per_s"]  # None where the clock showed no time passing
+    at_speed = "" if speed is None else f" at {speed:,.0f} images/s"
+    log.info("trained for %.1f s%s, %s steps", summary["train_s"], at_speed,
+             f"{summary['steps']:,}")  # fmt: skip
 
 
 def show_next(run: Run, folder: Path) -> None:

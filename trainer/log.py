@@ -3,11 +3,10 @@ TensorBoard for the eye, summary.json at the end."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from trainer import side_files
 from trainer.checkpoint import write_bytes
 from trainer.errors import named
 from trainer.metrics import Metrics, json_of
@@ -35,6 +35,7 @@ class RunLog:
         num_steps: steps of one epoch, the length of the bar.
         batch_size: pictures per step, for the bar's images/s.
         first_step: rows and points after this step are dropped; they come again.
+        num_epochs: complete ones, of which there must be rows.
         show_bar: None = only where stderr is a terminal.
         tensorboard: write event files.
     """
@@ -45,12 +46,13 @@ class RunLog:
         num_steps: int,
         batch_size: int,
         first_step: int = 0,
+        num_epochs: int = 0,
         show_bar: bool | None = None,
         tensorboard: bool = True,
     ) -> None:
         self.folder, self.num_steps, self.batch_size = folder, num_steps, batch_size
         self.writer: Any = event_writer(folder / "tensorboard", first_step) if tensorboard else MUTE
-        drop_rows_after(folder / "metrics.jsonl", first_step)
+        drop_rows_after(folder / "metrics.jsonl", first_step, num_epochs)
         self.rows = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
         self.show_bar = sys.stderr.isatty() if show_bar is None else show_bar
         self.bar: tqdm[Any] | None = None
@@ -206,17 +208,24 @@ class _Mute:
 MUTE = _Mute()
 
 
-def drop_rows_after(file: Path, step: int) -> None:
-    """Keep the whole rows of metrics.jsonl up to a step; the test row comes again."""
-    if not file.is_file():
-        return
-    kept = []
-    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
-        with contextlib.suppress(ValueError):  # the last line of a killed run may be cut off
-            row = json.loads(line)
-            if row["step"] <= step and row["split"] != "test" and line.endswith("\n"):
-                kept.append(line)
-    write_bytes(file, "".join(kept).encode())
+def drop_rows_after(file: Path, step: int, num_epochs: int = 0) -> None:
+    """Keep the rows of metrics.jsonl up to a step; the test row comes again. What cannot be used,
+    and which of the first `num_epochs` have no row left, is said, and the file then kept aside."""
+    text = side_files.content(file) if file.is_file() else b""
+    rows, bad = side_files.read_rows(text)
+    kept = [(row, line) for _, row, line in rows if row["step"] <= step and row["split"] != "test"]
+    if bad:
+        aside = file.with_name(f"{file.name}.damaged")
+        write_bytes(aside, text)
+        log.warning("%s: %d of its lines cannot be used (%s) and are left out; the file as it was "
+                    "is %s", file, len(bad), side_files.numbered(bad), aside)  # fmt: skip
+    there = {row["epoch"] for row, _ in kept if row["split"] == "train"}
+    lost = [epoch for epoch in range(1, num_epochs + 1) if epoch not in there]
+    if lost:
+        log.warning("%s: the curves lack epoch %s, whose row is not there", file,
+                    side_files.numbered(lost))  # fmt: skip
+    if text:
+        write_bytes(file, b"".join(line for _, line in kept))
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

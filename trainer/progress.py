@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -24,6 +25,12 @@ class Progress:
     num_images: int = 0
     epoch_s: float = 0.0
     val_is_finite: bool = True
+
+    def with_batch_size(self, before: int, now: int) -> Progress:
+        """The same place in the running epoch, whose order of pictures knows no batches: rounded up
+        to a whole batch, so that none is seen twice and fewer than one batch are left out. Steps
+        stay those that were made; the schedule goes by epochs and batches, see `Run.set_lr`."""
+        return dataclasses.replace(self, batch=math.ceil(self.batch * before / now))
 
 
 @dataclass

@@ -155,6 +155,9 @@ class Plateau(Schedule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Of another schedule, which keeps nothing, it begins afresh."""
+        if not state:
+            return
         self.lowest = state["lowest"]
         self.num_bad_epochs = state["num_bad_epochs"]
         self.current = state["current"]

@@ -122,8 +122,11 @@ class Run:
         return self.guard.optimizer
 
     def set_lr(self) -> None:
-        """The learning rate of the coming step: a function of the step alone."""
-        factor = self.schedule.factor(self.progress.step)
+        """The learning rate of the coming step: a function of the epoch and the batch alone, which
+        are the pictures seen. The number of steps says the same until `resume --force` has changed
+        how many an epoch has; from then on the schedule goes on from the same share of its way."""
+        done = self.progress.epoch * self.schedule.steps_per_epoch + self.progress.batch
+        factor = self.schedule.factor(done)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
@@ -156,7 +159,8 @@ class Run:
             raise Stopped(self.signals.received)
 
     def seconds_of_epoch(self) -> float:
-        return time.monotonic() - self.started_at - self.compile_time.seconds
+        seconds = time.monotonic() - self.started_at - self.compile_time.seconds
+        return max(0.0, seconds)  # a difference of differences, rounded
 
     def trained(self) -> Metrics:
         """What the epoch's steps came to. A sync, so that the seconds are whole."""
@@ -285,6 +289,7 @@ class Run:
         return {
             **versions(),
             "device": self.device.type,
+            "cpu": torch.backends.cpu.get_cpu_capability(),
             "num_threads": str(torch.get_num_threads()),
         }
 
@@ -298,6 +303,7 @@ class Run:
         self.schedule.load_state_dict(state["schedule"])
         self.meter.load_state_dict(state["meter"])
         self.progress, self.best = Progress(**state["progress"]), Best(**state["best"])
+        self.progress.batch = min(self.progress.batch, len(self.train))
         self.sound_step = self.progress.step
         if self.best.epoch and self.best.epoch == self.progress.epoch and not self.progress.batch:
             self.checkpoints.save_best(self.portable())

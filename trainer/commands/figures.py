@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,7 @@ def figures(
     return {
         "num_images": metrics.num_images,
         "loss": finite(metrics.loss),
+        **({} if math.isfinite(metrics.loss) else {"reason": "the loss is NaN or infinite"}),
         "accuracy": metrics.accuracy,
         f"top{TOP}_accuracy": findings.top5 if len(classes) > TOP else None,
         "calibration_error": finite(findings.calibration_error),

@@ -5,18 +5,26 @@ from __future__ import annotations
 import argparse
 import logging.config
 import os
+import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from trainer import config as knobs
 from trainer.commands.arguments import parse_words
+from trainer.commands.mend import choices, mend_side_files
 from trainer.display.runs import read_runs, read_summary
 from trainer.errors import Stopped, UserError
 from trainer.lock import is_locked, locked
+from trainer.side_files import UNREADABLE, read_json, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+LONGEST_REASON = 300  # characters, of why another run failed
 
 # What may change without another result being trained: where and how loudly it computes.
 FREE_KEYS = (
@@ -64,8 +72,7 @@ def of_sweep(folder: Path) -> str:
 
 
 def resume(folder: Path, values: dict[str, str], force: bool) -> int:
-    finished = read_summary(folder).get("status") == "finished"
-    if finished and "epochs" not in values:
+    if status_of(folder) == "finished" and "epochs" not in values:
         raise UserError(f"{folder}: is finished. A larger epochs=N extends it.")
 
     from trainer import build, checkpoint, job, restore, stored
@@ -81,13 +88,22 @@ def resume(folder: Path, values: dict[str, str], force: bool) -> int:
         logging.getLogger("trainer").info("%s", note)
     config = restore.reconfigure(begun, values)
     check_changes(begun, config, force)
+    for key in ("weights", "replace_head"):
+        if key in values:
+            raise UserError(
+                f"{key}={values[key]}: a run that goes on has its own weights; a new one takes "
+                "weights=FILE."
+            )
     check_machine(config, values)
     restore.check_weights(state, config)
+    state["progress"] = placed(state["progress"], begun, config)
     # What `weights=` brought lies in the state by now, and the file may be gone.
-    config |= {"weights": None, "replace_head": False,
-               "data": {**config["data"], "mean": state["mean"], "std": state["std"]}}  # fmt: skip
+    own = {"mean": state["mean"], "std": state["std"]}
+    own = {key: value for key, value in own.items() if f"data.{key}" not in values}
+    config |= {"weights": None, "replace_head": False, "data": {**config["data"], **own}}
     build.check(config)
     build.check_data(config)  # fetched or packed while a signal still ends it at once
+    mend_side_files(folder, state["config"], config)
     try:
         job.run(config, folder, choices(folder), state=state)
     except Stopped:
@@ -116,16 +132,54 @@ def everything() -> tuple[str, ...]:
 
 
 def newest_unfinished(outputs: Path) -> Path:
+    """Below `outputs`, and not going on at this moment. Failed runs are left out: resumed from the
+    same state most fail again, and a command that repeats itself would never reach the others."""
     found = {state.parent.parent for state in outputs.rglob("checkpoints/step_*.pth")}
     found = {run for run in found if os.access(run, os.W_OK)}  # others' cannot be gone on with
-    unfinished = [run for run in found if read_summary(run).get("status") != "finished"]
+    status = {run: status_of(run) for run in found}
+    unfinished = [run for run in found if status[run] not in ("finished", "failed")]
     idle = [run for run in unfinished if not is_locked(run)]
+    failed = max((run for run in found if status[run] == "failed"), key=written, default=None)
+    left_out = "" if failed is None else (
+        f"Failed runs are left out; the newest: {failed}: {reason_of(failed)}\n"
+        f"If what it failed of is mended: trainer resume {failed}"
+    )  # fmt: skip
     if not idle:
         going = " that is not going on at this moment" if unfinished else ""
         raise UserError(
-            f"{outputs}: no unfinished run below it{going}. Name one: trainer resume RUN_DIR."
+            f"{outputs}: no unfinished run below it{going}. "
+            f"{left_out or 'Name one: trainer resume RUN_DIR.'}"
         )
-    return max(idle, key=lambda run: (run / "checkpoints").stat().st_mtime)
+    newest = max(idle, key=written)
+    if failed is not None and written(failed) > written(newest):
+        print(left_out, file=sys.stderr)
+    return newest
+
+
+def written(run: Path) -> float:
+    """When a state was last saved."""
+    return (run / "checkpoints").stat().st_mtime
+
+
+def reason_of(run: Path) -> str:
+    try:
+        return str(read_json(run / "summary.json").get("reason"))[:LONGEST_REASON]
+    except UNREADABLE:
+        return "unknown"
+
+
+def placed(
+    progress: dict[str, Any], stored: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The progress of the state where the keys that --force has changed put it. Raises UserError if
+    the run is further than it is to go."""
+    from trainer.progress import Progress
+
+    place = Progress(**progress).with_batch_size(stored["batch_size"], config["batch_size"])
+    reached = place.epoch + bool(place.batch)
+    if config["epochs"] < reached:
+        raise UserError(f"epochs={config['epochs']}: the run is in epoch {reached} already.")
+    return asdict(place)
 
 
 def newest_sound_state(folder: Path) -> dict[str, Any]:
@@ -176,21 +230,8 @@ def differences(
             yield prefix + key, before, after
 
 
-def choices(folder: Path) -> dict[str, Any]:
-    """The names of the run's choices, as Hydra noted them when it began."""
-    import yaml
-
-    try:
-        noted = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text("utf-8"))
-        return dict(noted["hydra"]["runtime"]["choices"])
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
-        return {}
-
-
 def log_to(file: Path) -> None:
     """The same two handlers that Hydra makes from configs/hydra/job_logging."""
-    import yaml
-
     text = (knobs.CONFIGS / "hydra" / "job_logging" / "trainer.yaml").read_text("utf-8")
     logging.raiseExceptions = False  # a terminal that is gone, a disk that is full, are no errors
     settings = yaml.safe_load(text)

@@ -17,6 +17,9 @@ def findings(found: dict[str, Any], classes: Sequence[str]) -> str:
     """What findings.json says of a split. Raises KeyError, TypeError, ValueError or IndexError if
     it is not what it should be."""
     cells = [(int(true), int(said), int(count)) for true, said, count in found["confusion"]]
+    if any(not (0 <= t < len(classes) and 0 <= s < len(classes) and 0 <= n < 2**53)
+           for t, s, n in cells):  # fmt: skip
+        raise ValueError("a cell of no class")
     numbers = [("top-5 accuracy", found["top5"]), ("calibration error", found["calibration_error"])]
     if len(classes) <= 5:
         numbers = numbers[1:]

@@ -106,7 +106,8 @@ class Gallery:
                     exhibits.show_findings(run, "test", findings, run.progress.step)
 
     def draw_best(self, run: Run) -> None:
-        step = (run.best.epoch or run.progress.epoch) * len(run.train)
+        epochs_ago = run.progress.epoch - (run.best.epoch or run.progress.epoch)
+        step = max(0, run.progress.step - epochs_ago * len(run.train))
         with self.budget.spending(), harmless("the pictures of the best epoch"):
             findings = self.look(run, "val")
             if findings is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import shlex
 import time
@@ -13,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import yaml
-
+from trainer import side_files
 from trainer.display import found, html
 from trainer.display.runs import (
+    LARGEST,
     Row,
     duration,
     over_seeds,
@@ -28,6 +26,7 @@ from trainer.display.runs import (
 )
 from trainer.display.svg import Line
 from trainer.printable import in_html as escape
+from trainer.side_files import UNREADABLE, is_number, read_json
 
 T = TypeVar("T")
 
@@ -39,9 +38,6 @@ FACTS: dict[str, Callable[[Any], str]] = {  # keys of summary.json
     "peak_memory_bytes": lambda count: f"{count / 1e6:,.0f} MB", "checkpoint": str,
     "weights_sha256": str,
 }  # fmt: skip
-UNREADABLE = (
-    OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, yaml.YAMLError,
-)  # fmt: skip
 
 
 def readable(otherwise: Any, read: Callable[..., T], *arguments: Any) -> T:
@@ -104,7 +100,11 @@ def figures(row: Row, summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("images/s", row.images_per_s, "{:,.0f}".format),
         ("parameters", summary.get("num_parameters"), "{:,}".format),
     ]
-    return [(name, spell(value)) for name, value, spell in found if isinstance(value, int | float)]
+    return [(name, spell(value)) for name, value, spell in found if is_shown(value)]
+
+
+def is_shown(value: Any) -> bool:
+    return is_number(value) and abs(value) < LARGEST
 
 
 def points(metrics: list[Any], split: str, key: str) -> list[tuple[float, float | None]]:
@@ -114,8 +114,7 @@ def points(metrics: list[Any], split: str, key: str) -> list[tuple[float, float 
         if isinstance(row, dict) and row.get("split") == split:
             epoch, value = row.get("epoch"), row.get(key)
             if isinstance(epoch, int):
-                known = isinstance(value, int | float) and math.isfinite(value)
-                found.append((float(epoch), value if known else None))
+                found.append((float(epoch), value if is_shown(value) else None))
     return found
 
 
@@ -138,7 +137,7 @@ def curves(metrics: list[Any], best_epoch: int | None) -> str:
 
 def splits(folder: Path) -> list[str]:
     """What findings.json tells, which a run that has ended well has."""
-    content = json.loads((folder / "findings.json").read_text("utf-8"))
+    content = read_json(folder / "findings.json")
     classes = [str(name) for name in content["classes"]]
     test, val = (found.findings(content[split], classes) for split in ("test", "val"))
     return [
@@ -150,11 +149,13 @@ def splits(folder: Path) -> list[str]:
 def facts(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
     known = {key: value for key, value in summary.items() if value is not None}
     versions = known.pop("versions", {})
+    versions = versions if isinstance(versions, dict) else {}
     rows = [("folder", str(folder.resolve()))]
     for key, spell in FACTS.items():
-        if key in known:
+        is_text = spell is str and isinstance(known.get(key), str)
+        if is_text or (spell is not str and is_shown(known.get(key))):
             rows.append((key.removesuffix("_bytes").replace("_", " "), spell(known[key])))
-    rows += [(name, str(version)) for name, version in versions.items()]
+    rows += [(name, v) for name, v in versions.items() if isinstance(v, str)]
     last = max(
         file.stat().st_mtime for file in folder.iterdir() if file.suffix in (".json", ".jsonl")
     )
@@ -162,7 +163,7 @@ def facts(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def file_of(file: Path, name: str) -> str:
-    content = readable("", file.read_text, "utf-8")
+    content = readable(b"", side_files.content, file).decode("utf-8", "replace")
     return html.folded(name, html.code(content)) if content else ""
 
 

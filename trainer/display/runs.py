@@ -3,18 +3,16 @@ going on or were killed."""
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainer.lock import is_locked
+from trainer.side_files import UNREADABLE, content, is_number, read_json, read_rows, read_yaml
 
 NOT_STARTED = "not started"
 MAX_NOTED = 1 << 20  # bytes of a multirun.yaml
@@ -81,22 +79,30 @@ def sweep_command(folder: Path) -> list[str]:
 
 def natural(path: Path) -> list[tuple[int, str]]:
     parts = re.findall(r"\d+|\D+", str(path))
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def read_run(folder: Path) -> Row:
-    """One run; "unreadable" where its files are not what they should be."""
-    overrides: list[str] = []
-    try:
-        overrides = read_overrides(folder / ".hydra" / "overrides.yaml")
-        summary = read_summary(folder)
-        numbers = {name: number(summary.get(name)) for name in NUMBERS}
-        status, reason = summary.get("status", "unfinished"), summary.get("reason")
-        if is_running(folder):
-            status, reason = "running", None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
-        status, reason, numbers = "unreadable", None, dict.fromkeys(NUMBERS)
-    return Row(folder, overrides, str(status), reason and str(reason), **numbers)
+    """One run; "unreadable" where one of its files is not what it should be, with the reason, and
+    with what the others tell."""
+    faults: list[str] = []
+
+    def told(name: str, otherwise: Any, read: Callable[[Path], Any]) -> Any:
+        try:
+            return read(folder)
+        except UNREADABLE:
+            faults.append(f"{name} is damaged")
+            return otherwise
+
+    overrides = told(OVERRIDES, [], lambda run: read_overrides(run / OVERRIDES))
+    has_summary = (folder / "summary.json").exists()
+    summary = told("summary.json" if has_summary else "metrics.jsonl", {}, checked_summary)
+    status, reason = summary.get("status", "unfinished"), summary.get("reason")
+    if faults:
+        status, reason = "unreadable", ", ".join(faults)
+    if is_running(folder):
+        status, reason = "running", None
+    return Row(folder, overrides, status, reason, **{name: summary.get(name) for name in NUMBERS})
 
 
 def is_running(folder: Path) -> bool:
@@ -106,44 +112,59 @@ def is_running(folder: Path) -> bool:
         return False
 
 
+OVERRIDES = ".hydra/overrides.yaml"
 NUMBERS = ("test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s")
+LARGEST = 1e15  # of these numbers
+MOST_WORDS, LONGEST_WORD = 10_000, 2**16
 
 
-def number(value: Any) -> Any:
-    if value is not None and not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is no number")
-    return value
+def checked_summary(folder: Path) -> dict[str, Any]:
+    """`read_summary`, of which every entry that `Row` takes is of its type. Raises TypeError."""
+    summary = read_summary(folder)
+    for name in NUMBERS:
+        value = summary.get(name)
+        if value is not None and not (is_number(value) and abs(value) < LARGEST):
+            raise TypeError(f"{name} is no number")
+    for name in ("status", "reason"):
+        if not isinstance(summary.get(name, ""), str | None):
+            raise TypeError(f"{name} is no text")
+    return summary
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """summary.json; of a run without one, what metrics.jsonl tells so far."""
     file = folder / "summary.json"
     if file.is_file():
-        summary: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        return summary
+        return read_json(file)
     best: dict[str, Any] = {}
     for row in read_metrics(folder / "metrics.jsonl"):
-        if row["split"] == "val" and row["accuracy"] > best.get("val_accuracy", -1.0):
-            best |= {"val_accuracy": row["accuracy"], "best_epoch": row["epoch"]}
+        accuracy = row["accuracy"]
+        if row["split"] == "val" and (accuracy or 0) > best.get("val_accuracy", -1.0):
+            best |= {"val_accuracy": accuracy, "best_epoch": row["epoch"]}
         best["epochs"] = row["epoch"]
     return best
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The whole rows; a last line that a kill cut off is left out."""
-    rows = []
-    for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
+    """The rows that can be used; a last line that a kill cut off is none. Raises ValueError if
+    there are lines and no row among them."""
+    if not file.is_file():
+        return []
+    rows, bad = read_rows(content(file) + b"\n")
+    if bad and not rows:
+        raise ValueError(f"{file}: no rows")
+    return [row for _, row, _ in rows]
 
 
 def read_overrides(file: Path) -> list[str]:
     """What Hydra noted of the command line."""
-    noted = yaml.safe_load(file.read_text("utf-8")) if file.is_file() else []
-    return [str(word) for word in noted or []]
+    noted = (read_yaml(file) if file.is_file() else []) or []
+    if not isinstance(noted, list) or len(noted) > MOST_WORDS:
+        raise TypeError(f"{file}: no list of words")
+    words = [str(word) for word in noted if isinstance(word, str | int | float | None)]
+    if len(words) < len(noted) or any(len(word) > LONGEST_WORD for word in words):
+        raise TypeError(f"{file}: no list of words")
+    return words
 
 
 def shared_overrides(rows: list[Row]) -> set[str]:
