@@ -59,8 +59,12 @@ class _Plain(yaml.SafeLoader):
 
 
 def read_yaml(file: Path) -> Any:
-    """Raises one of UNREADABLE."""
-    return yaml.load(content(file).decode("utf-8"), _Plain)  # a SafeLoader
+    """Plain values. Raises one of UNREADABLE."""
+    loader = _Plain(content(file).decode("utf-8"))
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def is_number(value: Any) -> bool:
