@@ -129,7 +129,8 @@ def is_progress(value: Any) -> bool:
 
 def is_best(value: Any) -> bool:
     return (
-        _has_fields(value, Best) and is_int(value["epoch"])
+        _has_fields(value, Best, added={"lost_epoch"})
+        and is_int(value["epoch"]) and is_int(value.get("lost_epoch", 0))
         and is_number(value["accuracy"]) and type(value["loss"]) is float
     )  # fmt: skip
 

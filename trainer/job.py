@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from trainer import build, faults, loop, profiling, runtime
+from trainer import best_weights, build, faults, loop, profiling, runtime
 from trainer.checkpoint import weights_sha256
 from trainer.config import GROUPS
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
@@ -21,6 +21,7 @@ from trainer.log import write_summary
 from trainer.metrics import Metrics, no_better_than_guessing
 from trainer.printable import in_lines
 from trainer.progress import Progress
+from trainer.side_files import status_of
 from trainer.signals import StopSignals
 from trainer.soundness import SMALLER_STEPS
 from trainer.state import Run
@@ -54,6 +55,10 @@ def run(
             log.warning("%s", note)
         sha256 = None
         try:
+            if state:
+                best_weights.mend(run)
+                # Of the run as it was before: killed from here on, it is unfinished.
+                (folder / "summary.json").unlink(missing_ok=True)
             introduce(run, choices)
             faults.check_room(run, folder)
             run.gallery.start(run)
@@ -61,6 +66,7 @@ def run(
                 loop.fit(run)
                 sha256 = weights_sha256(run.model.state_dict())
                 run.check_validated()
+                best_weights.mend(run, trained=True)
                 test = loop.test_best(run)
             run.log.row(run.progress, "test", test, run.lr)
             check_tested(test)
@@ -70,13 +76,17 @@ def run(
                  "accuracy/val": run.best.accuracy},
             )  # fmt: skip
             run.gallery.finish(run)
-            summary = summarise(run, folder, "finished", test, sha256)
+            try:
+                summary = summarise(run, folder, "finished", test, sha256)
+            except OSError as error:
+                raise TrainingError(unconfirmed(error, folder)) from error
         except BaseException as error:
             status = "interrupted" if isinstance(error, Stopped) else "failed"
             fault = faults.explained(error, run, folder)
             with contextlib.suppress(OSError):  # the disk may be full
                 reason = str(fault or error).partition("\n")[0]
-                summarise(run, folder, status, sha256=sha256, reason=reason)
+                if status_of(folder) != "finished":  # else all is done, see `unconfirmed`
+                    summarise(run, folder, status, sha256=sha256, reason=reason)
             if status == "interrupted" and run.checkpoints.states():
                 log.info("Stopped. Continue with: python -m trainer resume %s", show(folder))
             if fault:
@@ -93,6 +103,22 @@ def run(
             show_next(run, folder)
         elif signals.received is not None:  # during the test: this job is done, the others wait
             raise Stopped(signals.received)
+
+
+def unconfirmed(error: OSError, folder: Path) -> str:
+    """What is to be said of a run that is done, but for the writing of its result."""
+    fault = f"{folder / 'summary.json'}: {error.strerror}."
+    if status_of(folder) == "finished":
+        return (
+            f"{fault}\nThe training is finished and this file has its result, but the disk did not "
+            "confirm that it will last. Nothing is left to resume; see to the disk, and copy the "
+            "run's folder."
+        )
+    return (
+        f"{fault}\nThe training is finished and its checkpoints are whole; only its result could "
+        f"not be written. Once it can, this tests again and writes it: python -m trainer resume "
+        f"{show(folder)}"
+    )
 
 
 def check_tested(test: Metrics) -> None:
@@ -145,6 +171,7 @@ def summarise(
         "test_loss": test.loss if test else None,
         "val_accuracy": best.accuracy if best.epoch else None,
         "best_epoch": best.epoch or None,
+        "lost_best_epoch": best.lost_epoch or None,
         "epochs": progress.epoch,
         "steps": progress.step,
         "num_parameters": run.cost.num_parameters,

@@ -3,10 +3,10 @@ TensorBoard for the eye, summary.json at the end."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
-import re
 import sys
 import time
 from pathlib import Path

@@ -36,11 +36,13 @@ class Progress:
 @dataclass
 class Best:
     """The epoch (from 1) whose weights are kept: highest validation accuracy; ties: lower loss,
-    then earlier. A NaN never wins."""
+    then earlier. A NaN never wins. lost_epoch: one that was better and whose weights the disk has
+    lost, see best_weights.py; 0 = none."""
 
     epoch: int = 0
     accuracy: float = -1.0
     loss: float = math.inf
+    lost_epoch: int = 0
 
     def beaten_by(self, val: Metrics) -> bool:
         if not math.isfinite(val.loss):

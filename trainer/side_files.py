@@ -6,6 +6,7 @@ from __future__ import annotations
 import bisect
 import json
 import math
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,23 @@ Row = dict[str, Any]
 
 def content(file: Path) -> bytes:
     """Raises OSError, or ValueError for what cannot be one of ours."""
-    size = file.stat().st_size
+    found = file.stat()
+    size = found.st_size
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("no file but a folder, a pipe or a device")
     if size > MOST_BYTES:
         raise ValueError(f"{size:,} bytes, and no such file has more than {MOST_BYTES:,}")
     return file.read_bytes()
 
 
+def read_text(file: Path) -> str:
+    """Raises one of UNREADABLE."""
+    return content(file).decode("utf-8")
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """An object. Raises one of UNREADABLE."""
-    found = json.loads(content(file).decode("utf-8"))
+    found = json.loads(read_text(file))
     if not isinstance(found, dict):
         raise TypeError(f"{file}: no JSON object")
     return found
@@ -60,7 +69,7 @@ class _Plain(yaml.SafeLoader):
 
 def read_yaml(file: Path) -> Any:
     """Plain values. Raises one of UNREADABLE."""
-    loader = _Plain(content(file).decode("utf-8"))
+    loader = _Plain(read_text(file))
     try:
         return loader.get_single_data()
     finally:

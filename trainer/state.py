@@ -242,7 +242,7 @@ class Run:
             self.progress.val_is_finite = math.isfinite(val.loss)
         is_best = val is not None and self.best.beaten_by(val)
         if is_best and val is not None:
-            self.best = Best(self.progress.epoch, val.accuracy, val.loss)
+            self.best = Best(self.progress.epoch, val.accuracy, val.loss, self.best.lost_epoch)
         # The rows before the state: a resumed run drops rows that its state does not know, but it
         # could not make up for missing ones. The state before the best weights: they lie in it,
         # so that `load` can write them if the process ended between the two.

@@ -26,7 +26,7 @@ from trainer.display.runs import (
 )
 from trainer.display.svg import Line
 from trainer.printable import in_html as escape
-from trainer.side_files import UNREADABLE, is_number, read_json
+from trainer.side_files import UNREADABLE, is_number, read_json, read_text
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def command(row: Row) -> str:
 
 def choices(folder: Path) -> dict[str, str]:
     """The model and the data set, as Hydra noted what was chosen of each group."""
-    noted = (folder / ".hydra" / "hydra.yaml").read_text("utf-8").partition("\n    choices:\n")[2]
+    noted = read_text(folder / ".hydra" / "hydra.yaml").partition("\n    choices:\n")[2]
     return dict(re.findall(r"^      (model|data): (\S+)$", noted, re.MULTILINE))
 
 
@@ -213,7 +213,7 @@ def best_of(rows: list[Row]) -> Row | None:
 
 def data_options(folder: Path) -> str:
     """Those of its data set, as Hydra noted them."""
-    noted = (folder / ".hydra" / "config.yaml").read_text("utf-8")
+    noted = read_text(folder / ".hydra" / "config.yaml")
     return "".join(re.findall(r"^data:\n(?: .*\n)+", noted, re.MULTILINE))
 
 
