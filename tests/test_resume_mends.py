@@ -165,7 +165,7 @@ def die_in_training() -> None:
     loop.train_step = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 
-# --- the last write, and a clock that stands -------------------------------------------------------
+# --- the last write, and a clock that stands ------------------------------------------------------
 
 
 def last_summary_fails(before_rename: bool) -> None:

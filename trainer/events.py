@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -65,7 +66,7 @@ class EventFile:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         names = [file.name.split(".") for file in folder.glob("events.out.tfevents.*")]
-        latest = max((int(w[3]) for w in names if w[3].isdigit()), default=0)
+        latest = max((int(w[3]) for w in names if re.fullmatch("[0-9]{1,10}", w[3])), default=0)
         began = max(int(time.time()), latest + 1)
         host, process = socket.gethostname(), f"{os.getpid()}.{next(_numbers)}"
         self.path = folder / f"events.out.tfevents.{began:010d}.{host}.{process}"
