@@ -16,7 +16,7 @@ import yaml
 from trainer import config as knobs
 from trainer.commands.arguments import parse_words
 from trainer.commands.mend import choices, mend_side_files
-from trainer.display.runs import read_runs, read_summary
+from trainer.display.runs import read_runs
 from trainer.errors import Stopped, UserError
 from trainer.lock import is_locked, locked
 from trainer.side_files import UNREADABLE, read_json, status_of

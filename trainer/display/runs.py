@@ -16,10 +16,6 @@ from trainer.side_files import UNREADABLE, content, is_number, read_json, read_r
 
 NOT_STARTED = "not started"
 MAX_NOTED = 1 << 20  # bytes of a multirun.yaml
-UNREADABLE = (
-    OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError,
-    yaml.YAMLError,
-)  # fmt: skip
 RUN_FILES = ("summary.json", "metrics.jsonl")
 
 
@@ -67,7 +63,7 @@ def sweep_command(folder: Path) -> list[str]:
     try:
         if file.stat().st_size > MAX_NOTED:
             return []
-        noted = yaml.safe_load(file.read_text("utf-8"))["hydra"]
+        noted = read_yaml(file)["hydra"]
         combined = str(noted["sweeper"]["_target_"]).endswith("BasicSweeper")
         numbered = noted["sweep"]["subdir"] == "${hydra.job.num}"
         params = [f"{key}={value}" for key, value in (noted["sweeper"]["params"] or {}).items()]
