@@ -86,8 +86,9 @@ def read_run(folder: Path) -> Row:
     def told(name: str, otherwise: Any, read: Callable[[Path], Any]) -> Any:
         try:
             return read(folder)
-        except UNREADABLE:
-            faults.append(f"{name} is damaged")
+        except UNREADABLE as error:
+            why = error.strerror if isinstance(error, OSError) else None
+            faults.append(f"{name} cannot be read: {why}" if why else f"{name} is damaged")
             return otherwise
 
     overrides = told(OVERRIDES, [], lambda run: read_overrides(run / OVERRIDES))
