@@ -6,11 +6,9 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 from conftest import ROOT
 
 from benchmarks import config_campaign
-from trainer import config
 
 
 @pytest.mark.slow
@@ -26,19 +24,3 @@ def test_forged_configurations_run_no_code_and_take_no_memory() -> None:
     assert len(counts) == len(config_campaign.VALUES) + len(config_campaign.BREAKS) + 2
     assert sum(counts.values()) > 200
     assert counts["a call"] == counts["an interpolation"] == counts["an anchor"] == 20
-
-
-def test_every_target_of_our_yamls_is_forged() -> None:
-    """By the share of copies that take another YAML of the group first."""
-    groups = {group: {"_target_": "none"} for group in config.GROUPS}
-    text = yaml.safe_dump(groups | {"seed": 0})
-    named = set()
-    for number in range(2000):
-        kind, forged = config_campaign.forged(text, number, 0)
-        if kind in config_campaign.VALUES:
-            content = yaml.safe_load(forged)
-            named |= {str(content[g].get("_target_")) for g in config.GROUPS}
-    for group in config.GROUPS:
-        for file in (ROOT / "configs" / group).glob("*.yaml"):
-            options = yaml.safe_load(file.read_text())
-            assert options.get(group, options)["_target_"] in named
