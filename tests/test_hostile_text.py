@@ -198,16 +198,18 @@ def test_classes_found_are_clean_on_the_page(run: Path, program: Program) -> Non
 
 
 def test_names_of_folders_and_files(tmp_path: Path, program: Program) -> None:
-    """Class folders and images of such names are trained on, evaluated and shown."""
-    name = MARKS.replace("/", "|")
+    """Images of such names are trained on, evaluated and shown; a class folder of such a name is
+    refused, one whose name is HTML is not."""
+    name, shown = MARKS.replace("/", "|"), "=<img src=x onerror=alert(1)>"
     for split in ("train", "test"):
         for k in range(2):
-            folder = tmp_path / "photos" / split / f"{name}{k}"
+            folder = tmp_path / "photos" / split / f"{shown}{k}"
             folder.mkdir(parents=True)
             for i in range(4):
                 Image.new("L", (8, 8), 60 * k + i).save(folder / f"{name}{i}.png", "PNG")
-    (tmp_path / "photos" / "train" / f"{name}0" / f"{name}.png").write_bytes(b"no picture")
+    (tmp_path / "photos" / "train" / f"{shown}0" / f"{name}.png").write_bytes(b"no picture")
     words = ("data=image_folder", "data.root=photos", "data.shape=[1,8,8]", "data.cache_dir=cache",
+             "data.val_size=0.5",
              "model.hidden=[4]", "epochs=1", "batch_size=2", "hydra.run.dir=run")  # fmt: skip
     done = program(*words)
     assert done.returncode == 2, done.output
@@ -226,8 +228,13 @@ def test_names_of_folders_and_files(tmp_path: Path, program: Program) -> None:
         done = program(*argv)
         clean(done, tmp_path)
     tags = tensorboard_text(tmp_path / "run" / "tensorboard")
-    assert r"\x1b]0;owned" in tags
+    assert f"accuracy_per_class/{shown}0" in tags
     assert not HIDDEN & set(tags)
+    for split in ("train", "test"):
+        (tmp_path / "photos" / split / f"{shown}0").rename(tmp_path / "photos" / split / name)
+    done = program(*words[:-1], "hydra.run.dir=again")
+    assert done.returncode == 2
+    clean(done, tmp_path)
 
 
 def tensorboard_text(folder: Path) -> str:
