@@ -41,6 +41,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
 MAX_PIXELS = 250_000_000  # of a file; the largest of a telephone's camera have 200 million
+MOST_SQUASHED = 2**24  # pixels that take 200 MB in float32; more of them are Pillow's to resize
 LARGE = 2**25  # of more pixels, one file at a time is decoded: it may take a gigabyte
 MOST_BYTES = 2**30  # of a JPEG or PNG that is read into memory first
 VANISHES = 32  # grey values
@@ -81,8 +82,12 @@ def read_picture(
     """
     channels, height, width = shape
     try:
-        with decoded(path, channels, background, max_pixels, scale) as picture:
-            picture = fitted(picture, (height, width), resize, fit)
+        # A set in colour becomes grey and is resized before anything is rounded.
+        own = 3 if fit == "squash" else channels
+        with decoded(path, own, background, max_pixels, scale) as picture:
+            if fit == "squash" and picture.width * picture.height <= MOST_SQUASHED:
+                return squashed(np.asarray(picture), shape)
+            picture = _converted(fitted(picture, (height, width), resize, fit), channels)
     except (MemoryError, UnscaledError):  # neither is a fault of the file's
         raise
     except Exception as error:  # decoders of damaged files raise every kind
@@ -90,6 +95,24 @@ def read_picture(
     return np.ascontiguousarray(
         np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
     )
+
+
+def squashed(picture: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Both sides resized, to the last bit as the images of a set are, see `prepare.to_shape`.
+
+    Args:
+        picture: (H, W, 3), grey if the three are the same everywhere.
+        shape: (C, H, W) wanted.
+    """
+    import torch
+
+    from data.prepare import to_shape
+
+    is_grey = (picture == picture[:, :, :1]).all()
+    channels = picture[:, :, :1] if is_grey else picture
+    images = torch.from_numpy(np.ascontiguousarray(channels.transpose(2, 0, 1))[None])
+    done: NDArray[np.uint8] = to_shape(images, shape)[0].numpy()
+    return done
 
 
 def decode(

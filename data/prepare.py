@@ -75,7 +75,7 @@ class Preparation:
         rest, val, test = (
             Split(to_shape(split.images, self.shape), split.labels) for split in (rest, val, test)
         )
-        return Dataset(rest, val, test, tuple(classes), mean, std, self.hflip, notes)
+        return Dataset(rest, val, test, tuple(classes), mean, std, self.hflip, notes, fit="squash")
 
 
 def _notes(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[str, ...]:

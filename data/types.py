@@ -89,6 +89,8 @@ class Dataset:
         notes: what the user should know of how it was read, for the log.
         pixel_range: which numbers of grey of more than 8 bits became 0 and 255, where files had it.
         sums: checksums of the images that all splits share, see `data.sums`, where they are known.
+        fit: how images of another size were brought to this one: "crop" (the shorter side resized,
+            the centre taken) or "squash" (both sides resized).
     """
 
     train: Split
@@ -101,6 +103,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     sums: tuple[str, ...] | None = None
     pixel_range: tuple[float, float] | None = None
+    fit: str = "crop"
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -154,6 +154,7 @@ def build(
         optimizer, trainable(model), config["clip_grad_norm"]
     )
     loss, autocast = make_loss(config), runtime.autocast(precision, device)
+    description = describe(config, dataset)
     val = evaluation(dataset.val)
     timer = CompileTime()
     if config["compile"] == "model":
@@ -186,8 +187,10 @@ def build(
             progress.epoch if progress else 0,
             tensorboard=config["tensorboard"],
         ),
-        gallery=Gallery(folder, config["tensorboard"], config["histograms"]),
-        description=describe(config, dataset),
+        gallery=Gallery(
+            folder, config["tensorboard"], config["histograms"], description.probabilities
+        ),
+        description=description,
         data=dataset,
         device=device,
         cost=cost,

@@ -223,6 +223,14 @@ TABLE: dict[str, Row] = {
         is_pixel_range, "two finite numbers, the lesser first, or None", optional=True
     ),
     "data": Row(is_text, "a text, the fingerprint of the data", optional=True),
+    "fit": Row(
+        lambda v: isinstance(v, str) and v in ("crop", "squash"), "crop or squash", optional=True
+    ),
+    "probabilities": Row(
+        lambda v: isinstance(v, str) and v in ("softmax", "sigmoid", "clip"),
+        "softmax, sigmoid or clip",
+        optional=True,
+    ),
     "optimizer": Row(is_optimizer, "the state_dict of a torch optimizer", **_STATE),
     "optimizer_class": Row(is_text, "the name of a class", **_STATE),
     "guard": Row(is_scale, "empty, or the scale of an fp16 training", **_STATE),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.losses import probabilities
 from trainer.metrics import Gathered, Meter, finite
 
 CALIBRATION_BINS = 15  # as Guo et al. 2017 have them, section 5
@@ -79,13 +80,15 @@ class Findings:
 @dataclass
 class Examiner(Meter):
     """A meter that also keeps, of each picture, what `findings` needs: its class, the most probable
-    class, the probability of that (a softmax of the logits) and whether it is in the top 5. The
-    pictures must come in the order of the split. No sync but in `read` and `findings`.
+    class, the probability of that and whether it is in the top 5. The pictures must come in the
+    order of the split. No sync but in `read` and `findings`.
 
     num_mistakes: how many mistakes `findings` lists, at most.
+    probabilities: how they follow from the logits, see `losses.probabilities`.
     """
 
     num_mistakes: int = 16
+    probabilities: str = "softmax"
     _seen: tuple[Gathered, ...] = field(default_factory=lambda: _columns())
     _num_classes: int = 0
 
@@ -94,7 +97,7 @@ class Examiner(Meter):
         logits = logits.detach().float()
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         said = logits.argmax(dim=1)
-        probability = logits.softmax(dim=1).gather(1, said[:, None]).squeeze(1)
+        probability = probabilities(logits, self.probabilities).gather(1, said[:, None]).squeeze(1)
         first = logits.topk(min(TOP, logits.shape[1])).indices
         in_top = (first == labels[:, None]).any(dim=1)
         for column, values in zip(self._seen, (labels, said, probability, in_top), strict=True):

@@ -25,8 +25,26 @@ def main_logits(output: Output) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
+def probabilities(outputs: Tensor, how: str) -> Tensor:
+    """(N, K) outputs of a model -> (N, K) in 0..1, as its loss gave them a meaning in training.
+
+    softmax: one of the classes is the right one. sigmoid: each is a question by itself. clip: the
+    outputs are estimates of the one-hot target, cut to 0..1. The squared error is smallest where
+    they are the probabilities of the classes (Richard and Lippmann 1991, "Neural network
+    classifiers estimate Bayesian a posteriori probabilities"), the absolute one where they are
+    their median, nearly 0 or 1, which tells little of how sure the model is.
+    """
+    if how == "sigmoid":
+        return outputs.sigmoid()
+    return outputs.clamp(0, 1) if how == "clip" else outputs.softmax(dim=1)
+
+
 class _Loss(nn.Module):
-    """Weighs the heads, so that neither the loop nor the formulas below know of several."""
+    """Weighs the heads, so that neither the loop nor the formulas below know of several.
+
+    probabilities: how they follow from the outputs that it trains; see `probabilities`."""
+
+    probabilities = "softmax"
 
     def forward(self, output: Output, target: Tensor) -> Tensor:
         if isinstance(output, Tensor):
@@ -57,6 +75,7 @@ class MSE(_Loss):
     def __init__(self, on: str = "probabilities", label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.on, self.label_smoothing = on, label_smoothing
+        self.probabilities = "clip" if on == "logits" else "softmax"
 
     def of_logits(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.mse_loss(_scores(logits, self.on), soft(target, logits, self.label_smoothing))
@@ -68,6 +87,7 @@ class L1(_Loss):
     def __init__(self, on: str = "probabilities", label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.on, self.label_smoothing = on, label_smoothing
+        self.probabilities = "clip" if on == "logits" else "softmax"
 
     def of_logits(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.l1_loss(_scores(logits, self.on), soft(target, logits, self.label_smoothing))
@@ -76,6 +96,8 @@ class L1(_Loss):
 class BCE(_Loss):
     """-t log sigmoid(z) - (1 - t) log(1 - sigmoid(z)): each class a yes-or-no question; the mean
     over all N * K elements."""
+
+    probabilities = "sigmoid"
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()

@@ -280,4 +280,6 @@ def describe(config: Mapping[str, Any], dataset: Dataset) -> Description:
         std=list(dataset.std),
         resize=min(dataset.shape[1:]),
         pixel_range=None if dataset.pixel_range is None else list(dataset.pixel_range),
+        fit=dataset.fit,
+        probabilities=getattr(make("loss", config["loss"]), "probabilities", "softmax"),
     )

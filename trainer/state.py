@@ -79,6 +79,8 @@ class Description:
     mean: list[float]  # per channel, in pixel / 255
     std: list[float]
     resize: int  # a picture's shorter side is brought to this before the centre is cropped
+    fit: str = "crop"  # or squash: both sides are resized; see data/types.py
+    probabilities: str = "softmax"  # how they follow from the outputs; see losses.py
     versions: dict[str, str] = field(default_factory=versions)
     pixel_range: list[float] | None = None  # what became 0 and 255 of grey of more than 8 bits
 

@@ -27,7 +27,7 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
 
     import torch
 
-    from trainer import parts, weights
+    from trainer import meaning, parts, weights
     from trainer.targets import check_options
 
     for group in ("model", "data"):
@@ -60,6 +60,8 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
         "shape": list(shape),
         "mean": list(mean),
         "std": list(std),
+        "fit": dataset.fit if dataset else meaning.fit_of({}, config),
+        "probabilities": "softmax",
         "resize": start.resize if start.resize and start.shape == shape else min(shape[1:]),
     }
     return entries, config

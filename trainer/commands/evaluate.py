@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{folder}: this is no folder; -o DIR names another.")
 
     from data.loader import fits
-    from trainer import checkpoint, loop, parts, restore, runtime
+    from trainer import checkpoint, loop, meaning, parts, restore, runtime, stored
     from trainer.entries import read
     from trainer.findings import Examiner
     from trainer.metrics import no_better_than_guessing
@@ -63,6 +63,13 @@ def main(argv: list[str]) -> int:
     model = restore.restore(entries, config)
     dataset = load(config["data"], entries, values if split == "test" else None)
     pictures = relabelled(getattr(dataset, split), dataset.classes, entries["classes"])
+    told = stored.parse(entries["config"])
+    how, fit = meaning.probabilities_of(entries, told), meaning.fit_of(entries, told)
+    if dataset.fit != fit:
+        print(
+            f"Images of another aspect ratio come to the model's shape by {dataset.fit} in this "
+            f"data set; in the training, and in predict, it is {fit}."
+        )
     same_data = is_same_data(dataset, entries, config["data"], values)
     if same_data is False:
         print(OTHER_DATA)
@@ -78,7 +85,7 @@ def main(argv: list[str]) -> int:
     )
     if args.flip:
         average_over_mirror(model)
-    examiner = Examiner(num_mistakes=NUM_MISTAKES)
+    examiner = Examiner(num_mistakes=NUM_MISTAKES, probabilities=how)
     metrics = loop.evaluate(
         model, parts.make_evaluation_loss(config), batches,
         runtime.autocast(config["precision"], device), examiner,
@@ -93,6 +100,7 @@ def main(argv: list[str]) -> int:
         "data": config["data"],
         "same_data": same_data,
         "flip": args.flip,
+        "probabilities": how,
         **{key: config[key] for key in ("limit_batches", "precision", "layers")},
         "device": str(device),
         "versions": runtime.versions(),
@@ -103,6 +111,8 @@ def main(argv: list[str]) -> int:
     measured = pictures.labels[: metrics.num_images]
     if line := no_better_than_guessing(measured, entries["classes"], metrics.accuracy):
         print(f"\n{printable(line)}")
+    if how in meaning.EXPLAINED:
+        print(f"\n{meaning.EXPLAINED[how]}")
     written = write(folder, results, findings, pictures)
     print(f"\nwritten to {folder}: {', '.join(written)}")
     return 0
@@ -121,7 +131,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("checkpoint", type=Path, help="a .pth file of a run, such as best.pth")
     parser.add_argument(
         "--flip", action="store_true",
-        help="the mean of the logits of each picture and its mirror image, for sets with "
+        help="the mean of the outputs of each picture and its mirror image, for sets with "
         "data.hflip=true",
     )  # fmt: skip
     parser.add_argument(
@@ -292,7 +302,7 @@ def is_same_data(
 
 
 def average_over_mirror(model: nn.Module) -> None:
-    """From now on the net gives the mean of its logits for each picture and its mirror image."""
+    """From now on the net gives the mean of its outputs for each picture and its mirror image."""
     forward = model.forward
 
     def averaged(images: Tensor) -> Tensor:

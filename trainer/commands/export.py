@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 KEYS = ("device", "layers", "trust")
 ENDINGS = {"state_dict": (".state_dict.pth", ".pth", ".pt"), "pt2": (".pt2",), "onnx": (".onnx",)}
+PROBABILITIES = {
+    "softmax": "their softmax", "sigmoid": "the sigmoid of each", "clip": "each, cut to 0..1,",
+}  # fmt: skip
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -124,13 +127,16 @@ def configuration(entries: Mapping[str, Any], values: Mapping[str, str]) -> dict
 
 
 def describe(
-    entries: Mapping[str, Any], config: Mapping[str, Any], model: nn.Module
+    entries: Mapping[str, Any],
+    config: Mapping[str, Any],
+    model: nn.Module,
 ) -> dict[str, Any]:
     """What another program must know to use the net; of plain types, for JSON."""
     from data.loader import pads
-    from trainer import checkpoint, parts, runtime
+    from trainer import checkpoint, meaning, parts, runtime, stored
 
-    shape = entries["shape"]
+    shape, told = entries["shape"], stored.parse(entries["config"])
+    how, fit = meaning.probabilities_of(entries, told), meaning.fit_of(entries, told)
     size = list(parts.input_size(model, tuple(shape)))
     padded = pads(tuple(shape[1:]), parts.min_size(model))
     return {
@@ -141,9 +147,11 @@ def describe(
         "std": entries["std"],
         "input_size": size,
         "input": f"images, float (N, {shape[0]}, {size[0]}, {size[1]}), any N",
-        "preprocessing": preprocessing(shape, entries["resize"], size, padded),
-        "output": f"logits, float (N, {len(entries['classes'])}); their softmax is what predict "
-        "shows as probabilities",
+        "fit": fit,
+        "preprocessing": preprocessing(shape, entries["resize"], size, padded, fit),
+        "output": f"logits, float (N, {len(entries['classes'])}); {PROBABILITIES[how]} is what "
+        "predict shows as probabilities",
+        "probabilities": how,
         "model": {**config["model"], "shape": shape, "num_classes": len(entries["classes"])},
         "checkpoint": {
             "digest": checkpoint.digest(dict(entries)),
@@ -155,7 +163,7 @@ def describe(
 
 
 def preprocessing(
-    shape: Sequence[int], resize: int, size: Sequence[int], padded: bool
+    shape: Sequence[int], resize: int, size: Sequence[int], padded: bool, fit: str
 ) -> list[str]:
     """From a picture to `images`, a sentence for each step."""
     channels, height, width = shape
@@ -164,7 +172,9 @@ def preprocessing(
         "what is transparent over black.",
         {1: "Grey, by ITU-R BT.601", 3: "Red, green, blue"}.get(channels, f"{channels} channels")
         + ", pixels 0 to 255.",
-        f"If it is not {height} x {width}: the shorter side to {resize}, bilinear with "
+        f"If it is not {height} x {width}: both sides to it, bilinear with antialiasing."
+        if fit == "squash"
+        else f"If it is not {height} x {width}: the shorter side to {resize}, bilinear with "
         f"antialiasing; then the centre of {height} x {width}.",
         "(pixel / 255 - mean) / std for each channel.",
     ]

@@ -108,6 +108,8 @@ def describe(config: dict[str, Any], start: Start, state_dict: dict[str, Any]) -
         "mean": list(start.mean or [0.0] * channels),
         "std": list(start.std or [1.0] * channels),
         "resize": told or min(shape[1:]),
+        "fit": "crop",
+        "probabilities": "softmax",
         "versions": versions(),
         "step": 0,
         "epoch": 0,

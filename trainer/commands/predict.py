@@ -43,16 +43,18 @@ def main(argv: list[str]) -> int:
 
     entries, config = described(args.checkpoint, values)
     classify = classifier(entries, config)
+    say_how(entries, args.fit)
     how = {"background": background(args.invert), "max_pixels": args.max_pixels,
            "scale": scale_of(entries)}  # fmt: skip
     read = partial(
         read_as_seen,
-        shape=tuple(entries["shape"]), resize=entries["resize"], fit=args.fit, invert=args.invert,
-        how=how,
+        shape=tuple(entries["shape"]), resize=entries["resize"],
+        fit=args.fit or entries["fit"], invert=args.invert, how=how,
     )  # fmt: skip
     show = show_json if args.json else table(files)
     at_once = max(1, min(READ_AT_ONCE, PIXELS_AT_ONCE // math.prod(entries["shape"][1:])))
-    results = predict(files, read, classify, entries["classes"], args.top_k, at_once)
+    name = partial(best, classes=entries["classes"], top_k=args.top_k, how=entries["probabilities"])
+    results = predict(files, read, classify, name, at_once)
     num_failed = 0
     with progress(len(files)) as advance:
         for result in results:
@@ -93,9 +95,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         help="copies of the pictures with their classes below go there; nothing is overwritten",
     )  # fmt: skip
     parser.add_argument(
-        "--fit", choices=("crop", "squash"), default="crop",
-        help="of pictures in another size, resize the shorter side and cut out the centre "
-        "(default), or resize both sides",
+        "--fit", choices=("crop", "squash"),
+        help="of pictures in another size, resize the shorter side and cut out the centre, or "
+        "resize both sides (default: as in the training, which the checkpoint says)",
     )  # fmt: skip
     parser.add_argument(
         "--invert", action="store_true",
@@ -117,7 +119,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
 def described(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint's entries and its configuration, with these keys changed; of a bare state_dict,
     as the keys describe it. Raises UserError."""
-    from trainer import checkpoint, entries, restore, stored
+    from trainer import checkpoint, entries, meaning, restore, stored
 
     told = [key for key in values if key.partition(".")[0] in ("model", "data")]
     if told and not checkpoint.is_ours(path):
@@ -138,12 +140,14 @@ def described(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], di
     config, notes = stored.on_this_machine(stored.configuration(found, values), values)
     for note in notes:
         print(note, file=sys.stderr)
+    found["fit"] = meaning.fit_of(found, config)
+    found["probabilities"] = meaning.probabilities_of(found, config)
     return found, restore.reconfigure({**config, "data": {"_target_": None}}, values)
 
 
 def classifier(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """The checkpoint's net as a function from pictures, (N, C, H, W) uint8 on the CPU, to
-    probabilities, (N, K) float64 on the CPU: a softmax of its outputs. Raises UserError."""
+    """The checkpoint's net as a function from pictures, (N, C, H, W) uint8 on the CPU, to its
+    outputs, (N, K) float64 on the CPU. Raises UserError."""
     import torch
 
     from data.pictures import MODES
@@ -164,9 +168,23 @@ def classifier(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Callabl
     def classify(images: Tensor) -> Tensor:
         with autocast:
             outputs: Tensor = model(preprocess(images.to(device)))
-        return outputs.cpu().double().softmax(dim=1)
+        return outputs.cpu().double()
 
     return classify
+
+
+def say_how(entries: Mapping[str, Any], fit: Fit | None) -> None:
+    """What is not as one would take it to be, beside the results."""
+    from trainer.meaning import EXPLAINED
+
+    if fit and fit != entries["fit"]:
+        print(
+            f"--fit {fit}: the model was trained on images that came to its shape by "
+            f"{entries['fit']}, which is what evaluate measures.",
+            file=sys.stderr,
+        )
+    if entries["probabilities"] in EXPLAINED:
+        print(EXPLAINED[entries["probabilities"]], file=sys.stderr)
 
 
 def read_as_seen(
@@ -200,8 +218,7 @@ def predict(
     files: Sequence[Path],
     read: Callable[[Path], NDArray[np.uint8]],
     classify: Callable[[Tensor], Tensor],
-    classes: Sequence[str],
-    top_k: int,
+    name: Callable[[Tensor], dict[str, Any]],
     at_once: int = READ_AT_ONCE,
 ) -> Iterator[dict[str, Any]]:
     """For each file, in order, a dict of `file` and `top`, or of `file` and `error`."""
@@ -225,17 +242,21 @@ def predict(
         if pictures:
             rows = classify(torch.from_numpy(np.stack(pictures)))
             for result, row in zip(of_results, rows, strict=True):
-                result.update(best(row, classes, top_k))
+                result.update(name(row))
         yield from results
         sys.stdout.flush()
 
 
-def best(row: Tensor, classes: Sequence[str], top_k: int) -> dict[str, Any]:
-    """The most probable classes, (K,) probabilities given; equal ones in the order of classes."""
+def best(row: Tensor, classes: Sequence[str], top_k: int, how: str) -> dict[str, Any]:
+    """The most probable classes, (K,) outputs given, from the largest output on; equal ones in the
+    order of classes. how: what makes probabilities of them, see `losses.probabilities`."""
+    from trainer.losses import probabilities
+
     if not row.isfinite().all():
         return {"error": "the net's output for it is not finite."}
     order = row.argsort(descending=True, stable=True)[:top_k].tolist()
-    return {"top": [{"class": classes[i], "index": i, "probability": row[i].item()} for i in order]}
+    sure = probabilities(row[None], how)[0].tolist()
+    return {"top": [{"class": classes[i], "index": i, "probability": sure[i]} for i in order]}
 
 
 def with_copy(

@@ -45,6 +45,7 @@ class Gallery:
         folder: the run's.
         tensorboard: False: only findings.json.
         histograms: those of weights and gradients, after each epoch.
+        probabilities: how they follow from the model's outputs, see `losses.probabilities`.
         clock: gives seconds.
     """
 
@@ -53,9 +54,11 @@ class Gallery:
         folder: Path,
         tensorboard: bool = True,
         histograms: bool = False,
+        probabilities: str = "softmax",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder, self.tensorboard, self.histograms = folder, tensorboard, histograms
+        self.probabilities = probabilities
         self.budget = Budget(SHARE, clock)
         self.latest: dict[str, Examiner] = {}  # what the last evaluation of each split collects
         self.of_best: dict[str, Examiner] = {}  # the same, where it was with the best weights
@@ -63,7 +66,7 @@ class Gallery:
 
     def meter(self, split: str) -> Meter:
         """What the evaluation of a split is to collect into, so that none is needed twice."""
-        self.latest[split] = Examiner(num_mistakes=NUM_MISTAKES)
+        self.latest[split] = Examiner(num_mistakes=NUM_MISTAKES, probabilities=self.probabilities)
         return self.latest[split]
 
     def start(self, run: Run) -> None:
@@ -121,7 +124,7 @@ class Gallery:
         """What was found in a split with the model's weights, by a pass over it if no evaluation
         has collected it; None if a signal asks to stop before that is done."""
         if split not in self.of_best:
-            examiner = Examiner(num_mistakes=NUM_MISTAKES)
+            examiner = Examiner(num_mistakes=NUM_MISTAKES, probabilities=self.probabilities)
             batches = WatchedBatches(getattr(run, split), lambda: run.signals.received is not None)
             loop.evaluate(run.model, run.eval_loss, batches, run.autocast, examiner)
             if run.signals.received is not None:
