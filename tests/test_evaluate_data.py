@@ -216,7 +216,7 @@ def test_the_same_classes_in_another_order_are_matched_by_name(
     ("found", "known", "numbers"),
     [
         ("abc", "abc", [0, 1, 2]), ("cab", "abc", [2, 0, 1]), ("xyz", "abc", [0, 1, 2]),
-        ("aab", "aab", [0, 1, 2]),
+        ("aab", "aab", [0, 1, 2]), ("cb", "abc", [2, 1]),
     ],
 )  # fmt: skip
 def test_which_class_is_which(found: str, known: str, numbers: list[int]) -> None:
@@ -232,7 +232,7 @@ def test_which_class_is_which(found: str, known: str, numbers: list[int]) -> Non
     [
         ("bcz", "abc", "on one side only: a, z."), ("abz", "abc", "on one side only: c, z."),
         ("baa", "aab", "none, but a name stands twice"), ("abb", "aab", "a name stands twice"),
-        ("ab", "abc", "data.num_classes=2"),
+        ("xb", "abc", "data.num_classes=2"), ("abcd", "abc", "data.num_classes=4"),
     ],
 )  # fmt: skip
 def test_what_leaves_a_doubt_is_refused(found: str, known: str, told: str) -> None:

@@ -136,6 +136,7 @@ class Composer:
             folder = os.path.abspath(args.config_dir)
             if not os.path.isdir(folder):
                 raise UserError(f"--config-dir {args.config_dir}: there is no such folder.")
+            refuse_shadowed(Path(folder), configs, f"{args.config_name or 'config'}.yaml")
             search_path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema", None))
         self.loader = ConfigLoaderImpl(search_path)
         self.config_name = args.config_name or "config"
@@ -195,6 +196,18 @@ class Composer:
             for i, values in enumerate(choices)
             for value in values
         )
+
+
+def refuse_shadowed(folder: Path, configs: Path, name: str) -> None:
+    """Of two files with the primary configuration's name Hydra takes the program's, in silence."""
+    if (folder / name).is_file() and (configs / name).is_file():
+        words = folder / "overrides.yaml"  # beside the configuration of a run
+        raise UserError(
+            f"--config-dir {folder}: its {name} would be ignored, for the program has one of that "
+            "name. "
+            + (f"To train again as that run did, give its words again; {words} has them."
+               if words.is_file() else "Give it another name, and that by --config-name.")
+        )  # fmt: skip
 
 
 def _values(override: Override) -> Iterable[str]:

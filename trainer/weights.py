@@ -66,6 +66,19 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
 HEAD_ADVICE = "The last layer has another number of classes: replace_head=true starts it anew."
 
 
+NO_HEAD_ADVICE = "The file has no head, only what lies below: replace_head=true starts one anew."
+
+
+def has_no_head(mismatch: foreign.Mismatch, state_dict: dict[str, Tensor]) -> bool:
+    """Whether a file lacks whole parts of the network and is right in all others: `features.*`
+    alone, as torchvision publishes VGG-16 for detection."""
+    there = {name.partition(".")[0] for name in state_dict}
+    absent = {name.partition(".")[0] for name in mismatch.missing}
+    return bool(there and absent and not there & absent) and not (
+        mismatch.unexpected or mismatch.misshapen
+    )
+
+
 def check_fit(
     model: nn.Module,
     state_dict: dict[str, Tensor],
@@ -74,12 +87,19 @@ def check_fit(
     head_advice: str = HEAD_ADVICE,
 ) -> list[str]:
     """Hold weights against a model. With `replace_head`, tensors that differ in the number of
-    outputs alone may; returns their names. Raises UserError with a list of what does not fit and
-    the way out; `source` is how the user named the weights."""
+    outputs alone may, or a head that is missing; returns their names. Raises UserError with a list
+    of what does not fit and the way out; `source` is how the user named the weights."""
     mismatch = foreign.compare(state_dict, shapes_of(model))
+    if replace_head and not mismatch:
+        raise UserError(
+            f"replace_head=true: the head of {source} fits, and would not be replaced. Leave the "
+            "key out; the training goes on from the head as it is."
+        )
     heads = [name for name, have, need in mismatch.misshapen if have[1:] == need[1:]]
     only_heads = not mismatch.missing and not mismatch.unexpected
     only_heads &= len(heads) == len(mismatch.misshapen)
+    if has_no_head(mismatch, state_dict):
+        heads, only_heads, head_advice = mismatch.missing, True, NO_HEAD_ADVICE
     if mismatch and not (replace_head and only_heads):
         other = (
             "If they are of another form of this net, its options make it so: model.stem=imagenet, "

@@ -70,6 +70,11 @@ def main(argv: list[str]) -> int:
             f"Images of another aspect ratio come to the model's shape by {dataset.fit} in this "
             f"data set; in the training, and in predict, it is {fit}."
         )
+    elif fit == "crop" and entries["resize"] != min(dataset.shape[1:]):
+        print(
+            f"Images are resized to {min(dataset.shape[1:])} px before the crop in this data set; "
+            f"predict resizes them to {entries['resize']}, as the weights want it."
+        )
     same_data = is_same_data(dataset, entries, config["data"], values)
     if same_data is False:
         print(OTHER_DATA)
@@ -130,6 +135,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth file of a run, such as best.pth")
     parser.add_argument(
+        "folder", nargs="?", metavar="IMAGE_FOLDER",
+        help="a folder with one folder of images per class, as data=image_folder data.root=FOLDER "
+        "takes it; of one that has no test split and was not trained on, all images are evaluated",
+    )  # fmt: skip
+    parser.add_argument(
         "--flip", action="store_true",
         help="the mean of the outputs of each picture and its mirror image, for sets with "
         "data.hflip=true",
@@ -140,7 +150,27 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "<name>_evaluation/<split>/ beside a checkpoint that lies in none; keys of the data, the "
         "loss and the limit become part of the name)",
     )  # fmt: skip
-    return parse_words(parser, argv, KEYS)
+    args, values = parse_words(parser, argv, KEYS)
+    return args, with_folder(args.folder, values)
+
+
+def with_folder(folder: str | None, values: Mapping[str, str]) -> dict[str, str]:
+    """The keys, and those that a folder stands for. Raises UserError if it is none or if both were
+    given."""
+    if folder is None:
+        return dict(values)
+    if not Path(folder).is_dir():
+        raise UserError(
+            f"{folder}: there is no such folder. evaluate CHECKPOINT IMAGE_FOLDER takes one with a "
+            "folder of images per class."
+        )
+    for key in ("data", "data.root"):
+        if key in values:
+            raise UserError(
+                f"{key}={values[key]}: the folder {folder} says already what is evaluated. Leave "
+                "one of the two out."
+            )
+    return {**values, "data": "image_folder", "data.root": str(Path(folder).absolute())}
 
 
 def default_folder(checkpoint: Path, split: str, values: Mapping[str, str], flip: bool) -> Path:
@@ -170,7 +200,7 @@ def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool
     config = restore.reconfigure(config, values)
     if "limit_batches" not in values:  # a quick training deserves a whole evaluation
         config["limit_batches"] = 0
-    for key in ("data.shape", "data.num_classes"):
+    for key in ("data.shape", "data.num_classes", "data.mean", "data.std"):
         if key in values:
             raise UserError(f"{key}={values[key]}: the checkpoint has fixed it. Leave the key out.")
     if "loss.label_smoothing" in values:
@@ -255,7 +285,8 @@ def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
     by position if none is. Raises UserError if that leaves a doubt."""
     from data.class_folders import listed
 
-    if len(found) != len(known):
+    is_part = len(set(found)) == len(found) and set(found) <= set(known)
+    if len(found) != len(known) and not (is_part and len(set(known)) == len(known)):
         raise UserError(
             f"data.num_classes={len(found)}: the checkpoint tells apart {len(known)} classes "
             f"({listed(known)}); evaluate it on a set with the same."
@@ -263,7 +294,7 @@ def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
     if list(found) == list(known) or set(found).isdisjoint(known):
         return list(range(len(known)))
     numbers = {name: number for number, name in enumerate(known)}
-    if len(numbers) == len(set(found)) == len(known) and numbers.keys() == set(found):
+    if len(numbers) == len(known) and is_part:
         return [numbers[name] for name in found]
     raise UserError(
         f"data: its classes are {listed(found)}, those of the checkpoint {listed(known)}; on one "
@@ -275,13 +306,20 @@ def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
 
 def relabelled(pictures: Split, found: Sequence[str], known: Sequence[str]) -> Split:
     """The split with the checkpoint's numbers as labels. Raises UserError, see `numbers_of`."""
+    from data.class_folders import listed
+
     numbers = numbers_of(found, known)
     if list(found) == list(known):
         return pictures
     if set(found).isdisjoint(known):
         print("The class names below are the checkpoint's; those of this data set differ.")
         return pictures
-    print("This data set has the checkpoint's classes in another order: they are matched by name.")
+    if absent := sorted(set(known) - set(found)):
+        print(f"There are no images here of {len(absent)} of the checkpoint's classes: "
+              f"{listed(absent)}. The others are matched by name.")  # fmt: skip
+    else:
+        print("This data set has the checkpoint's classes in another order: they are matched by "
+              "name.")  # fmt: skip
     order = pictures.labels.new_tensor(numbers)
     return dataclasses.replace(pictures, labels=order[pictures.labels])
 

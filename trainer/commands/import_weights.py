@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainer import config as knobs
+from trainer.commands import bare
 from trainer.commands.arguments import existing, parse_words
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
     from trainer.weights import Start
 
+DESCRIBING = ("shape", "num_classes", "mean", "std")  # keys of data that a checkpoint is made of
 IMAGENET_SHAPE, IMAGENET_CLASSES = [3, 224, 224], 1000
 
 
@@ -21,17 +24,27 @@ def main(argv: list[str]) -> int:
         prog="trainer import-weights",
         description="Turn a torchvision .pth or a MatConvNet .mat file into a checkpoint that "
         "evaluate, predict and weights= take.",
-        epilog="Keys: model.<option>=..., data.shape=[3,224,224], data.num_classes=1000. "
+        epilog="Keys: model.<option>=..., data.shape=[3,224,224], data.num_classes=1000, "
+        "data.mean=[...] and data.std=[...] in units of pixel / 255, of what the file does not "
+        "tell; or data=<the set that they were trained on> for all of these. "
         "torchvision's GoogLeNet needs model.batch_norm=true model.branch5x5=3 "
         "model.aux_pool=adaptive.",
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--model", required=True, help="the network that they are for, as model=")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the checkpoint to write")
-    args, values = parse_words(parser, argv, ("model.", "data.shape", "data.num_classes"))
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE",
+        help="a text with the names of the classes, one a line, in the order of the outputs",
+    )  # fmt: skip
+    keys = ("model.", "data", "data.root", *(f"data.{key}" for key in DESCRIBING))
+    args, values = parse_words(parser, argv, keys)
     existing(args.file)
     check_output(args.output)
-    config = compose(args.model, values)
+    names = read_classes(args.classes) if args.classes else None
+    if names and "data" not in values:
+        values.setdefault("data.num_classes", str(len(names)))
+    config, told = compose(args.model, values)
 
     from models.weights import WeightsError
     from trainer import checkpoint, parts, runtime, weights
@@ -44,43 +57,101 @@ def main(argv: list[str]) -> int:
         start = weights.from_file(args.file, model)
     except WeightsError as error:
         raise UserError(str(error)) from error
-    if start.shape and "data.shape" not in values and list(start.shape) != config["data"]["shape"]:
+    if (
+        start.shape
+        and not {"data", "data.shape"} & values.keys()
+        and list(start.shape) != config["data"]["shape"]
+    ):
         config["data"]["shape"] = list(start.shape)  # another size may mean another head or stem
         model = parts.make_model(config, *parts.announced_size(config["data"]))
     weights.load_into(
         model, start.state_dict, False, str(args.file),
         "The file has another number of classes: give data.num_classes=N.",
     )  # fmt: skip
+    if names and len(names) != config["data"]["num_classes"]:
+        raise UserError(
+            f"--classes {args.classes}: has {len(names):,} names; the model has "
+            f"{config['data']['num_classes']:,} classes."
+        )
+    start = replace(
+        start, classes=names or told.classes or start.classes,
+        mean=told.mean or start.mean, std=told.std or start.std,
+    )  # fmt: skip
     entries = describe(config, start, model.state_dict())
     checkpoint.write(args.output, entries)
     for note in start.notes:
         print(note)
     if start.mean is None:
-        print("the file tells no mean and std: pictures are taken as pixel / 255")
+        print("the file tells no mean and std: images are taken as pixel / 255; data.mean=[...] "
+              "data.std=[...] say others")  # fmt: skip
+    if start.classes is None:
+        print("the file tells no names: classes are called by their numbers; --classes FILE names "
+              "them")  # fmt: skip
     seen = "x".join(map(str, entries["shape"]))
     print(f"{args.output}: {args.model}, {len(entries['classes'])} classes, input {seen}")
     print(f"mean {knobs.spell(entries['mean'])}, std {knobs.spell(entries['std'])}")
     return 0
 
 
-def compose(model: str, values: dict[str, str]) -> dict[str, Any]:
-    """The configuration of that model on pictures like ImageNet's, without a data set."""
+class Told(NamedTuple):
+    """What the command line says of the images and classes; None: nothing."""
+
+    classes: list[str] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def compose(model: str, values: dict[str, str]) -> tuple[dict[str, Any], Told]:
+    """The configuration of that model without a data set: on images like ImageNet's, or those of
+    the set that was named; and what the keys say of them."""
     from trainer.compose import Composer, parse, plain
 
     keys = [f"{key}={value}" for key, value in values.items()]
     args = parse([f"model={model}", *keys])
     for key, default in (("data.shape", IMAGENET_SHAPE), ("data.num_classes", IMAGENET_CLASSES)):
-        if key not in values:
+        if key not in values and "data" not in values:
             args.overrides.append(f"{key}={knobs.spell(default)}")
     composer = Composer(args)
     config = plain(composer.jobs(composer.master())[0])
     knobs.check(config)
-    if config["data"]["num_classes"] is None:
+    options, told = config["data"], Told()
+    if "data" in values:
+        dataset = bare.at_hand(options)
+        found = (dataset.mean, dataset.std) if dataset else bare.normalisation(options)
+        told = Told(list(dataset.classes) if dataset else None, *found)
+        options["num_classes"] = len(dataset.classes) if dataset else options["num_classes"]
+    else:
+        given = [key for key in ("mean", "std") if f"data.{key}" in values]
+        if len(given) == 1:
+            raise UserError(f"data.{given[0]}: give data.mean and data.std, both or neither.")
+        if given:
+            told = Told(None, *bare.normalisation(options))
+    if options["num_classes"] is None:
         raise UserError("data.num_classes=null: give how many the file's last layer has.")
-    kept = {key: config["data"][key] for key in ("shape", "num_classes")}
+    kept = {key: options[key] for key in ("shape", "num_classes")}
     for key in kept:  # as the data says, once that is known
         config["model"].pop(key, None)
-    return {**config, "data": kept}
+    return {**config, "data": kept}, told
+
+
+def read_classes(file: Path) -> list[str]:
+    """The names in a text file, one a line. Raises UserError."""
+    from trainer.entries import LONGEST_NAME, MOST_CLASSES
+
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            names = [line.strip() for line in lines.read(MOST_CLASSES * LONGEST_NAME).splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise UserError(f"--classes {file}: cannot be read: {reason}.") from error
+    while names and not names[-1]:
+        names.pop()
+    if not names or not all(names) or max(map(len, names)) > LONGEST_NAME:
+        raise UserError(
+            f"--classes {file}: must have a name on each line, of at most {LONGEST_NAME} "
+            "characters."
+        )
+    return names
 
 
 def check_output(path: Path) -> None:
