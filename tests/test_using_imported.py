@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Finished, TrainedRun
+from conftest import ROOT, Finished, TrainedRun, run_trainer
 from PIL import Image
 
 from models.vgg import VGG
@@ -159,5 +159,6 @@ def test_a_runs_configuration_is_not_taken_and_ignored(
         "_target_: models.mlp.MLP\nshape: ${data.shape}\nnum_classes: ${data.num_classes}\n"
         "hidden: [3]\n"
     )
-    done = dispatch("summary", "model=mlp", "model.hidden=[3]")
-    assert done.returncode == 0, done.output
+    own = run_trainer("--config-dir", "mine", "model=small", "--cfg", "job", cwd=tmp_path)
+    assert own.returncode == 0, own.output
+    assert "  - 3\n" in own.stdout
