@@ -26,7 +26,7 @@ def make_checkpoint(path: Path, name: str, shape: tuple[int, int, int], **run: s
     what the configuration in it says of the run. Returns the net."""
     torch.manual_seed(0)
     sizes = {"data.shape": str(list(shape)), "data.num_classes": str(NUM_CLASSES)}
-    config = import_weights.compose(name, sizes)
+    config = import_weights.compose(name, sizes)[0]
     model = parts.make_model(config, shape, NUM_CLASSES)
     with torch.no_grad():
         model.train()(torch.randn(8, shape[0], *parts.input_size(model, shape)))
@@ -49,7 +49,7 @@ def load_onnx(path: Path) -> tuple[Loaded, dict[str, Any]]:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
-    texts = ("input", "output")
+    texts = ("input", "output", "fit", "probabilities")
     description = {k: v if k in texts else json.loads(v) for k, v in metadata.items()}
 
     def forward(images: Tensor) -> Tensor:

@@ -140,7 +140,7 @@ def test_fit_by_hand_overrides_and_says_so(
 
 LOSSES = {
     "loss=cross_entropy": "softmax", "loss=mse": "softmax", "loss=bce": "sigmoid",
-    "loss=mse loss.on=logits": "clip", "loss=l1 loss.on=logits": "clip",
+    "loss=mse loss.on=logits": "clip",
 }  # fmt: skip
 
 

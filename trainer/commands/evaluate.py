@@ -286,10 +286,12 @@ def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
     from data.class_folders import listed
 
     is_part = len(set(found)) == len(found) and set(found) <= set(known)
+    strange = sorted(set(found) - set(known))
     if len(found) != len(known) and not (is_part and len(set(known)) == len(known)):
         raise UserError(
             f"data.num_classes={len(found)}: the checkpoint tells apart {len(known)} classes "
-            f"({listed(known)}); evaluate it on a set with the same."
+            f"({listed(known)}); evaluate it on a set with the same, or with some of them."
+            + (f" It does not know {listed(strange)}." if strange else "")
         )
     if list(found) == list(known) or set(found).isdisjoint(known):
         return list(range(len(known)))
