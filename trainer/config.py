@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ class Knob:
         number = int if self.kind == "int" else (int, float)
         if isinstance(value, bool) or not isinstance(value, number):
             return False
-        if self.kind == "float" and not -FLOAT32_MAX <= value <= FLOAT32_MAX:
+        is_open = self.kind == "float" and not math.isfinite(min(self.high, self.below))
+        if is_open and not -FLOAT32_MAX <= value <= FLOAT32_MAX:
             return False
         return self.low <= value <= self.high and self.above < value < self.below
 
@@ -160,7 +162,7 @@ KNOBS: dict[str, Knob] = {
     "augment.mixup": Knob("float", low=0, high=100),
     "augment.cutmix": Knob("float", low=0, high=100),
     "augment.mix_probability": _PART,
-    "optimizer.lr": _POSITIVE,
+    "optimizer.lr": Knob("float", above=0, high=sys.float_info.max),  # of precision=fp64, too
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.momentum": _SHARE,
     "optimizer.nesterov": Knob("bool"),
