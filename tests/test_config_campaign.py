@@ -20,7 +20,12 @@ def test_forged_configurations_run_no_code_and_take_no_memory() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")]
-    counts = {row[0].strip(): int(row[1]) for row in rows[2:]}
-    assert len(counts) == len(config_campaign.VALUES) + len(config_campaign.BREAKS) + 2
-    assert sum(counts.values()) > 200
-    assert counts["a call"] == counts["an interpolation"] == counts["an anchor"] == 20
+    refused = {row[0].strip(): int(row[1]) for row in rows[2:]}
+    taken = {row[0].strip(): int(row[2]) for row in rows[2:]}
+    kinds = len(config_campaign.VALUES) + len(config_campaign.BREAKS) + len(config_campaign.VALID)
+    assert len(refused) == kinds + 2 == 20
+    assert sum(refused.values()) > 200
+    for kind in ("a call", "an interpolation", "an anchor", "an alias", "a tag", "deep", "long"):
+        assert (refused[kind], taken[kind]) == (17, 0), kind
+    for kind in config_campaign.VALID:
+        assert (refused[kind], taken[kind]) == (0, 17), kind

@@ -54,6 +54,9 @@ ODD: dict[str, list[Any]] = {
     "epoch": [None, -1, 1.0, True, 2**63, "8"],
     "pixel_range": [3, [], [1], ["0", "1"], [5, 1], [0, math.inf], [0, None], [0, 1, 2]],
     "data": [None, 3, ["a"]],
+    "fit": [None, 1, "CROP", ["crop"]],
+    "probabilities": [None, 1, "none", ["softmax"]],
+    "trained": [None, [], "hidden.0.weight", [None], [0, 1], ["a" * 1001], {"a": 1}],
     "optimizer": [
         None, [], {}, {"state": {}}, {"state": [], "param_groups": []},
         {"state": {}, "param_groups": []}, {"state": {}, "param_groups": [{}]},

@@ -14,7 +14,7 @@ from conftest import ROOT, Finished
 from durable import whole_run
 from PIL import Image
 
-from trainer import checkpoint, restore, stored
+from trainer import checkpoint, plain_yaml, restore, stored
 from trainer import config as knobs
 from trainer.errors import UserError
 
@@ -54,8 +54,8 @@ def test_what_a_training_stores_is_read_as_omegaconf_reads_it() -> None:
 
     text = best()["config"]
     assert "${" not in text
-    assert stored.parse(text) == OmegaConf.to_container(OmegaConf.create(text))
-    assert stored.configuration(best())["model"] == stored.parse(text)["model"]
+    assert plain_yaml.parse(text) == OmegaConf.to_container(OmegaConf.create(text))
+    assert stored.configuration(best())["model"] == plain_yaml.parse(text)["model"]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*/*.yaml")), ids=lambda f: f.stem)
@@ -63,7 +63,7 @@ def test_plain_yaml_means_the_same(file: Path) -> None:
     from omegaconf import OmegaConf
 
     text = file.read_text()
-    assert stored.parse(text) == OmegaConf.to_container(OmegaConf.create(text))
+    assert plain_yaml.parse(text) == OmegaConf.to_container(OmegaConf.create(text))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_plain_yaml_means_the_same(file: Path) -> None:
     ],
 )  # fmt: skip
 def test_values(text: str, value: Any) -> None:
-    assert stored.parse(f"key: {text}") == {"key": value}
+    assert plain_yaml.parse(f"key: {text}") == {"key": value}
 
 
 BILLION = "z: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(

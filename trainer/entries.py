@@ -28,7 +28,7 @@ DTYPES = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16,
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
 )  # fmt: skip
-MOST_CLASSES, LONGEST_NAME, LONGEST_TEXT = 2**17, 1000, 2**16
+MOST_NAMES, LONGEST_NAME, LONGEST_TEXT = 2**17, 1000, 2**16
 LARGEST_SIDE, MOST_VALUES = 2**14, 2**26  # of a picture as the model sees it
 LONGEST_SHOWN = 60  # characters of a wrong value in a message
 
@@ -102,8 +102,8 @@ def is_shape(value: Any) -> bool:
     )  # fmt: skip
 
 
-def is_classes(value: Any) -> bool:
-    return isinstance(value, list) and 0 < len(value) <= MOST_CLASSES and all(map(is_text, value))
+def is_names(value: Any) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= MOST_NAMES and all(map(is_text, value))
 
 
 def is_mean(value: Any) -> bool:
@@ -205,7 +205,7 @@ TABLE: dict[str, Row] = {
     "config": Row(
         lambda v: is_text(v, LONGEST_TEXT), f"a text of at most {LONGEST_TEXT:,} characters"
     ),
-    "classes": Row(is_classes, "a list of the classes' names"),
+    "classes": Row(is_names, "a list of the classes' names"),
     "shape": Row(
         is_shape,
         f"three whole numbers, (C, H, W), each from 1 to {LARGEST_SIDE:,}, their product at most "
@@ -227,12 +227,11 @@ TABLE: dict[str, Row] = {
         lambda v: isinstance(v, str) and v in ("crop", "squash"), "crop or squash", optional=True
     ),
     "probabilities": Row(
-        lambda v: isinstance(v, str) and v in ("softmax", "sigmoid", "clip"),
-        "softmax, sigmoid or clip",
-        optional=True,
+        lambda v: v in ("softmax", "sigmoid", "clip"), "softmax, sigmoid or clip", optional=True
     ),
     "optimizer": Row(is_optimizer, "the state_dict of a torch optimizer", **_STATE),
     "optimizer_class": Row(is_text, "the name of a class", **_STATE),
+    "trained": Row(is_names, "a list of the trained parameters' names", optional=True, **_STATE),
     "guard": Row(is_scale, "empty, or the scale of an fp16 training", **_STATE),
     "schedule": Row(is_plain, "a dict from names to numbers", **_STATE),
     "progress": Row(is_progress, f"numbers from 0 on: {', '.join(vars(Progress()))}", **_STATE),

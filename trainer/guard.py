@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,24 @@ from torch.optim import Optimizer
 # torch.amp.GradScaler's: the scale is halved after an overflow, doubled after so many good steps.
 BACKOFF, GROWTH, GROWTH_INTERVAL = 0.5, 2.0, 2000
 SMALLEST_SCALE = 1e-3  # below it a gradient is beyond fp16 whatever the scale
+
+
+class Stepper(Protocol):
+    """Backward and update, whatever the precision."""
+
+    optimizer: Optimizer
+
+    def zero_grad(self) -> None: ...
+
+    def backward(self, loss: Tensor) -> None: ...
+
+    def step(self) -> None: ...
+
+    def bad_steps(self) -> int: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Guard:

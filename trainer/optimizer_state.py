@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,37 @@ def expected(trial: Mapping[str, Any], parameter: Tensor) -> dict[str, Shape | N
         name: tuple(sides[n] for n in value.shape) if isinstance(value, Tensor) else None
         for name, value in trial.items()
     }
+
+
+def trained_names(optimizer: Optimizer, model: nn.Module) -> list[str]:
+    """Names of the parameters that the optimizer steps, in its order; its state tells numbers."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [
+        names.get(id(parameter), "no parameter of the net")
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
+
+
+def check_names(saved: Sequence[str] | None, own: Sequence[str]) -> None:
+    """Two parameters of one shape would take each other's momentum without a word. None: of an
+    older state, which has no names. Raises UserError."""
+    if saved is None or list(saved) == list(own):
+        return
+    gone, new = ([n for n in a if n not in b] for a, b in ((saved, own), (own, saved)))
+    lists = (("no longer trained", gone), ("not trained before", new))
+    told = "; ".join(f"{what}: {_few(names)}" for what, names in lists if names)
+    raise UserError(
+        f"optimizer: the state is of {len(saved)} parameters, the run trains {len(own)}, and they "
+        f"are not the same: {told or 'their order is another'}. A state goes with the parameters "
+        "that it was made for: leave freeze as it was, or start a new run with weights=FILE from "
+        "this one."
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(name[:100] for name in names[:4]) + more
 
 
 def check_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:

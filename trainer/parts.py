@@ -21,10 +21,10 @@ from data.types import Dataset, Split
 from models.numpy_nn.bridge import convert
 from trainer import config as knobs
 from trainer import runtime, weights
+from trainer.description import Cost, Description
 from trainer.errors import UserError
 from trainer.numpy_losses import convert_loss
 from trainer.schedules import Schedule
-from trainer.state import Cost, Description
 from trainer.targets import constructor_errors, locate, make
 
 log = logging.getLogger("trainer")

@@ -14,19 +14,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data.types import Dataset
-from trainer import entries
+from trainer import same_run
 from trainer.batches import BarredBatches, BatchSource, WatchedBatches
 from trainer.checkpoint import CheckpointFolder
+from trainer.description import Cost, Description
 from trainer.errors import Stopped, TrainingError, UserError
+from trainer.guard import Stepper
 from trainer.log import RunLog
 from trainer.metrics import Meter, Metrics
-from trainer.optimizer_state import check_state, load_optimizer
+from trainer.optimizer_state import load_optimizer, trained_names
 from trainer.progress import Best, CompileTime, Pace, Progress
 from trainer.runtime import versions
 from trainer.schedules import Schedule
 from trainer.signals import StopSignals
 from trainer.soundness import SMALLER_STEPS, not_finite, overflow
-from trainer.tensors import differences
 
 
 class Gallery(Protocol):
@@ -41,48 +42,6 @@ class Gallery(Protocol):
     def best(self, run: Run) -> None: ...
 
     def finish(self, run: Run) -> None: ...
-
-
-class Stepper(Protocol):
-    """Backward and update; see trainer/guard.py."""
-
-    optimizer: Optimizer
-
-    def zero_grad(self) -> None: ...
-
-    def backward(self, loss: Tensor) -> None: ...
-
-    def step(self) -> None: ...
-
-    def bad_steps(self) -> int: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class Cost:
-    """num_parameters: all of them. macs: multiply-adds of one picture's forward pass."""
-
-    num_parameters: int
-    macs: int
-
-
-@dataclass
-class Description:
-    """What a checkpoint says of itself, so that it can be used with nothing beside it."""
-
-    config: str  # the run's configuration as YAML text
-    classes: list[str]
-    shape: list[int]  # (C, H, W) as the data comes
-    mean: list[float]  # per channel, in pixel / 255
-    std: list[float]
-    resize: int  # a picture's shorter side is brought to this before the centre is cropped
-    fit: str = "crop"  # or squash: both sides are resized; see data/types.py
-    probabilities: str = "softmax"  # how they follow from the outputs; see losses.py
-    versions: dict[str, str] = field(default_factory=versions)
-    pixel_range: list[float] | None = None  # what became 0 and 255 of grey of more than 8 bits
 
 
 @dataclass
@@ -278,6 +237,7 @@ class Run:
             **self.portable(),
             "optimizer": self.optimizer.state_dict(),
             "optimizer_class": type(self.optimizer).__name__,
+            "trained": trained_names(self.optimizer, self.model),
             "guard": self.guard.state_dict(),
             "schedule": self.schedule.state_dict(),
             "progress": asdict(self.progress),
@@ -317,16 +277,8 @@ class Run:
         ]
 
     def check_same_run(self, state: dict[str, Any]) -> None:
-        """Before anything is overwritten: a failed load_state_dict leaves half of the old, and
-        SGD takes Adam's state without a word."""
-        optimizer, wanted = state["optimizer_class"], type(self.optimizer).__name__
-        if optimizer != wanted:
-            raise UserError(f"optimizer: the state is of {optimizer}, the run is of {wanted}.")
-        check_state(self.optimizer, state["optimizer"])
-        if differing := differences(state["model"], self.model.state_dict()):
-            names = ", ".join(name for name, _, _ in differing[:10])
-            raise UserError(f"model: the state is of another net: {names} differ.")
-        check_schedule(self.schedule.state_dict(), state["schedule"])
+        """Before anything is overwritten: a failed load_state_dict leaves half of the old."""
+        same_run.check(state, self.model, self.optimizer, self.schedule)
         if not self.data.has_fingerprint(state["data"]):
             before, now = state["machine"].get("pillow"), versions()["pillow"]
             other = f"; they were decoded by Pillow {before}, this is {now}" if before else ""
@@ -335,12 +287,3 @@ class Run:
                 f"{other if before != now else ''}.\n"
                 "Put the old ones back, or start a new run with weights=FILE from this one."
             )
-
-
-def check_schedule(own: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Raises UserError if what a schedule has kept is not what this one keeps. Most keep nothing;
-    --force may put one in the place of the other."""
-    if own and saved:
-        numbers = all(entries.is_number(v) or v == math.inf for v in saved.values())
-        if own.keys() != saved.keys() or not numbers:
-            raise UserError("scheduler: the state is of another schedule, or damaged.")

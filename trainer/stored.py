@@ -14,24 +14,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainer import config as knobs
 from trainer import runtime
 from trainer.errors import UserError
+from trainer.plain_yaml import UnplainError, parse
 from trainer.targets import calls_in, locate
 
-MOST_BYTES, MOST_DEPTH, LONGEST_NUMBER = 2**16, 8, 100
 HALF = ("bf16", "fp16")
 PARTIAL = ("optimizer", "scheduler")  # whose YAMLs have _partial_
 # Of a set of data: what lets the program fetch, and hold what it fetched for sound. Only this
 # program's own YAML and this command line have a say in it.
 SOURCES = ("mirrors", "download", "archive_md5", "file_md5", "verify")
 PLACES = ("root", "cache_dir")  # taken, and told
-
-
-class UnplainError(ValueError):
-    """It is no plain YAML; the message says why."""
 
 
 def configuration(
@@ -96,80 +90,7 @@ def trusted(values: Mapping[str, str]) -> list[str]:
     return modules
 
 
-# --- the text ------------------------------------------------------------------------------------
-
-
-class _Plain(yaml.SafeLoader):
-    """Refuses what makes a small text large or deep, and what gives a value a type of its own,
-    before anything is made of it."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event: Any = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise UnplainError("it has an anchor or an alias (& or *), which no training writes")
-        if getattr(event, "tag", None) is not None:
-            raise UnplainError(f"it has a tag, {event.tag}, which no training writes")
-        self.depth += 1
-        if self.depth > MOST_DEPTH:
-            raise UnplainError(f"it is nested more than {MOST_DEPTH} levels deep")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
-def parse(text: str) -> dict[str, Any]:
-    """Dicts, lists, texts, numbers, booleans and nulls of a YAML text; keys are texts. Raises
-    UnplainError."""
-    if len(text) > MOST_BYTES or len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-        raise UnplainError(f"it has more than {MOST_BYTES:,} bytes")
-    try:
-        loader = _Plain(text)
-        node = loader.get_single_node()
-        content = _value(loader, node) if node else None
-    except yaml.YAMLError as error:
-        raise UnplainError(f"it is no YAML: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(content, dict):
-        raise UnplainError("it does not consist of keys and values")
-    return content
-
-
-def _value(loader: _Plain, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(loader, item) for item in node.value]
-    if isinstance(node, yaml.MappingNode):
-        content: dict[str, Any] = {}
-        for key, item in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value in content:
-                raise UnplainError(f"a key is no text or stands twice: {str(key.value)[:60]!r}")
-            content[key.value] = _value(loader, item)
-        return content
-    assert isinstance(node, yaml.ScalarNode)
-    return _scalar(loader, node)
-
-
-# As OmegaConf reads them, which has written the text: 1e-3 is a number.
-_FLOAT = re.compile(r"[-+]?(\d[\d_]*\.[\d_]*|\d[\d_]*(?=[eE])|\.\d[\d_]*)([eE][-+]?\d+)?")
-
-
-def _scalar(loader: _Plain, node: yaml.ScalarNode) -> Any:
-    """What the characters mean without a tag; dates and the like stay texts."""
-    text, kind = node.value, node.tag.rpartition(":")[2]
-    if node.style or len(text) > LONGEST_NUMBER:
-        return text
-    if kind == "null":
-        return None
-    if kind == "bool":
-        return loader.construct_yaml_bool(node)
-    try:
-        if kind == "int":
-            return loader.construct_yaml_int(node)
-        if kind == "float" or _FLOAT.fullmatch(text):
-            return loader.construct_yaml_float(node)
-    except ValueError:  # 1__2, 08
-        pass
-    return text
+# --- the values ----------------------------------------------------------------------------------
 
 
 def check_values(config: Mapping[str, Any]) -> None:

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{folder}: this is no folder; -o DIR names another.")
 
     from data.loader import fits
-    from trainer import checkpoint, loop, meaning, parts, restore, runtime, stored
+    from trainer import checkpoint, loop, meaning, parts, plain_yaml, restore, runtime
     from trainer.entries import read
     from trainer.findings import Examiner
     from trainer.metrics import no_better_than_guessing
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     model = restore.restore(entries, config)
     dataset = load(config["data"], entries, values if split == "test" else None)
     pictures = relabelled(getattr(dataset, split), dataset.classes, entries["classes"])
-    told = stored.parse(entries["config"])
+    told = plain_yaml.parse(entries["config"])
     how, fit = meaning.probabilities_of(entries, told), meaning.fit_of(entries, told)
     if dataset.fit != fit:
         print(
@@ -269,9 +269,9 @@ def is_elsewhere(
 
 
 def stored_data(entries: Mapping[str, Any]) -> Mapping[str, Any]:
-    from trainer import stored
+    from trainer import plain_yaml
 
-    data: Mapping[str, Any] = stored.parse(entries["config"])["data"]
+    data: Mapping[str, Any] = plain_yaml.parse(entries["config"])["data"]
     return data
 
 

@@ -133,9 +133,9 @@ def describe(
 ) -> dict[str, Any]:
     """What another program must know to use the net; of plain types, for JSON."""
     from data.loader import pads
-    from trainer import checkpoint, meaning, parts, runtime, stored
+    from trainer import checkpoint, meaning, parts, plain_yaml, runtime
 
-    shape, told = entries["shape"], stored.parse(entries["config"])
+    shape, told = entries["shape"], plain_yaml.parse(entries["config"])
     how, fit = meaning.probabilities_of(entries, told), meaning.fit_of(entries, told)
     size = list(parts.input_size(model, tuple(shape)))
     padded = pads(tuple(shape[1:]), parts.min_size(model))

@@ -136,11 +136,11 @@ def compose(model: str, values: dict[str, str]) -> tuple[dict[str, Any], Told]:
 
 def read_classes(file: Path) -> list[str]:
     """The names in a text file, one a line. Raises UserError."""
-    from trainer.entries import LONGEST_NAME, MOST_CLASSES
+    from trainer.entries import LONGEST_NAME, MOST_NAMES
 
     try:
         with file.open(encoding="utf-8-sig") as lines:
-            names = [line.strip() for line in lines.read(MOST_CLASSES * LONGEST_NAME).splitlines()]
+            names = [line.strip() for line in lines.read(MOST_NAMES * LONGEST_NAME).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise UserError(f"--classes {file}: cannot be read: {reason}.") from error

@@ -118,10 +118,10 @@ def check_machine(config: Mapping[str, Any], values: Mapping[str, str]) -> None:
     from trainer import runtime
 
     if "device" not in values and not runtime.has_device(config["device"]):
-        has = ", ".join(reversed(runtime.available_devices()))
+        ways = " or ".join(f"device={name}" for name in (*runtime.available_devices(), "auto"))
         raise UserError(
-            f"device={config['device']}: the training began there, and this machine has {has}. "
-            "To go on here, say so: device=auto, or one of these by its name."
+            f"device={config['device']}: the training began there, and this machine has no such "
+            f"device. To go on here, say so: {ways}."
         )
 
 
