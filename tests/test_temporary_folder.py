@@ -15,7 +15,8 @@ from durable import refused
 from benchmarks import fault_campaign, processes
 
 WORDS = ("weights=theirs.pth", "model=lenet_caffe", "data=synthetic", "data.shape=[3,32,32]",
-         "data.num_train=48", "data.num_test=20", "epochs=1", "tensorboard=false", "hydra.run.dir=run")  # fmt: skip
+         "data.num_train=48", "data.val_size=0.34", "data.num_test=20", "epochs=1",
+         "tensorboard=false", "hydra.run.dir=run")  # fmt: skip
 
 
 def in_folder(name: str) -> None:
