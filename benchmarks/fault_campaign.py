@@ -21,6 +21,7 @@ import errno
 import functools
 import io
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -36,7 +37,7 @@ from PIL import Image
 
 from benchmarks import crash_points, processes, results
 
-# What each call may fail with; a call takes the next one each time.
+# What each call may fail with; drawn by the number of the call, so that no stride keeps to one.
 REASONS = {
     "open": (errno.EACCES, errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EROFS),
     "write": (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG),
@@ -154,8 +155,7 @@ def fail(folder: str, at: int, lasting: bool) -> None:
 
     def act(call: str, path: str) -> None:
         if not failed and next(calls, None) is None:
-            reasons = REASONS[call]
-            failed.append((call, reasons[at % len(reasons)]))
+            failed.append((call, random.Random(at).choice(REASONS[call])))
         elif not (failed and lasting and failed[0][0] == call):
             return
         raise OSError(failed[0][1], os.strerror(failed[0][1]), path)
