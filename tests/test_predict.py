@@ -91,8 +91,8 @@ def test_classes_that_are_not_the_weights_are_refused(
     entries["classes"] = entries["classes"][:7]
     checkpoint.write(Path("seven.pth"), entries)
     done = dispatch("predict", "seven.pth", str(digits / "007_7.png"))
-    assert done.returncode == 2
-    assert "(10, 64) -> (7, 64)" in done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "data.num_classes=10, and its network has 7" in done.stderr
     assert "Traceback" not in done.output
 
 

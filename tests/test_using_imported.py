@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, Finished, TrainedRun, run_trainer
 from PIL import Image
+from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
 from models.vgg import VGG
 from trainer import checkpoint, weights
@@ -162,3 +163,50 @@ def test_a_runs_configuration_is_not_taken_and_ignored(
     own = run_trainer("--config-dir", "mine", "model=small", "--cfg", "job", cwd=tmp_path)
     assert own.returncode == 0, own.output
     assert "  - 3\n" in own.stdout
+
+
+def test_a_torchvision_network_gets_its_names_and_normalisation(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    """Also where the file has its head first; by hand, others."""
+    torch.manual_seed(0)
+    state = squeezenet1_1(weights=None).state_dict()
+    torch.save(dict(sorted(state.items())), tmp_path / "sd.pth")
+    words = ("import-weights", "sd.pth", "--model", "torchvision", "model.name=squeezenet1_1",
+             "-o", "ours.pth")  # fmt: skip
+    done = dispatch(*words)
+    assert done.returncode == 0, done.output
+    assert "taken to be those of squeezenet1_1 IMAGENET1K_V1" in done.stdout
+    recipe = SqueezeNet1_1_Weights.IMAGENET1K_V1
+    entries = checkpoint.read(Path("ours.pth"))
+    assert entries["classes"] == recipe.meta["categories"]
+    assert entries["mean"] == list(recipe.transforms().mean)
+    assert entries["std"] == list(recipe.transforms().std)
+    assert [entries["resize"]] == recipe.transforms().resize_size
+    done = dispatch(*words, "data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]")
+    assert done.returncode == 0, done.output
+    entries = checkpoint.read(Path("ours.pth"))
+    assert (entries["mean"], entries["std"]) == ([0.5] * 3, [0.2] * 3)
+    assert entries["classes"] == recipe.meta["categories"]
+
+
+def test_vgg16s_features_train_with_a_new_head(tmp_path: Path, dispatch: Dispatch) -> None:
+    net = VGG((3, 32, 32), 10, depth=16)
+    features = {n: t for n, t in net.state_dict().items() if n.startswith("features.")}
+    torch.save(features, tmp_path / "f.pth")
+    size = ("data.shape=[3,32,32]", "epochs=1", "limit_batches=1", "batch_size=2")
+    words = ("model=vgg16", "weights=f.pth", "freeze=[features.*]", "hydra.run.dir=r", *size)
+    done = dispatch(*words)
+    assert done.returncode == 2, done.output
+    assert "replace_head=true" in done.stderr
+    assert not Path("r").exists()
+    done = dispatch(*words, "replace_head=true")
+    assert done.returncode == 0, done.output
+    assert "mean [0.48235,0.45882,0.40784], std [0.00392,0.00392,0.00392]" in done.output
+    entries = checkpoint.read(Path("r/checkpoints/best.pth"))
+    assert entries["mean"] == [0.48235, 0.45882, 0.40784]
+    assert torch.equal(entries["model"]["features.0.weight"], features["features.0.weight"])
+    done = dispatch("import-weights", "f.pth", "--model", "vgg16", "-o", "ours.pth")
+    assert done.returncode == 2, done.output
+    assert "The file has no head" in done.stderr
+    assert not Path("ours.pth").exists()

@@ -199,15 +199,74 @@ def test_files_are_recognised_by_content(published: Callable[..., Official]) -> 
     assert foreign.notes == ["recognised as torchvision's resnet50 IMAGENET1K_V2 by its SHA-256"]
 
 
+def shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
 def test_other_files_of_a_torchvision_network(tmp_path: Path) -> None:
     torch.save(head(1000), tmp_path / "w.pth")
-    foreign = read(tmp_path / "w.pth", {}, arch="googlenet")
+    foreign = read(tmp_path / "w.pth", shapes(head(1000)), arch="googlenet")
     assert (foreign.mean, foreign.std) == ((0.5,) * 3, (0.5,) * 3)
     assert (foreign.resize, foreign.shape) == (256, (3, 224, 224))
     assert foreign.classes is not None
     assert foreign.classes[0] == "tench"
     assert "not one of torchvision's own files" in foreign.notes[0]
-    assert read(tmp_path / "w.pth", {}, arch="lenet5").classes is None
+    assert read(tmp_path / "w.pth", shapes(head(1000)), arch="lenet5").classes is None
     torch.save(head(42), tmp_path / "w.pth")
-    foreign = read(tmp_path / "w.pth", {}, arch="googlenet")
+    foreign = read(tmp_path / "w.pth", shapes(head(1000)), arch="googlenet")
     assert (foreign.classes, foreign.mean, foreign.notes) == (None, None, [])
+
+
+def test_the_first_recipe_is_taken_and_said(tmp_path: Path) -> None:
+    torch.save(head(1000), tmp_path / "w.pth")
+    foreign = read(tmp_path / "w.pth", shapes(head(10)), arch="resnet50")
+    assert foreign.resize == official("resnet50", "IMAGENET1K_V1").resize != 232
+    assert foreign.notes[0].endswith(
+        "those of resnet50 IMAGENET1K_V1, the first; torchvision also has IMAGENET1K_V2"
+    )
+
+
+@pytest.mark.parametrize("order", ["sorted", "reversed"])
+def test_the_head_is_found_wherever_it_stands(tmp_path: Path, order: str) -> None:
+    """Not by being the file's last tensor: safetensors sorts by name, people by their scripts."""
+    net = {"features.0.weight": torch.ones(8, 3, 1, 1), "classifier.1.bias": torch.ones(1000)}
+    names = sorted(net) if order == "sorted" else list(reversed(net))
+    assert names[-1].startswith("features.")
+    torch.save({name: net[name] for name in names}, tmp_path / "w.pth")
+    foreign = read(tmp_path / "w.pth", shapes(net), arch="squeezenet1_1")
+    assert foreign.classes == list(official("squeezenet1_1").classes or ())
+    assert foreign.mean == IMAGENET_MEAN
+
+
+@pytest.mark.parametrize("arch", ["vgg16", "squeezenet1_1", "resnet18", "efficientnet_b0"])
+def test_the_last_tensor_of_a_network_is_its_heads(arch: str) -> None:
+    with torch.device("meta"):
+        state = torchvision_models.get_model(arch, weights=None, num_classes=7).state_dict()
+    assert shapes(state)[list(state)[-1]] == (7,)
+
+
+FEATURES = {"features.0.weight": torch.ones(8, 3, 3, 3), "features.0.bias": torch.ones(8)}
+NAN = {"classifier.6.weight": torch.full((9, 8), torch.nan), "classifier.6.bias": torch.ones(9)}
+TARGET = shapes(FEATURES | NAN)
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_vgg16_without_a_head(tmp_path: Path, published: bool) -> None:
+    """As people cut it off, and as torchvision publishes it, a head of NaN."""
+    without = NAN | {"classifier.6.bias": torch.full((9,), torch.nan)} if published else {}
+    torch.save(FEATURES | without, tmp_path / "w.pth")
+    foreign = read(tmp_path / "w.pth", TARGET, arch="vgg16")
+    assert foreign.state_dict.keys() == FEATURES.keys()
+    assert (foreign.mean, foreign.classes) == ((0.48235, 0.45882, 0.40784), None)
+    assert foreign.std == pytest.approx((1 / 255,) * 3)
+    assert any("vgg16 IMAGENET1K_FEATURES" in note for note in foreign.notes)
+    assert ("left out what is NaN throughout: classifier" in foreign.notes) == published
+    foreign = read(tmp_path / "w.pth", TARGET, arch="vgg19")  # torchvision has no such set of it
+    assert (foreign.mean, foreign.classes) == (None, None)
+
+
+@pytest.mark.parametrize("state", [FEATURES | NAN, {"a": torch.full((2,), torch.nan)}])
+def test_nan_in_a_head_that_is_there_is_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="NaN, infinite"):
+        read(tmp_path / "w.pth", TARGET, arch="vgg16")

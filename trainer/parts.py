@@ -74,9 +74,11 @@ def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module,
         if start.mean and start.std and len(start.mean) == dataset.shape[0]:
             dataset = dataclasses.replace(dataset, mean=start.mean, std=start.std)
             log.info("weights: pictures are normalised as theirs: mean %s, std %s", *(
-                knobs.spell([round(value, 4) for value in values])
+                knobs.spell([round(value, 5) for value in values])
                 for values in (start.mean, start.std)
             ))  # fmt: skip
+        else:
+            log.info("weights: the file tells no mean and std; those of the data are taken")
     if config["freeze"]:
         left = weights.freeze(model, config["freeze"])
         log.info("freeze: %s parameters are left to train; frozen batch norms keep their "

@@ -51,8 +51,11 @@ def configuration(
     config = {**run_defaults(), **stored, "trust": []}
     if config["weights"] is None:  # a resumed training has them in its state
         config["replace_head"] = False
+    checked = {**config, "data": {"_target_": None, **stored["data"]}}
+    if config["layers"] == "numpy" and knobs.KNOBS["device"].allows(config["device"]):
+        checked["device"] = "auto"  # its own concerns the training; see `on_this_machine`
     try:
-        knobs.check({**config, "data": {"_target_": None, **stored["data"]}})
+        knobs.check(checked)
     except UserError as error:
         raise UserError(f"The checkpoint's configuration cannot be used: {error}") from error
     return config
@@ -251,7 +254,10 @@ def on_this_machine(
     """
     stored, config = dict(config), dict(config)
     layers = values.get("layers", config["layers"])
-    if "device" not in values and not runtime.has_device(config["device"]):
+    at_hand = runtime.has_device(config["device"]) and (
+        layers != "numpy" or config["device"] in knobs.NUMPY_TAKES["device"]
+    )
+    if "device" not in values and not at_hand:
         config["device"] = "auto"
     device = runtime.pick_device(values.get("device", config["device"]), layers)
     elsewhere = device.type == "cpu" and stored["device"] not in ("auto", "cpu")

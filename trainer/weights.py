@@ -66,7 +66,10 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
 HEAD_ADVICE = "The last layer has another number of classes: replace_head=true starts it anew."
 
 
-NO_HEAD_ADVICE = "The file has no head, only what lies below: replace_head=true starts one anew."
+NO_HEAD_ADVICE = (
+    "The file has no head, only what lies below. Training can start from it: weights=FILE "
+    "replace_head=true starts one anew."
+)
 
 
 def has_no_head(mismatch: foreign.Mismatch, state_dict: dict[str, Tensor]) -> bool:

@@ -47,7 +47,7 @@ def read(
     read_as: Literal["torch", "safetensors"] = "safetensors" if kind == "safetensors" else "torch"
     foreign = _with_tensors(_read_state_dict(path, read_as))
     foreign = as_the_network_names_them(foreign, target_shapes)
-    return foreign if arch is None else describe(foreign, path, arch)
+    return foreign if arch is None else describe(foreign, path, arch, target_shapes)
 
 
 def load_official(arch: str, name: str = "IMAGENET1K_V1") -> ForeignWeights[Tensor]:
@@ -98,13 +98,32 @@ def _read_state_dict(
     with parsed(path, kind, path.stat().st_size) as (report, array):
         # A copy: the mapped file is gone after this block.
         state = {name: np.array(array(number)) for name, number in report["tensors"].items()}
-    refuse_nonfinite(path, state)
     notes = report["notes"]
+    state = without_empty_parts(state, notes)
+    refuse_nonfinite(path, state)
     if kind == "safetensors":
         state = without_prefixes(state, notes)
     if _add_counters(state):
         notes.append("added batch norm's num_batches_tracked = 0, which old files lack")
     return ForeignWeights(state, notes=notes)
+
+
+def without_empty_parts(state: dict[str, np.ndarray], notes: list[str]) -> dict[str, np.ndarray]:
+    """Without the parts of a network in which every number is NaN, which is how torchvision
+    publishes VGG-16 without a head (IMAGENET1K_FEATURES); what was left out is added to the notes.
+    Nothing changes if that would leave nothing."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for name, array in state.items():
+        parts.setdefault(name.partition(".")[0], []).append(array)
+    empty = {
+        part for part, arrays in parts.items()
+        if all(a.dtype.kind == "f" and a.size and np.isnan(a).all() for a in arrays)
+    }  # fmt: skip
+    if not empty or len(empty) == len(parts):
+        return state
+    named = ", ".join(printable(part) for part in sorted(empty))
+    notes.append(f"left out what is NaN throughout: {named}")
+    return {n: array for n, array in state.items() if n.partition(".")[0] not in empty}
 
 
 def _add_counters(state: dict[str, np.ndarray]) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 import torch
 
-from models.weights.foreign import ForeignWeights, WeightsError
+from models.weights.foreign import ForeignWeights, Shape, WeightsError
 
 # Builders that set transform_input=True with their official weights. Inside the network, pictures z
 # normalised by torchvision's preset, z = (x - m) / s with ImageNet's m and s, then become
@@ -107,11 +107,15 @@ def fetch(info: Official) -> Path:
     return info.path
 
 
-def describe(foreign: ForeignWeights, path: Path, arch: str) -> ForeignWeights:
+def describe(
+    foreign: ForeignWeights, path: Path, arch: str, target_shapes: Mapping[str, Shape]
+) -> ForeignWeights:
     """Give weights of a file the metadata of torchvision's official ones, as far as that is sure.
 
     Which official set a file is, its SHA-256 tells. Other weights of as many classes are taken as
-    trained on ImageNet like IMAGENET1K_V1, with a note; of others nothing is known.
+    trained on ImageNet like the first set, IMAGENET1K_V1, with a note; weights without a head like
+    the set that has none, if torchvision has such for this network; of others nothing is known.
+    `target_shapes` are those of the network's state_dict, in its order.
     """
     if arch not in _classifiers():
         return foreign
@@ -121,14 +125,17 @@ def describe(foreign: ForeignWeights, path: Path, arch: str) -> ForeignWeights:
         if info.hash_prefix and digest.startswith(info.hash_prefix):
             note = f"recognised as torchvision's {arch} {info.name} by its SHA-256"
             return with_metadata(replace(foreign, notes=[*foreign.notes, note]), info)
-    first = next((info for info in infos if info.classes is not None), None)
-    if first is None or first.classes is None or _num_outputs(foreign) != len(first.classes):
+    found = _num_outputs(foreign, target_shapes)
+    alike = [i for i in infos if (len(i.classes) if i.classes else None) == found]
+    if not alike:
         return foreign
+    others = ", ".join(info.name for info in alike[1:])
     note = (
-        f"not one of torchvision's own files: its class names and preprocessing are taken to be "
-        f"those of {arch} {first.name}"
+        f"not one of torchvision's own files: {'class names, ' if found else ''}mean, std and size "
+        f"are taken to be those of {arch} {alike[0].name}"
+        + (f", the first; torchvision also has {others}" if others else "")
     )
-    return with_metadata(replace(foreign, notes=[*foreign.notes, note]), first)
+    return with_metadata(replace(foreign, notes=[*foreign.notes, note]), alike[0])
 
 
 def _members(arch: str) -> dict[str, Any]:
@@ -163,10 +170,16 @@ def with_metadata(foreign: ForeignWeights, info: Official) -> ForeignWeights:
     )
 
 
-def _num_outputs(foreign: ForeignWeights) -> int:
-    """Of the last layer; scalars, such as batch norm's counters, are none."""
-    lengths = [len(tensor) for tensor in foreign.state_dict.values() if tensor.ndim]
-    return lengths[-1] if lengths else 0
+def _num_outputs(foreign: ForeignWeights, target_shapes: Mapping[str, Shape]) -> int | None:
+    """Of the layer that is the network's last, wherever in the file it stands: safetensors sorts
+    by name. None: the file has no head; -1: this cannot be told."""
+    if not target_shapes:
+        return -1
+    last = list(target_shapes)[-1]
+    if last in foreign.state_dict:
+        return foreign.state_dict[last].shape[0] if foreign.state_dict[last].ndim else -1
+    parts = {name.partition(".")[0] for name in foreign.state_dict}
+    return -1 if last.partition(".")[0] in parts else None
 
 
 def _current_name(name: str) -> str:

@@ -89,7 +89,8 @@ def main(argv: list[str]) -> int:
               "them")  # fmt: skip
     seen = "x".join(map(str, entries["shape"]))
     print(f"{args.output}: {args.model}, {len(entries['classes'])} classes, input {seen}")
-    print(f"mean {knobs.spell(entries['mean'])}, std {knobs.spell(entries['std'])}")
+    numbers = [knobs.spell([round(v, 6) for v in entries[key]]) for key in ("mean", "std")]
+    print(f"mean {numbers[0]}, std {numbers[1]}, resized to {entries['resize']}")
     return 0
 
 
