@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from data.pack import packed
-from data.packing import File, file_at
+from data.packing import File, Reading, file_at
 from data.pictures import read_picture
 
 SHAPE = (3, 12, 12)
@@ -110,7 +110,7 @@ def campaign(folder: Path, copies: int, seed: int) -> dict[str, Counter[str]]:
     place = folder / "packs" / "{}x{}x{}.pack".format(*SHAPE)
     contents = []
     for root, own in zip(roots, files, strict=True):
-        packed(root, own, SHAPE, place.parent)
+        packed(root, own, Reading(SHAPE), place.parent)
         contents.append(place.read_bytes())
     pack, other = contents
     expected = np.stack([read_picture(roots[0] / f.name, SHAPE, resize=12) for f in files[0]])
@@ -120,7 +120,7 @@ def campaign(folder: Path, copies: int, seed: int) -> dict[str, Counter[str]]:
         name = list(DAMAGES)[number % len(DAMAGES)]
         damaged = DAMAGES[name](pack, other, chooser)
         place.write_bytes(damaged)
-        made = packed(roots[0], files[0], SHAPE, place.parent)
+        made = packed(roots[0], files[0], Reading(SHAPE), place.parent)
         assert np.array_equal(made.images.numpy(), expected), f"{name}: wrong pixels"
         assert made.files == files[0], f"{name}: wrong files"
         assert place.read_bytes() == pack, f"{name}: the pack is not whole again"

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from data.prepare import LUMA
+from data.resizing import LUMA
 
 
 def crop(images: Tensor, generator: Generator, padding: float) -> Tensor:

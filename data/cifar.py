@@ -30,7 +30,7 @@ from data.files import (
     resolve_root,
 )
 from data.prepare import Preparation
-from data.types import DataError, Dataset, Split
+from data.types import DataError, Dataset, Fit, Split
 
 MOST_BYTES = 2**30  # of one file; the largest original, CIFAR-100's train, has 155 MB
 OR_TAKE_IT = (
@@ -75,6 +75,8 @@ def load_cifar10(
     val_size: float,
     split_seed: int,
     verify: bool = True,
+    fit: Fit = "squash",
+    resize: int | None = None,
 ) -> Dataset:
     """CIFAR-10, 50,000 and 10,000 colour pictures of 32 x 32 pixels.
 
@@ -90,7 +92,9 @@ def load_cifar10(
     Raises:
         DataError: no files and no way to get them, damaged files, or keys that contradict them.
     """
-    preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
+    preparation = Preparation(
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+    )
     source = mirrors if download else None
     md5 = Md5s(archive_md5, file_md5, verify)
     return _load(CIFAR10, preparation, resolve_root(root), source, md5)
@@ -111,9 +115,13 @@ def load_cifar100(
     val_size: float,
     split_seed: int,
     verify: bool = True,
+    fit: Fit = "squash",
+    resize: int | None = None,
 ) -> Dataset:
     """CIFAR-100, with its 100 fine labels; arguments and errors: `load_cifar10`."""
-    preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
+    preparation = Preparation(
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+    )
     source = mirrors if download else None
     md5 = Md5s(archive_md5, file_md5, verify)
     return _load(CIFAR100, preparation, resolve_root(root), source, md5)

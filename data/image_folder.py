@@ -23,7 +23,7 @@ from data.packing import File, Pack, Reading
 from data.pictures import MAX_PIXELS, MODES
 from data.prepare import Preparation, fit_channels
 from data.scaling import Range
-from data.types import DataError, Dataset, Split
+from data.types import DataError, Dataset, Fit, Split
 
 
 def load_image_folder(
@@ -41,14 +41,15 @@ def load_image_folder(
     split_seed: int,
     pixel_range: Sequence[float] | None = None,
     max_pixels: int = MAX_PIXELS,
+    fit: Fit = "crop",
+    resize: int | None = None,
 ) -> Dataset:
     """The images under `root`, laid out as `data.class_folders` says.
 
-    Each is brought to `shape`: the shorter side resized, the centre taken. A split that has no
-    folder is carved out of train, class by class: test first, then validation from the rest. Which
-    images these are depends on the names of all files that are there, readable or not, and hardly
-    changes when some are added or removed; see `carved`. The pack does not depend on it: all splits
-    are views of one.
+    Each is brought to `shape` by `fit`. A split that has no folder is carved out of train, class by
+    class: test first, then validation from the rest. Which images these are depends on the names of
+    all files that are there, readable or not, and hardly changes when some are added or removed;
+    see `carved`. The pack does not depend on it: all splits are views of one.
 
     Args:
         root: the folder; it has to be given.
@@ -60,6 +61,7 @@ def load_image_folder(
         pixel_range: which numbers of grey of more than 8 bits become 0 and 255; None: as the set
             itself has them, see `data.scaling`.
         max_pixels: files of more are not decoded.
+        fit, resize: how images come to `shape`; see `Reading`.
         The others: `Preparation`.
 
     Raises:
@@ -73,12 +75,14 @@ def load_image_folder(
     classes = find_classes(parts)
     if num_classes is None:
         num_classes = len(classes)
-    preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
+    preparation = Preparation(
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+    )
     own_mean, own_std = _checked(preparation, len(classes), on_bad_image)
     found, more = find_pictures(folder, parts, classes)
     files = [file for own in found.values() for file in own]
     split_of = carved(found, {"test": test_size, "val": val_size}, split_seed, classes)
-    how = Reading(_sized(shape), _range(pixel_range), max_pixels)
+    how = Reading(_sized(shape), _range(pixel_range), max_pixels, fit, resize)
     images = _read(folder, files, how, cache_dir, on_bad_image)
     _check_none_is_bare(files, split_of, images, classes)
     labels = torch.tensor([file.label for file in images.pack.files])
@@ -96,7 +100,7 @@ def load_image_folder(
     )  # fmt: skip
     return Dataset(
         train, val, test, classes, own_mean, own_std, hflip, notes, tuple(images.pack.sums),
-        images.pack.scale,
+        images.pack.scale, how.fit, how.side,
     )  # fmt: skip
 
 
@@ -112,6 +116,8 @@ def load_whole(
     hflip: bool,
     pixel_range: Sequence[float] | None = None,
     max_pixels: int = MAX_PIXELS,
+    fit: Fit = "crop",
+    resize: int | None = None,
     **of_splits: Any,
 ) -> Dataset | None:
     """All images under `root` as the test split, the others being empty: for a net that was trained
@@ -124,11 +130,11 @@ def load_whole(
     if "test" in parts:
         return None
     classes = find_classes(parts)
-    keys = Preparation(shape, num_classes or len(classes), mean, std, hflip, 0.1, 0)
+    keys = Preparation(shape, num_classes or len(classes), mean, std, hflip, 0.1, 0, fit, resize)
     own_mean, own_std = _checked(keys, len(classes), on_bad_image)
     found, more = find_pictures(folder, parts, classes)
     files = [file for own in found.values() for file in own]
-    how = Reading(_sized(shape), _range(pixel_range), max_pixels)
+    how = Reading(_sized(shape), _range(pixel_range), max_pixels, fit, resize)
     images = _read(folder, files, how, cache_dir, on_bad_image)
     labels = torch.tensor([file.label for file in images.pack.files], dtype=torch.int64)
     if not len(labels):
@@ -139,7 +145,7 @@ def load_whole(
     notes = (*notes, *more, *images.notes)
     return Dataset(
         none, none, test, classes, own_mean, own_std, hflip, notes, tuple(images.pack.sums),
-        images.pack.scale,
+        images.pack.scale, how.fit, how.side,
     )  # fmt: skip
 
 
@@ -204,7 +210,7 @@ def _read(
     """The packed images of these files. Raises DataError for bad ones that are not to be skipped,
     and if nothing can be packed."""
     pack_folder, notes = _pack_folder(root, cache_dir)
-    pack = packed(root, files, how.shape, pack_folder, how.pixel_range, how.max_pixels)
+    pack = packed(root, files, how, pack_folder)
     bad = {file.name: reason for file, reason in pack.bad}
     if bad and on_bad_image == "error":
         raise DataError(cannot_be_used(root, bad, len(files), pack_folder))

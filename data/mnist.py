@@ -16,7 +16,7 @@ from data.fetch import fetch
 from data.files import WAY_OUT, check_md5_names, reading, resolve_root
 from data.idx import idx_shape, read_idx
 from data.prepare import Preparation
-from data.types import DataError, Dataset, Split
+from data.types import DataError, Dataset, Fit, Split
 
 DIGITS = tuple("0123456789")
 FASHION = (
@@ -49,9 +49,13 @@ def load_mnist_5k(
     hflip: bool,
     val_size: float,
     split_seed: int,
+    fit: Fit = "squash",
+    resize: int | None = None,
 ) -> Dataset:
     """5,000 digits from the package's own file; see make_mnist_5k.py. The keys: `Preparation`."""
-    preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
+    preparation = Preparation(
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+    )
     preparation.check_num_classes(len(DIGITS))
     with np.load(Path(__file__).with_name("mnist_5k.npz"), allow_pickle=False) as file:
         train = _split(file["train_images"], file["train_labels"])
@@ -72,6 +76,8 @@ def load_mnist(
     hflip: bool,
     val_size: float,
     split_seed: int,
+    fit: Fit = "squash",
+    resize: int | None = None,
 ) -> Dataset:
     """MNIST, 60,000 and 10,000 digits, from its four files or downloaded.
 
@@ -86,7 +92,9 @@ def load_mnist(
     Raises:
         DataError: no files and no way to get them, damaged files, or keys that contradict them.
     """
-    preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
+    preparation = Preparation(
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+    )
     preparation.check_num_classes(len(DIGITS))
     check_md5_names(file_md5, FILES)
     source = mirrors if download else None
@@ -107,9 +115,13 @@ def load_fashion_mnist(
     hflip: bool,
     val_size: float,
     split_seed: int,
+    fit: Fit = "squash",
+    resize: int | None = None,
 ) -> Dataset:
     """Fashion-MNIST, 60,000 and 10,000 pictures of clothes; arguments and errors: `load_mnist`."""
-    preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
+    preparation = Preparation(
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+    )
     preparation.check_num_classes(len(FASHION))
     check_md5_names(file_md5, FILES)
     source = mirrors if download else None

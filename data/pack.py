@@ -1,7 +1,8 @@
 """Images decoded once: a file of their bytes, which later runs map into memory.
 
-`3x64x64.pack` holds images of that shape, as `data.pack_file` says. It appears whole, by renaming,
-or not at all, so that whoever has the old one mapped keeps it. Until then it is called
+`3x64x64.pack` holds images of that shape, as `data.pack_file` says; `3x64x64-squash.pack` and
+`3x64x64-crop80.pack` those that came to it in another way, see `Reading`. A pack appears whole, by
+renaming, or not at all, so that whoever has the old one mapped keeps it. Until then it is called
 `3x64x64.tmp`, and its maker holds a lock on it (see `data.making`): of two that start together one
 packs and the other waits.
 
@@ -33,13 +34,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from data import packing
 from data.making import making
 from data.pack_file import UnusablePackError, read_pack
-from data.packing import File, Pack, Reading, Shape, write_pack
+from data.packing import File, Pack, Reading, write_pack
 from data.part import sync_folder
-from data.pictures import MAX_PIXELS, UNREAD
-from data.scaling import Range, UnscaledError
+from data.pictures import UNREAD
+from data.scaling import UnscaledError
 from data.types import DataError, printable
 
 _NO_THREAD = "can't start new thread"  # Python's words, in a RuntimeError
@@ -48,35 +48,30 @@ _NO_THREAD = "can't start new thread"  # Python's words, in a RuntimeError
 def packed(
     root: Path,
     files: Sequence[File],
-    shape: Shape,
+    how: Reading,
     folder: Path,
-    pixel_range: Range | None = None,
-    max_pixels: int = MAX_PIXELS,
 ) -> Pack:
     """The pictures of these files, from the pack in `folder` if it fits them, else packed now.
 
-    Each is read as `predict` reads it, its shorter side resized to that of `shape` and the centre
-    taken. What an older pack has of unchanged files is copied.
+    Each is read as `predict` reads it. What an older pack, of images that came to the same shape in
+    the same way, has of unchanged files is copied.
 
     Args:
         root: where the files' names begin.
-        shape: (C, H, W), C being 1 or 3.
         folder: of the pack; made if it is not there.
-        pixel_range, max_pixels: see `Reading`.
 
     Raises:
         DataError: the pack cannot be written, or memory or threads run out. Nothing half-made is
             left.
     """
-    path = folder / f"{'x'.join(map(str, shape))}.pack"
-    how = Reading(shape, pixel_range, max_pixels)
+    path = folder / f"{'x'.join(map(str, how.shape))}{how.ending}.pack"
     try:
         while True:
-            pack, _ = _open(path, shape)
+            pack, _ = _open(path, how)
             if pack and _is_current(pack, root, files, how):
                 return pack
             with making(path.with_suffix(".tmp")) as file:
-                pack, why = _open(path, shape)  # another process may have made it meanwhile
+                pack, why = _open(path, how)  # another process may have made it meanwhile
                 if file is not None and not (pack and _is_current(pack, root, files, how)):
                     if why:
                         print(f"{printable(path)}: {why}. It is made again.", file=sys.stderr)
@@ -116,27 +111,27 @@ def _made(
     if not sys.stderr.isatty():  # else there is a bar
         print(f"packing {len(files):,} images into {path}", file=sys.stderr)
     write_pack(file, root, files, how, old)
-    pack = _in(file, how.shape)
+    pack = _in(file, how)
     os.replace(path.with_suffix(".tmp"), path)
     sync_folder(path.parent)
     return pack
 
 
-def _open(path: Path, shape: Shape) -> tuple[Pack | None, str]:
+def _open(path: Path, how: Reading) -> tuple[Pack | None, str]:
     """The pack at `path`; or None, and what is wrong with the one that lies there."""
     try:
         with path.open("rb") as file:
-            return _in(file, shape), ""
+            return _in(file, how), ""
     except OSError:
         return None, ""
     except UnusablePackError as error:
         return None, str(error)
 
 
-def _in(file: BinaryIO, shape: Shape) -> Pack:
+def _in(file: BinaryIO, how: Reading) -> Pack:
     """The pack in a file. Raises UnusablePackError, or MemoryError if it is more than this process
     may map."""
-    images, index = read_pack(file, shape, packing.MADE_BY)
+    images, index = read_pack(file, how.shape, how.made_by)
     files = [(File(*row), digest) for *row, digest in index["files"]]
     bad = [(File(*row), digest, why) for *row, digest, why in index["bad"]]
     return Pack(

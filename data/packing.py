@@ -26,7 +26,7 @@ from data.pack_file import digest_of, mapped, write_index
 from data.pictures import MAX_PIXELS, UNREAD, Scale, read_picture
 from data.scaling import Range, UnscaledError, is_flat, range_of_set
 from data.sums import RunningSums, num_cores, sums_of
-from data.types import DataError
+from data.types import DataError, Fit
 
 Shape = tuple[int, int, int]  # (C, H, W)
 
@@ -101,17 +101,38 @@ class Reading:
         pixel_range: which numbers of deep grey become 0 and 255; None: as the set itself has them,
             see `data.scaling`.
         max_pixels: files of more are not decoded.
+        fit: "crop" (the shorter side resized, the centre taken) or "squash" (both sides resized).
+        resize: pixels of the shorter side before the crop; None: those of `shape`.
     """
 
     shape: Shape
     pixel_range: Range | None = None
     max_pixels: int = MAX_PIXELS
+    fit: Fit = "crop"
+    resize: int | None = None
+
+    @property
+    def side(self) -> int:
+        """To which the shorter one is resized."""
+        return self.resize or min(self.shape[1:])
+
+    @property
+    def ending(self) -> str:
+        """Tells packs of the same shape apart by how images came to it; empty if as usual."""
+        if self.fit == "squash":
+            return "-squash"
+        return "" if self.side == min(self.shape[1:]) else f"-crop{self.side}"
+
+    @property
+    def made_by(self) -> str:
+        """What a pack says of its making; one of another is not used."""
+        return MADE_BY + self.ending
 
     def read(self, path: Path, scale: Scale = "ask") -> NDArray[np.uint8] | str:
         """A file as a net sees it, or what is wrong with it. Raises UnscaledError."""
         try:
             return read_picture(
-                path, self.shape, min(self.shape[1:]), max_pixels=self.max_pixels, scale=scale
+                path, self.shape, self.side, self.fit, max_pixels=self.max_pixels, scale=scale
             )
         except DataError as error:
             return str(error).removeprefix(f"{path}: ")
@@ -151,7 +172,7 @@ def write_pack(
                   for row in deep)  # fmt: skip
         num_flat += _write_over(out, images)
     all_sums = sums_of(mapped(out, (len(kept), *how.shape))) if deep else sums.sums()
-    write_index(out, {"made_by": MADE_BY, "shape": list(how.shape), "files": kept, "bad": bad,
+    write_index(out, {"made_by": how.made_by, "shape": list(how.shape), "files": kept, "bad": bad,
                       "sums": all_sums, "deep": {kept[row][0]: own for row, own in deep.items()},
                       "scale": scale, "num_flat": num_flat})  # fmt: skip
 

@@ -34,7 +34,7 @@ from data.depths import Depth, UnusableError, grey_in_8_bits, prepared, why_not_
 from data.looks_like import looks_like
 from data.memory import free_bytes
 from data.scaling import Range, UnscaledError
-from data.types import DataError
+from data.types import DataError, Fit
 
 # Not all that Pillow knows: EPS, for one, is a program that Ghostscript would run.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
@@ -48,7 +48,6 @@ VANISHES = 32  # grey values
 
 UNREAD = "it cannot be read: "  # so begins what is no fault of the picture's, and may pass
 
-Fit = Literal["crop", "squash"]
 Scale = Range | Literal["ask"] | None
 
 
@@ -87,7 +86,7 @@ def read_picture(
         with decoded(path, own, background, max_pixels, scale) as picture:
             if fit == "squash" and picture.width * picture.height <= MOST_SQUASHED:
                 return squashed(np.asarray(picture), shape)
-            picture = _converted(fitted(picture, (height, width), resize, fit), channels)
+            picture = converted(fitted(picture, (height, width), resize, fit), channels)
     except (MemoryError, UnscaledError):  # neither is a fault of the file's
         raise
     except Exception as error:  # decoders of damaged files raise every kind
@@ -98,7 +97,7 @@ def read_picture(
 
 
 def squashed(picture: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Both sides resized, to the last bit as the images of a set are, see `prepare.to_shape`.
+    """Both sides resized, to the last bit as the images of a set are, see `resizing.to_shape`.
 
     Args:
         picture: (H, W, 3), grey if the three are the same everywhere.
@@ -106,7 +105,7 @@ def squashed(picture: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray
     """
     import torch
 
-    from data.prepare import to_shape
+    from data.resizing import to_shape
 
     is_grey = (picture == picture[:, :, :1]).all()
     channels = picture[:, :, :1] if is_grey else picture
@@ -152,7 +151,7 @@ def decoded(
                 picture = grey_in_8_bits(picture, depth, scale)
             elif picture.has_transparency_data:
                 picture = _over(background, picture.convert("RGBA"))
-            yield _converted(picture, channels)
+            yield converted(picture, channels)
 
 
 def _pixels_of(path: Path) -> Pixels | None:
@@ -282,7 +281,7 @@ def _on(background: int, picture: Image.Image) -> Image.Image:
     return below
 
 
-def _converted(picture: Image.Image, channels: int) -> Image.Image:
+def converted(picture: Image.Image, channels: int) -> Image.Image:
     if picture.mode == MODES[channels]:
         return picture
     # By way of RGB: Pillow takes CMYK and others to grey by no formula of BT.601.

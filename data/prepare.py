@@ -8,16 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from data.copies import keys_of, notes_on_copies, notes_on_counts
 from data.memory import check_memory
-from data.types import DataError, Dataset, Split
-
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in grey: ITU-R BT.601, as in PIL's mode "L"."""
-
-_CHUNK = 1024  # pictures resized at a time; bounds the float32 copies
+from data.resizing import LUMA, check_channels, to_shape
+from data.types import DataError, Dataset, Fit, Split
 
 
 @dataclass(frozen=True)
@@ -31,6 +26,9 @@ class Preparation:
         hflip: a mirrored picture keeps its label.
         val_size: fraction of train that becomes validation, 0 < val_size < 1.
         split_seed: which pictures those are, >= 0.
+        fit: how pictures of another size come to `shape`: "squash" (both sides resized) or "crop"
+            (the shorter side resized, the centre taken).
+        resize: pixels of the shorter side before the crop; None: those of `shape`.
     """
 
     shape: Sequence[int]
@@ -40,9 +38,12 @@ class Preparation:
     hflip: bool
     val_size: float
     split_seed: int
+    fit: Fit = "squash"
+    resize: int | None = None
 
     def __post_init__(self) -> None:
         check_shape(self.shape)
+        check_fit(self.fit, self.resize)
         if not 0 < self.val_size < 1:
             raise DataError(
                 f"data.val_size={self.val_size}: must lie between 0 and 1, both excluded: the "
@@ -73,9 +74,18 @@ class Preparation:
         rest, val = carve(train, self.val_size, self.split_seed, classes)
         notes = _notes({"train": rest, "val": val, "test": test}, classes)
         rest, val, test = (
-            Split(to_shape(split.images, self.shape), split.labels) for split in (rest, val, test)
+            Split(self.fitted(split.images), split.labels) for split in (rest, val, test)
         )
-        return Dataset(rest, val, test, tuple(classes), mean, std, self.hflip, notes, fit="squash")
+        return Dataset(
+            rest, val, test, tuple(classes), mean, std, self.hflip, notes,
+            fit=self.fit, resize=self.resize,
+        )  # fmt: skip
+
+    def fitted(self, images: Tensor) -> Tensor:
+        """Pictures, (N, C, H, W) uint8, brought to `shape`: (N, *shape) uint8. Raises DataError."""
+        if self.fit == "squash":
+            return to_shape(images, self.shape)
+        return cropped(images, self.shape, self.resize or min(self.shape[1:]))
 
 
 def _notes(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[str, ...]:
@@ -99,6 +109,18 @@ def check_shape(shape: Sequence[int]) -> None:
         )
 
 
+def check_fit(fit: str, resize: int | None) -> None:
+    if fit not in ("crop", "squash"):
+        raise DataError(f"data.fit={fit}: must be crop or squash.")
+    if resize is not None and fit == "squash":
+        raise DataError(
+            f"data.resize={resize}: is for data.fit=crop; data.fit=squash resizes both sides to "
+            "data.shape. Leave data.resize out."
+        )
+    if resize is not None and resize < 1:
+        raise DataError(f"data.resize={resize}: must be a whole number of pixels from 1 on.")
+
+
 def fit_channels(
     key: str, values: Sequence[float], own_channels: int, channels: int
 ) -> tuple[float, ...]:
@@ -120,39 +142,24 @@ def fit_channels(
     )
 
 
-def to_shape(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resizes pictures and changes their number of channels.
+def cropped(images: Tensor, shape: Sequence[int], resize: int) -> Tensor:
+    """As `to_shape`, but the shorter side is resized to `resize` and the centre taken, and to the
+    last bit as of files, see `pictures.read_picture`."""
+    from PIL import Image
 
-    Both sides are resized, bilinear with antialiasing, the aspect ratio left to the caller.
+    from data.pictures import converted, fitted
 
-    Args:
-        images: (N, C, H, W) uint8.
-        shape: (C, H, W) wanted; C as it is, 1 from 3 (grey, ITU-R BT.601) or 3 from 1 (repeated).
-
-    Returns:
-        (N, *shape) uint8; `images` itself if nothing is to be done.
-
-    Raises:
-        DataError: no rule leads from the one number of channels to the other.
-    """
-    own_channels, (channels, height, width) = images.shape[1], shape
-    if (own_channels, channels) not in ((1, 3), (3, 1)) and own_channels != channels:
-        raise DataError(
-            f"data.shape={list(shape)}: the pictures have {own_channels} channels; only 1 and 3 "
-            f"can be made of each other. Use {own_channels}."
-        )
+    check_channels(images.shape[1], shape)
     if tuple(images.shape[1:]) == tuple(shape):
         return images
     check_memory(len(images), shape)
-    done = torch.empty((len(images), channels, height, width), dtype=torch.uint8)
-    for source, target in zip(images.split(_CHUNK), done.split(_CHUNK), strict=True):
-        pixels = source.float()
-        if channels < own_channels:
-            pixels = torch.einsum("nchw,c->nhw", pixels, torch.tensor(LUMA)).unsqueeze(1)
-        if pixels.shape[2:] != (height, width):
-            pixels = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
-        target.copy_(pixels.round().clamp(0, 255))  # one channel is repeated by broadcasting
-    return done
+    channels, *size = shape
+    done = np.empty((len(images), *size, channels), np.uint8)
+    for source, target in zip(images.permute(0, 2, 3, 1).numpy(), done, strict=True):
+        picture = Image.fromarray(source.squeeze(2) if source.shape[2] == 1 else source)
+        picture = fitted(converted(picture, channels), (size[0], size[1]), resize, "crop")
+        target[:] = np.asarray(picture).reshape(target.shape)
+    return torch.from_numpy(np.ascontiguousarray(done.transpose(0, 3, 1, 2)))
 
 
 def carve(

@@ -16,7 +16,7 @@ import torch
 
 from data.memory import check_memory
 from data.prepare import Preparation
-from data.types import DataError, Dataset, Split
+from data.types import DataError, Dataset, Fit, Split
 
 _PATTERNS, _TRAIN, _TEST = range(3)  # independent random streams of one seed
 _BLOCK = 256  # pictures per stream; part of the definition of each picture
@@ -37,6 +37,8 @@ def load_synthetic(
     hflip: bool,
     val_size: float,
     split_seed: int,
+    fit: Fit = "squash",
+    resize: int | None = None,
 ) -> Dataset:
     """`num_train` (validation included) and `num_test` pictures; picture i is of class i mod K.
 
@@ -52,7 +54,9 @@ def load_synthetic(
     Raises:
         DataError: a value is out of its range.
     """
-    preparation = Preparation(shape, num_classes, mean, std, hflip, val_size, split_seed)
+    preparation = Preparation(
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+    )
     if num_classes < 2:
         raise DataError(f"data.num_classes={num_classes}: must be 2 or more.")
     for key, value, least in (

@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ def printable(text: object) -> str:
     """On one line and as it is, but for characters that would steer a terminal or be seen by
     nobody, which are escaped as Python writes them: names of files may hold any."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+Fit = Literal["crop", "squash"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Dataset:
         sums: checksums of the images that all splits share, see `data.sums`, where they are known.
         fit: how images of another size were brought to this one: "crop" (the shorter side resized,
             the centre taken) or "squash" (both sides resized).
+        resize: pixels of the shorter side before the crop; None: those of the shape.
     """
 
     train: Split
@@ -103,7 +108,8 @@ class Dataset:
     notes: tuple[str, ...] = ()
     sums: tuple[str, ...] | None = None
     pixel_range: tuple[float, float] | None = None
-    fit: str = "crop"
+    fit: Fit = "crop"
+    resize: int | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

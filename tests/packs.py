@@ -14,7 +14,7 @@ from picture_files import write_picture
 import data.pack
 import data.packing
 from data.pack import packed
-from data.packing import File, Pack, file_at
+from data.packing import File, Pack, Reading, file_at
 from data.pictures import read_picture
 
 SHAPE = (3, 8, 10)
@@ -54,7 +54,7 @@ def counting_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def pack_of(root: Path, shape: tuple[int, int, int] = SHAPE, folder: str = ".packed") -> Pack:
-    return packed(root, files_of(root), shape, root / folder)
+    return packed(root, files_of(root), Reading(shape), root / folder)
 
 
 def check(pack: Pack, root: Path, shape: tuple[int, int, int] = SHAPE) -> None:

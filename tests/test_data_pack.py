@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from packs import SHAPE, check, counting_reads, files_of, names_in, pack_of, write_root
+from packs import SHAPE, Reading, check, counting_reads, files_of, names_in, pack_of, write_root
 from picture_files import write_picture
 
 import data.making
@@ -90,7 +90,7 @@ def test_files_that_changed_are_read_again_and_the_others_copied(
 def test_the_order_of_the_files_is_that_of_the_pictures(root: Path, reads: Counter[str]) -> None:
     images, files = pack_of(root).images, files_of(root)
     reads.clear()
-    backwards = packed(root, files[::-1], SHAPE, root / ".packed")
+    backwards = packed(root, files[::-1], Reading(SHAPE), root / ".packed")
     assert torch.equal(backwards.images, images.flip(0))
     assert not reads
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from packs import SHAPE, check, counting_reads, files_of, pack_of, write_root
+from packs import SHAPE, Reading, check, counting_reads, files_of, pack_of, write_root
 from PIL import Image
 
 import data.pack
@@ -149,7 +149,7 @@ def test_a_file_that_changes_while_it_is_packed_is_looked_at_again(
     with monkeypatch.context() as patch:
         patch.setattr(data.packing, "read_picture", change)
         files = files_of(root)
-        data.pack.packed(root, files, SHAPE, root / ".packed")
+        data.pack.packed(root, files, Reading(SHAPE), root / ".packed")
     check(pack_of(root), root)
 
 

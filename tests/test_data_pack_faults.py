@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from packs import SHAPE, check, files_of, names_in, pack_of, write_root
+from packs import SHAPE, Reading, check, files_of, names_in, pack_of, write_root
 from picture_files import as_nobody
 
 import data.pack
@@ -55,7 +55,7 @@ def test_a_signal_ends_packing_and_nothing_is_left(
         signal.setitimer(signal.ITIMER_REAL, 0.5)
         start = time.monotonic()
         with pytest.raises(error):
-            packed(root, files, SHAPE, root / "new" / ".packed")
+            packed(root, files, Reading(SHAPE), root / "new" / ".packed")
         assert time.monotonic() - start < 0.5 + 1.0
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -112,7 +112,7 @@ import data.pack
 import data.packing
 from data.pictures import read_picture
 sys.path.insert(0, "tests")
-from packs import SHAPE, files_of
+from packs import SHAPE, Reading, files_of
 
 def read(*args, **options):
     print("read", flush=True)
@@ -121,7 +121,7 @@ def read(*args, **options):
 
 data.packing.read_picture = read
 root = Path(sys.argv[1])
-pack = data.pack.packed(root, files_of(root), SHAPE, root / ".packed")
+pack = data.pack.packed(root, files_of(root), Reading(SHAPE), root / ".packed")
 print("sum", pack.images.sum().item(), flush=True)
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT, run_trainer
-from packs import SHAPE, check, counting_reads, files_of, names_in, pack_of, write_root
+from packs import SHAPE, Reading, check, counting_reads, files_of, names_in, pack_of, write_root
 from picture_files import as_nobody, composed, load, refused, write_classes, write_picture
 
 import data.pack
@@ -71,7 +71,7 @@ def test_threads_that_cannot_be_started(root: Path, monkeypatch: pytest.MonkeyPa
         patch.setattr(threading.Thread, "start", refuse)
         patch.setattr(data.packing, "num_cores", lambda: 4)
         with pytest.raises(DataError, match="ran out of threads"):
-            packed(root, files_of(root) * 10, SHAPE, root / ".packed")
+            packed(root, files_of(root) * 10, Reading(SHAPE), root / ".packed")
     assert threading.active_count() == num_threads
     assert names_in(root) == ["a", "b"]
 

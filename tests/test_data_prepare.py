@@ -10,14 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import data.prepare
-from data.prepare import (
-    Preparation,
-    choose_validation,
-    fit_channels,
-    to_shape,
-    validation_counts,
-)
+import data.resizing
+from data.prepare import Preparation, choose_validation, fit_channels, validation_counts
+from data.resizing import to_shape
 from data.types import DataError, Split
 
 KEYS: dict[str, Any] = {
@@ -148,7 +143,7 @@ def test_resize_agrees_with_pil(size: tuple[int, int]) -> None:
 def test_resize_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.randint(0, 256, (23, 1, 28, 28), dtype=torch.uint8)
     whole = to_shape(images, (3, 32, 32))
-    monkeypatch.setattr(data.prepare, "_CHUNK", 7)
+    monkeypatch.setattr(data.resizing, "_CHUNK", 7)
     assert torch.equal(to_shape(images, (3, 32, 32)), whole)
 
 

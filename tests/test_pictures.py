@@ -243,8 +243,9 @@ def test_other_sizes_are_resized_and_cropped_as_torchvision_does(
     )
     squashed = read_picture(tmp_path / "a.png", shape, resize, fit="squash")
     theirs = TF.resize(picture, list(shape[1:]))
-    np.testing.assert_array_equal(
-        squashed, np.asarray(theirs).reshape(*shape[1:], -1).transpose(2, 0, 1)
+    # As a set's images are resized, which rounds once; Pillow rounds after each side.
+    np.testing.assert_allclose(
+        squashed.astype(int), np.asarray(theirs).reshape(*shape[1:], -1).transpose(2, 0, 1), atol=1
     )
     assert not np.array_equal(ours, squashed)
 

@@ -59,6 +59,12 @@ def test_a_limit_of_pixels(default_run: TrainedRun, digits: Path, dispatch: Disp
     assert refused.returncode == 1
     assert "its 28 x 28 pixels are more than 783" in refused.stderr
     assert dispatch(*words, "0").returncode == 2
+    for number, code in ((28 * 28, 0), (28 * 28 - 1, 1), (0, 2), ("many", 2), ("1" * 5000, 2)):
+        done = dispatch(*words[:-1], f"data.max_pixels={number}")
+        assert done.returncode == code, done.output
+    both = dispatch(*words, "900", "data.max_pixels=900")
+    assert both.returncode == 2
+    assert "give one of the two" in both.stderr
 
 
 def test_bad_files_as_json(default_run: TrainedRun, digits: Path, dispatch: Dispatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TrainedRun, run_trainer, train
-from packs import SHAPE, files_of
+from packs import SHAPE, Reading, files_of
 from picture_files import load
 from PIL import Image
 from tiff_files import write_tiff
@@ -64,7 +64,7 @@ def write_deep(root: Path, most: int, per_class: int = 30, size: int = 16) -> Pa
 @pytest.mark.parametrize(("most", "shift"), [(4095, 4), (255, 0), (65535, 8), (1023, 2)])
 def test_each_bit_that_is_used_counts(tmp_path: Path, most: int, shift: int) -> None:
     root = write_deep(tmp_path / "set", most)
-    pack = packed(root, files_of(root), (1, 16, 16), tmp_path / "cache")
+    pack = packed(root, files_of(root), Reading((1, 16, 16)), tmp_path / "cache")
     assert pack.scale == (0, max(255, most))
     for file, image in zip(pack.files, pack.images, strict=True):
         deep = np.asarray(Image.open(root / file.name))
@@ -78,7 +78,7 @@ def test_what_is_not_deep_is_not_touched_and_order_is_kept(tmp_path: Path) -> No
         plain = np.random.default_rng(i).integers(0, 256, (16, 16)).astype("u1")
         Image.fromarray(plain).save(root / "a" / f"{i:02}.png")
     (root / "a" / "02.png").write_bytes(b"no picture")
-    pack = packed(root, files_of(root), (1, 16, 16), tmp_path / "cache")
+    pack = packed(root, files_of(root), Reading((1, 16, 16)), tmp_path / "cache")
     assert [file.name for file, _ in pack.bad] == ["a/02.png"]
     for file, image in zip(pack.files, pack.images, strict=True):
         pixels = np.asarray(Image.open(root / file.name))
@@ -91,7 +91,7 @@ def test_the_pack_is_made_again_where_the_range_changes_and_only_there(tmp_path:
     root, cache = write_deep(tmp_path / "set", 4095, per_class=4), tmp_path / "cache"
 
     def pack(**keys: object):  # type: ignore[no-untyped-def]
-        return packed(root, files_of(root), (1, 16, 16), cache, **keys)  # type: ignore[arg-type]
+        return packed(root, files_of(root), Reading((1, 16, 16), **keys), cache)  # type: ignore[arg-type]
 
     first = pack().images.clone()
     given = pack(pixel_range=(0, 4095))
@@ -145,10 +145,10 @@ def test_the_set_says_so(tmp_path: Path) -> None:
 def test_a_limit_of_pixels_can_be_raised(tmp_path: Path) -> None:
     root = write_deep(tmp_path / "set", 255, per_class=4)
     files, folder = files_of(root), tmp_path / "cache"
-    small = packed(root, files, SHAPE, folder, max_pixels=255)
+    small = packed(root, files, Reading(SHAPE, max_pixels=255), folder)
     assert len(small.bad) == 8
     assert "data.max_pixels" in small.bad[0][1]
-    assert packed(root, files, SHAPE, folder, max_pixels=256).bad == []
+    assert packed(root, files, Reading(SHAPE, max_pixels=256), folder).bad == []
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from picture_files import write_classes
 from PIL import Image
 
 from data.pictures import read_picture
-from data.prepare import to_shape
+from data.resizing import to_shape
 from trainer import checkpoint, losses, meaning, parts, restore, stored
 from trainer.findings import Examiner
 

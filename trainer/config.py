@@ -137,6 +137,8 @@ KNOBS: dict[str, Knob] = {
     "data.verify": Knob("bool"),
     "data.cache_dir": _FOLDER,
     "data.max_pixels": Knob("int", low=1),
+    "data.fit": Knob("str", choices=("crop", "squash")),
+    "data.resize": Knob("int", low=1, high=2**14, nullable=True),
     "data.pixel_range": Knob("float", length=2, nullable=True),
     "data.on_bad_image": Knob("str", choices=("error", "skip")),
     "data.test_size": Knob("float", above=0, below=1),

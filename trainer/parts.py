@@ -280,7 +280,7 @@ def describe(config: Mapping[str, Any], dataset: Dataset) -> Description:
         shape=list(dataset.shape),
         mean=list(dataset.mean),
         std=list(dataset.std),
-        resize=min(dataset.shape[1:]),
+        resize=dataset.resize or min(dataset.shape[1:]),
         pixel_range=None if dataset.pixel_range is None else list(dataset.pixel_range),
         fit=dataset.fit,
         probabilities=getattr(make("loss", config["loss"]), "probabilities", "softmax"),

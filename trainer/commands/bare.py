@@ -60,9 +60,10 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
         "shape": list(shape),
         "mean": list(mean),
         "std": list(std),
-        "fit": dataset.fit if dataset else meaning.fit_of({}, config),
+        "fit": meaning.fit_of(options, config),
         "probabilities": "softmax",
-        "resize": start.resize if start.resize and start.shape == shape else min(shape[1:]),
+        "resize": options.get("resize")
+        or (start.resize if start.resize and start.shape == shape else min(shape[1:])),
     }
     return entries, config
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trainer.findings import Findings
 
 KEYS = (*MACHINE_KEYS, "split", "limit_batches", "data", "data.", "loss", "loss.")
+FIXED = ("data.shape", "data.fit", "data.resize", "data.num_classes", "data.mean", "data.std")
 SPLITS = ("test", "val", "train")
 NUM_MISTAKES = 25
 LONGEST_NAME = 120  # characters of a folder's
@@ -63,18 +64,7 @@ def main(argv: list[str]) -> int:
     model = restore.restore(entries, config)
     dataset = load(config["data"], entries, values if split == "test" else None)
     pictures = relabelled(getattr(dataset, split), dataset.classes, entries["classes"])
-    told = plain_yaml.parse(entries["config"])
-    how, fit = meaning.probabilities_of(entries, told), meaning.fit_of(entries, told)
-    if dataset.fit != fit:
-        print(
-            f"Images of another aspect ratio come to the model's shape by {dataset.fit} in this "
-            f"data set; in the training, and in predict, it is {fit}."
-        )
-    elif fit == "crop" and entries["resize"] != min(dataset.shape[1:]):
-        print(
-            f"Images are resized to {min(dataset.shape[1:])} px before the crop in this data set; "
-            f"predict resizes them to {entries['resize']}, as the weights want it."
-        )
+    how = meaning.probabilities_of(entries, plain_yaml.parse(entries["config"]))
     same_data = is_same_data(dataset, entries, config["data"], values)
     if same_data is False:
         print(OTHER_DATA)
@@ -190,9 +180,10 @@ def default_folder(checkpoint: Path, split: str, values: Mapping[str, str], flip
 
 def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool) -> dict[str, Any]:
     """The checkpoint's configuration with these keys changed. Raises UserError."""
-    from trainer import restore, stored
+    from trainer import meaning, plain_yaml, restore, stored
     from trainer.targets import check_options, locate, parameters_of
 
+    fit = meaning.fit_of(entries, plain_yaml.parse(entries["config"]))
     config, notes = stored.on_this_machine(stored.configuration(entries, values), values)
     config, told = stored.own_sources(config, values)
     for note in notes + told:
@@ -200,7 +191,7 @@ def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool
     config = restore.reconfigure(config, values)
     if "limit_batches" not in values:  # a quick training deserves a whole evaluation
         config["limit_batches"] = 0
-    for key in ("data.shape", "data.num_classes", "data.mean", "data.std"):
+    for key in FIXED:
         if key in values:
             raise UserError(f"{key}={values[key]}: the checkpoint has fixed it. Leave the key out.")
     if "loss.label_smoothing" in values:
@@ -209,11 +200,12 @@ def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool
             "without it, as a run's test row does. Leave the key out."
         )
     config["data"]["shape"] = entries["shape"]
+    # Images of another set or folder become what predict, too, makes of them.
+    as_trained = {"fit": fit, "resize": entries["resize"] if fit == "crop" else None}
     if entries.get("pixel_range") and "data.pixel_range" not in values:
-        # Deep grey becomes what it was in the training, also in images of another folder.
-        takes, _ = parameters_of(locate("data", config["data"]["_target_"]))
-        if "pixel_range" in takes:
-            config["data"]["pixel_range"] = entries["pixel_range"]
+        as_trained["pixel_range"] = entries["pixel_range"]
+    takes, _ = parameters_of(locate("data", config["data"]["_target_"]))
+    config["data"].update({key: value for key, value in as_trained.items() if key in takes})
     for group in ("data", "loss"):
         check_options(group, config[group])
     if flip and not config["data"].get("hflip"):

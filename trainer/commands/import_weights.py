@@ -15,7 +15,8 @@ from trainer.errors import UserError
 if TYPE_CHECKING:
     from trainer.weights import Start
 
-DESCRIBING = ("shape", "num_classes", "mean", "std")  # keys of data that a checkpoint is made of
+# Keys of data that a checkpoint is made of.
+DESCRIBING = ("shape", "fit", "resize", "num_classes", "mean", "std")
 IMAGENET_SHAPE, IMAGENET_CLASSES = [3, 224, 224], 1000
 
 
@@ -25,8 +26,9 @@ def main(argv: list[str]) -> int:
         description="Turn a torchvision .pth or a MatConvNet .mat file into a checkpoint that "
         "evaluate, predict and weights= take.",
         epilog="Keys: model.<option>=..., data.shape=[3,224,224], data.num_classes=1000, "
-        "data.mean=[...] and data.std=[...] in units of pixel / 255, of what the file does not "
-        "tell; or data=<the set that they were trained on> for all of these. "
+        "data.mean=[...] and data.std=[...] in units of pixel / 255, data.fit=crop (or squash), "
+        "data.resize=256, of what the file does not tell; or data=<the set that they were trained "
+        "on> for all of these. "
         "torchvision's GoogLeNet needs model.batch_norm=true model.branch5x5=3 "
         "model.aux_pool=adaptive.",
     )
@@ -77,7 +79,7 @@ def main(argv: list[str]) -> int:
         start, classes=names or told.classes or start.classes,
         mean=told.mean or start.mean, std=told.std or start.std,
     )  # fmt: skip
-    entries = describe(config, start, model.state_dict())
+    entries = describe(config, start, model.state_dict(), told)
     checkpoint.write(args.output, entries)
     for note in start.notes:
         print(note)
@@ -100,6 +102,8 @@ class Told(NamedTuple):
     classes: list[str] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    fit: str = "crop"
+    resize: int | None = None
 
 
 def compose(model: str, values: dict[str, str]) -> tuple[dict[str, Any], Told]:
@@ -118,15 +122,23 @@ def compose(model: str, values: dict[str, str]) -> tuple[dict[str, Any], Told]:
     options, told = config["data"], Told()
     if "data" in values:
         dataset = bare.at_hand(options)
-        found = (dataset.mean, dataset.std) if dataset else bare.normalisation(options)
-        told = Told(list(dataset.classes) if dataset else None, *found)
+        mean, std = (dataset.mean, dataset.std) if dataset else bare.normalisation(options)
+        told = Told(list(dataset.classes) if dataset else None, mean, std)
         options["num_classes"] = len(dataset.classes) if dataset else options["num_classes"]
     else:
         given = [key for key in ("mean", "std") if f"data.{key}" in values]
         if len(given) == 1:
             raise UserError(f"data.{given[0]}: give data.mean and data.std, both or neither.")
         if given:
-            told = Told(None, *bare.normalisation(options))
+            mean, std = bare.normalisation(options)
+            told = Told(None, mean, std)
+    is_told = "data" in values or "data.fit" in values
+    told = told._replace(fit=options["fit"] if is_told else "crop", resize=options["resize"])
+    if told.fit == "squash" and told.resize:
+        raise UserError(
+            f"data.resize={told.resize}: is for data.fit=crop; squash resizes both sides to "
+            "data.shape. Leave the key out."
+        )
     if options["num_classes"] is None:
         raise UserError("data.num_classes=null: give how many the file's last layer has.")
     kept = {key: options[key] for key in ("shape", "num_classes")}
@@ -162,7 +174,9 @@ def check_output(path: Path) -> None:
         raise UserError(f"-o {path}: there is no folder {path.parent}.")
 
 
-def describe(config: dict[str, Any], start: Start, state_dict: dict[str, Any]) -> dict[str, Any]:
+def describe(
+    config: dict[str, Any], start: Start, state_dict: dict[str, Any], told: Told
+) -> dict[str, Any]:
     """The checkpoint's entries: what the file told; what it did not: classes as numbers, pictures
     as they are (mean 0, std 1), no margin round the crop."""
     from omegaconf import OmegaConf
@@ -171,7 +185,7 @@ def describe(config: dict[str, Any], start: Start, state_dict: dict[str, Any]) -
 
     shape, num_classes = list(config["data"]["shape"]), config["data"]["num_classes"]
     channels = shape[0]
-    told = start.resize if start.shape and list(start.shape) == shape else None
+    of_file = start.resize if start.shape and list(start.shape) == shape else None
     return {
         "model": state_dict,
         "config": OmegaConf.to_yaml(OmegaConf.create(config)),
@@ -179,8 +193,8 @@ def describe(config: dict[str, Any], start: Start, state_dict: dict[str, Any]) -
         "shape": shape,
         "mean": list(start.mean or [0.0] * channels),
         "std": list(start.std or [1.0] * channels),
-        "resize": told or min(shape[1:]),
-        "fit": "crop",
+        "resize": told.resize or of_file or min(shape[1:]),
+        "fit": told.fit,
         "probabilities": "softmax",
         "versions": versions(),
         "step": 0,

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from data.pictures import Fit
+    from data.types import Fit
 
 # At most so many pictures at a time, that a long list shows its first results soon; and at most so
 # many pixels, that the activations of a deep net stay under a gigabyte or two.
 READ_AT_ONCE, PIXELS_AT_ONCE = 32, 2**20
+
+MAX_PIXELS = 250_000_000  # data.pictures has the same, and is imported later
 
 NO_MEMORY = "it takes more memory than there is; make it smaller, or end other programs."
 
@@ -78,8 +80,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser = argparse.ArgumentParser(
         prog="trainer predict",
         description="The most probable classes of pictures, by the net in a checkpoint.",
-        epilog=f"Keys: {', '.join(f'{key}=...' for key in MACHINE_KEYS)}. A file of weights alone "
-        "(a state_dict) needs model=... data=..., with the options that the net was trained with. "
+        epilog=f"Keys: {', '.join(f'{key}=...' for key in MACHINE_KEYS)}, data.max_pixels=N. "
+        "A file of weights alone (a state_dict) needs model=... data=..., with the options that "
+        "the net was trained with. "
         "Exit code 1: some of the pictures could not be read; the others were classified.",
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth file of a run or of import-weights")
@@ -105,15 +108,30 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "black",
     )  # fmt: skip
     parser.add_argument(
-        "--max-pixels", type=int, default=250_000_000, metavar="N",
-        help="pictures of more pixels are not decoded (default: 250 million)",
+        "--max-pixels", type=int, metavar="N",
+        help="pictures of more pixels are not decoded (default: 250 million); also as the key "
+        "data.max_pixels=N",
     )  # fmt: skip
     args, values = parse_words(parser, argv, (*MACHINE_KEYS, *bare.KEYS))
     if args.top_k < 1:
         raise UserError(f"--top-k {args.top_k}: must be at least 1.")
-    if args.max_pixels < 1:
-        raise UserError(f"--max-pixels {args.max_pixels}: must be at least 1.")
+    args.max_pixels = most_pixels(args.max_pixels, values)
     return args, values
+
+
+def most_pixels(option: int | None, values: dict[str, str]) -> int:
+    """By the option or the key, which is taken out of `values`. Raises UserError."""
+    key = values.pop("data.max_pixels", None)
+    if key is None:
+        given, number = f"--max-pixels {option}", MAX_PIXELS if option is None else option
+    elif option is None:
+        given = f"data.max_pixels={key}"
+        number = int(key) if key.isascii() and key.isdecimal() and len(key) < 20 else 0
+    else:
+        raise UserError(f"--max-pixels {option} and data.max_pixels={key}: give one of the two.")
+    if number < 1:
+        raise UserError(f"{given}: must be a whole number from 1 on.")
+    return number
 
 
 def described(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
