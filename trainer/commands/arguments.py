@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -127,6 +128,8 @@ def existing(checkpoint: Path) -> Path:
             f"{best}, which does not exist."
         )
     if not os.path.isfile(checkpoint):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
+            os.stat(checkpoint)  # says so where it may not be looked at
         raise UserError(
             f"{checkpoint}: there is no such file. A checkpoint is a .pth file of a run, "
             "for example outputs/<date>/<time>/checkpoints/best.pth."
