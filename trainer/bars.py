@@ -3,8 +3,10 @@ any of it. It goes to `sys.__stderr__`: the stream over it lets nothing through 
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -23,11 +25,72 @@ def starting() -> None:
         print("starting ...", file=sys.stderr, flush=True)
 
 
-def bar(total: int, what: str, unit: str = "batch") -> tqdm[Any]:
-    """A bar on a terminal, gone once it is closed; elsewhere one that shows nothing."""
+class Terminal:
+    """stderr for a bar, which is no reason to end anything: a terminal that was closed or a pipe
+    that nobody reads takes no more of it. Not `sys.stderr`, which lets no bar through.
+
+    Args:
+        is_over: from when on it is True nothing is drawn any more: a signal said something there.
+    """
+
+    def __init__(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        self.is_over = is_over
+
+    def write(self, text: str) -> None:
+        if not self.is_over():
+            with contextlib.suppress(OSError, ValueError):
+                stderr().write(text)
+
+    def flush(self) -> None:
+        if not self.is_over():
+            with contextlib.suppress(OSError, ValueError):
+                stderr().flush()
+
+    def __eq__(self, other: object) -> bool:
+        """There is one terminal: tqdm asks which bars stand on it."""
+        return isinstance(other, Terminal)
+
+    def __hash__(self) -> int:
+        return hash(Terminal)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(stderr(), name)
+
+
+def stderr() -> TextIO:
+    return sys.__stderr__ or sys.stderr
+
+
+def bar(
+    total: int,
+    what: str,
+    unit: str = "batch",
+    initial: int = 0,
+    shown: bool | None = None,
+    delay: float = DELAY_S,
+    is_over: Callable[[], bool] = lambda: False,
+) -> tqdm[Any]:
+    """A bar on a terminal, gone once it is closed; elsewhere one that shows nothing.
+
+    Args:
+        initial: how many were done before.
+        shown: None = only where a person looks at it.
+        delay: seconds before it is drawn.
+        is_over: see Terminal.
+    """
     from tqdm import tqdm
 
+    shown = is_watched() if shown is None else shown
     return tqdm(
-        total=total, desc=what, unit=unit, leave=False, delay=DELAY_S, disable=not is_watched(),
-        file=sys.__stderr__,
+        total=total, desc=what, unit=unit, initial=initial, leave=False, delay=delay,
+        disable=not shown, file=Terminal(is_over),
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def above() -> Iterator[None]:
+    """What is printed here stands above the bars."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(Terminal()):
+        yield

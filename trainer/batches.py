@@ -21,10 +21,13 @@ class BatchSource(Protocol):
 
 
 class BarredBatches:
-    """The same batches, with a bar on a terminal."""
+    """The same batches, with a bar on a terminal until `is_over` says True."""
 
-    def __init__(self, batches: BatchSource, what: str) -> None:
-        self.batches, self.what, self.num_images = batches, what, batches.num_images
+    def __init__(
+        self, batches: BatchSource, what: str, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.batches, self.what, self.is_over = batches, what, is_over
+        self.num_images = batches.num_images
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -32,7 +35,7 @@ class BarredBatches:
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
         with (
             contextlib.closing(self.batches.epoch(epoch, start)) as batches,
-            bar(len(self), self.what) as shown,
+            bar(len(self), self.what, is_over=self.is_over) as shown,
         ):
             for batch in batches:
                 yield batch

@@ -186,6 +186,7 @@ def build(
             rows_up_to(progress, len(train)),
             progress.epoch if progress else 0,
             tensorboard=config["tensorboard"],
+            is_over=signals.is_received,
         ),
         gallery=Gallery(
             folder, config["tensorboard"], config["histograms"], description.probabilities

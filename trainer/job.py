@@ -50,7 +50,6 @@ def run(
     with StopSignals().noted() as signals:
         progress = Progress(**state["progress"]) if state else None
         run = build.build(config, folder, signals, progress)
-        signals.when_noted = run.log.stopping
         for note in run.load(state) if state else ():
             log.warning("%s", note)
         sha256 = None

@@ -7,18 +7,19 @@ import contextlib
 import logging
 import math
 import os
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from trainer import side_files
+from trainer import bars, side_files
 from trainer.checkpoint import write_bytes
 from trainer.errors import named
 from trainer.metrics import Metrics, json_of
 from trainer.progress import Progress
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 log = logging.getLogger("trainer")
 
@@ -38,6 +39,7 @@ class RunLog:
         num_epochs: complete ones, of which there must be rows.
         show_bar: None = only where stderr is a terminal.
         tensorboard: write event files.
+        is_over: True from when on the bar is not drawn again.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class RunLog:
         num_epochs: int = 0,
         show_bar: bool | None = None,
         tensorboard: bool = True,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.folder, self.num_steps, self.batch_size = folder, num_steps, batch_size
         self.writer: Any = event_writer(folder / "tensorboard", first_step) if tensorboard else MUTE
         drop_rows_after(folder / "metrics.jsonl", first_step, num_epochs)
         self.rows = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
-        self.show_bar = sys.stderr.isatty() if show_bar is None else show_bar
+        self.show_bar = bars.is_watched() if show_bar is None else show_bar
+        self.is_over = is_over
         self.bar: tqdm[Any] | None = None
         self.bar_shown_at = 0.0
 
@@ -64,14 +68,10 @@ class RunLog:
             return
         now = time.monotonic()
         if self.bar is None:
-            self.bar = tqdm(
-                total=self.num_steps,
-                initial=progress.batch - 1,
-                unit="batch",
-                desc=f"epoch {progress.epoch + 1}",
-                leave=False,
-                file=_Heard(),
-            )
+            self.bar = bars.bar(
+                self.num_steps, f"epoch {progress.epoch + 1}", initial=progress.batch - 1,
+                shown=True, delay=0, is_over=self.is_over,
+            )  # fmt: skip
         if now - self.bar_shown_at >= BAR_INTERVAL_S:
             self.bar.update(progress.batch - self.bar.n)
             self.bar_shown_at = now
@@ -153,10 +153,6 @@ class RunLog:
             os.fsync(self.rows.fileno())
         self.writer.flush()
 
-    def stopping(self) -> None:
-        """A signal was heard, and says so where the bar was: it is not drawn again."""
-        self.show_bar = False
-
     def close_bar(self) -> None:
         if self.bar is not None:
             self.bar.close()
@@ -176,26 +172,6 @@ def event_writer(folder: Path, first_step: int) -> Any:
     from trainer.events import Events
 
     return Events(folder, first_step)
-
-
-class _Heard:
-    """stderr for the bar, which is no reason to end a training: a terminal that was closed or a
-    pipe that nobody reads takes no more of it. Not `sys.stderr`, which lets no bar through."""
-
-    def write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            _terminal().write(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            _terminal().flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(_terminal(), name)
-
-
-def _terminal() -> TextIO:
-    return sys.__stderr__ or sys.stderr
 
 
 class _Mute:

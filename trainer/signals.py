@@ -27,7 +27,9 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.when_noted: Callable[[], object] = lambda: None
+
+    def is_received(self) -> bool:
+        return self.received is not None
 
     @contextlib.contextmanager
     def raised(self) -> Iterator[None]:
@@ -87,7 +89,6 @@ class StopSignals:
         self._restore()
         if number == HANG_UP:  # comes twice, from the kernel and from the shell
             signal.signal(number, signal.SIG_IGN)
-        self.when_noted()
         announce(number)
 
     def _restore(self) -> None:

@@ -148,7 +148,7 @@ class Run:
             return False
 
         what = "test" if batches is self.test else "validation"
-        return BarredBatches(WatchedBatches(batches, pause), what)
+        return BarredBatches(WatchedBatches(batches, pause), what, self.signals.is_received)
 
     def check_finite(self) -> None:
         """Raises TrainingError if a loss or gradient was not finite. A sync."""

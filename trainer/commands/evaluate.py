@@ -49,6 +49,7 @@ def main(argv: list[str]) -> int:
 
     from data.loader import fits
     from trainer import checkpoint, loop, meaning, parts, plain_yaml, restore, runtime
+    from trainer.batches import BarredBatches
     from trainer.entries import read
     from trainer.findings import Examiner
     from trainer.metrics import no_better_than_guessing
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> int:
         average_over_mirror(model)
     examiner = Examiner(num_mistakes=NUM_MISTAKES, probabilities=how)
     metrics = loop.evaluate(
-        model, parts.make_evaluation_loss(config), batches,
+        model, parts.make_evaluation_loss(config), BarredBatches(batches, split),
         runtime.autocast(config["precision"], device), examiner,
     )  # fmt: skip
     findings = examiner.findings()

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer import bars
 from trainer.commands import bare
 from trainer.commands.arguments import MACHINE_KEYS, existing, parse_words
 from trainer.commands.pictures import copies, find, mark
@@ -317,12 +318,10 @@ def annotate(result: Mapping[str, Any], targets: dict[Path, Path], how: Mapping[
 @contextlib.contextmanager
 def progress(num_files: int) -> Iterator[Callable[[], object]]:
     """A bar on the terminal, unless the results themselves scroll by there."""
-    if num_files <= READ_AT_ONCE or sys.stdout.isatty() or not sys.stderr.isatty():
+    if num_files <= READ_AT_ONCE or sys.stdout.isatty():
         yield lambda: None
         return
-    from tqdm import tqdm
-
-    with tqdm(total=num_files, unit=" pictures", file=sys.__stderr__) as bar:
+    with bars.bar(num_files, "predict", unit=" images") as bar:
         yield bar.update
 
 
@@ -349,8 +348,6 @@ def table(files: Sequence[Path]) -> Callable[[Mapping[str, Any]], None]:
 
 def complain(words: str) -> None:
     """A line on stderr, after the rows before it and above the bar."""
-    from tqdm import tqdm
-
     sys.stdout.flush()
-    with tqdm.external_write_mode(sys.__stderr__):
+    with bars.above():
         print(in_lines(words), file=sys.stderr, flush=True)
