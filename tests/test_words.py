@@ -208,7 +208,7 @@ def test_words_of_a_training_are_one_message(dispatch: Dispatch, words: list[str
 OPTIONS = {
     "evaluate": ["-o", "--flip"],
     "predict": ["--top-k", "--fit", "-o", "--json", "--invert", "--max-pixels"],
-    "export": ["--format", "-o", "--force"], "import-weights": ["--model", "-o"],
+    "export": ["--format", "-o", "--force"], "import-weights": ["--model", "-o", "--classes"],
     "resume": ["--force"], "report": [], "summary": [],
 }  # fmt: skip
 

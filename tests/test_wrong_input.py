@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Finished, run_trainer
+from conftest import Finished, TrainedRun, run_trainer
 from hydra.errors import InstantiationException
 
 from trainer.errors import UserError
@@ -87,7 +87,7 @@ WRONG = [
     (["evalute", "x.pth"], ["'evalute'", "Did you mean evaluate?", "report"]),
     (["evaluate", "nofile.pth"], ["nofile.pth", "best.pth"]),
     (["evaluate"], ["checkpoint"]),
-    (["evaluate", "x.pth", "split=all"], ["split=all", "val"]),
+    (["evaluate", "x.pth", "split=all"], ["x.pth", "no such file"]),
     (["evaluate", "x.pth", "optimizer.lr=1"], ["optimizer.lr", "device"]),
     (["report", "nofolder"], ["nofolder"]),
     (["hydra.run.dir=/dev/null/x"], ["/dev/null/x"]),
@@ -233,3 +233,9 @@ def test_what_a_limit_of_memory_refuses_is_one_message(group: str) -> None:
             raise InstantiationException("Error in call") from cause
     with pytest.raises(InstantiationException), constructor_errors(group):
         raise InstantiationException("Error in call") from RuntimeError("shapes do not match")
+
+
+def test_a_wrong_split(dispatch: Dispatch, default_run: TrainedRun) -> None:
+    done = dispatch("evaluate", str(default_run.best), "split=all")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "split=all: must be one of test, val, train" in done.stderr
