@@ -86,8 +86,9 @@ def described_steps(picture: Image.Image, description: Mapping[str, Any]) -> Ten
     and kind."""
     decoding, first, second, *rest = description["preprocessing"]
     assert decoding == (
-        "The first picture of a file, upright as its EXIF has it; 16 bits to 8 by their high byte; "
-        "what is transparent over black."
+        "The first picture of a file, upright as its EXIF has it; grey of more than 8 bits scaled "
+        "by the depth that the file declares, or by the range of the training's set; what is "
+        "transparent over black, or over white where what can be seen is nearly black."
     )
     assert first == "Grey, by ITU-R BT.601, pixels 0 to 255."
     assert second.startswith(f"If it is not {picture.height} x {picture.width}: ")

@@ -172,14 +172,14 @@ def test_flags_may_stand_between_keys(dispatch: Dispatch, tmp_path: Path) -> Non
 
 
 def test_a_folder_that_holds_a_run_is_refused(dispatch: Dispatch, tmp_path: Path) -> None:
-    (tmp_path / "used" / ".hydra").mkdir(parents=True)
-    kept = tmp_path / "used" / ".hydra" / "config.yaml"
-    kept.write_text("epochs: 3\n")
+    kept = tmp_path / "used" / "checkpoints" / "step_1.pth"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("a state, damaged or not")
     done = dispatch("hydra.run.dir=used")
     assert done.returncode == 2
     assert "resume" in done.stderr
-    assert kept.read_text() == "epochs: 3\n"
-    assert [path.name for path in (tmp_path / "used").rglob("*")] == [".hydra", "config.yaml"]
+    assert kept.read_text() == "a state, damaged or not"
+    assert [path.name for path in (tmp_path / "used").rglob("*")] == ["checkpoints", "step_1.pth"]
 
 
 def test_a_read_only_folder_is_named(tmp_path: Path) -> None:

@@ -181,11 +181,12 @@ def default_folder(checkpoint: Path, split: str, values: Mapping[str, str], flip
 
 def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool) -> dict[str, Any]:
     """The checkpoint's configuration with these keys changed. Raises UserError."""
-    from trainer import meaning, plain_yaml, restore, stored
+    from trainer import meaning, restore, stored
     from trainer.targets import check_options, locate, parameters_of
 
-    fit = meaning.fit_of(entries, plain_yaml.parse(entries["config"]))
-    config, notes = stored.on_this_machine(stored.configuration(entries, values), values)
+    checked = stored.configuration(entries, values)
+    fit = meaning.fit_of(entries, checked)
+    config, notes = stored.on_this_machine(checked, values)
     config, told = stored.own_sources(config, values)
     for note in notes + told:
         print(note, file=sys.stderr)

@@ -168,8 +168,9 @@ def preprocessing(
     """From a picture to `images`, a sentence for each step."""
     channels, height, width = shape
     steps = [
-        "The first picture of a file, upright as its EXIF has it; 16 bits to 8 by their high byte; "
-        "what is transparent over black.",
+        "The first picture of a file, upright as its EXIF has it; grey of more than 8 bits scaled "
+        "by the depth that the file declares, or by the range of the training's set; what is "
+        "transparent over black, or over white where what can be seen is nearly black.",
         {1: "Grey, by ITU-R BT.601", 3: "Red, green, blue"}.get(channels, f"{channels} channels")
         + ", pixels 0 to 255.",
         f"If it is not {height} x {width}: both sides to it, bilinear with antialiasing."
