@@ -26,13 +26,13 @@ def make_checkpoint(path: Path, name: str, shape: tuple[int, int, int], **run: s
     what the configuration in it says of the run. Returns the net."""
     torch.manual_seed(0)
     sizes = {"data.shape": str(list(shape)), "data.num_classes": str(NUM_CLASSES)}
-    config = import_weights.compose(name, sizes)[0]
+    config, told = import_weights.compose(name, sizes)
     model = parts.make_model(config, shape, NUM_CLASSES)
     with torch.no_grad():
         model.train()(torch.randn(8, shape[0], *parts.input_size(model, shape)))
     mean, std = ([0.4, 0.5, 0.6][: shape[0]], [0.2, 0.3, 0.25][: shape[0]])
     start = weights.Start(model.state_dict(), mean=tuple(mean), std=tuple(std))
-    entries = import_weights.describe({**config, **run}, start, model.state_dict())
+    entries = import_weights.describe({**config, **run}, start, model.state_dict(), told)
     if run.get("precision") == "fp64":
         entries["model"] = {name: tensor.double() for name, tensor in entries["model"].items()}
     checkpoint.write(path, {**entries, "classes": CLASSES})
