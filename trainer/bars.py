@@ -67,7 +67,7 @@ def bar(
     unit: str = "batch",
     initial: int = 0,
     shown: bool | None = None,
-    delay: float = DELAY_S,
+    delay: float | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> tqdm[Any]:
     """A bar on a terminal, gone once it is closed; elsewhere one that shows nothing.
@@ -75,14 +75,15 @@ def bar(
     Args:
         initial: how many were done before.
         shown: None = only where a person looks at it.
-        delay: seconds before it is drawn.
+        delay: seconds before it is drawn; None = DELAY_S.
         is_over: see Terminal.
     """
     from tqdm import tqdm
 
     shown = is_watched() if shown is None else shown
     return tqdm(
-        total=total, desc=what, unit=unit, initial=initial, leave=False, delay=delay,
+        total=total, desc=what, unit=unit, initial=initial, leave=False,
+        delay=DELAY_S if delay is None else delay,
         disable=not shown, file=Terminal(is_over),
     )  # fmt: skip
 
