@@ -308,8 +308,8 @@ def test_the_bar_of_a_terminal_gives_way(tmp_path: Path, hang_up: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "every"),
-    [("training", 13), ("resume", 17), ("packing", 11), ("evaluate", 5), ("export", 5),
-     ("report", 9)],
+    [("training", 41), ("resume", 53), ("packing", 23), ("evaluate", 9), ("export", 9),
+     ("report", 15)],
 )  # fmt: skip
 def test_failing_calls(tmp_path: Path, name: str, every: int) -> None:
     """Some of them: every so many-th."""
