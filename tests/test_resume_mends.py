@@ -121,7 +121,7 @@ def test_mutated_side_files(tmp_path: Path, copies: int) -> None:
 
 def test_files_of_the_users_own_stay(cut_off: Path) -> None:
     own = [".foo.tmp.1", "checkpoints/.step_4.pth.tmp.x", "checkpoints/.mine.pth.tmp.12",
-           "checkpoints/step_04.pth", "checkpoints/notes", "evaluation"]  # fmt: skip
+           "checkpoints/step_04.pth", "checkpoints/notes", "figures"]  # fmt: skip
     ours = ["checkpoints/.step_8.pth.tmp.99", ".summary.json.tmp.7", "checkpoints/.last.pth.tmp.1"]
     for name in (*own, *ours):
         (cut_off / name).write_text("x")
