@@ -25,6 +25,12 @@ SHAPE = (3, 12, 16)
 PARTS = ("train", "val", "test")
 
 
+def as_written(path: Path) -> tuple[int, int, int, int]:
+    """What a later writing of `path` would change; the time of the last reading is not among it."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 def write_picture(path: Path, seed: int = 0, size: tuple[int, int] = (20, 26)) -> Path:
     """Random colours, (H, W) = size."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import torch
 from conftest import run_trainer
 from loader_parts import CPU, plain, same
 from picture_files import (
+    as_written,
     PARTS,
     load,
     pack_folder,
@@ -72,11 +73,11 @@ def test_another_split_reads_and_writes_nothing(
 ) -> None:
     root = write_classes(tmp_path)
     prints = {load(root).fingerprint}
-    made = (pack_folder(root) / "3x12x16.pack").stat()
+    made = as_written(pack_folder(root) / "3x12x16.pack")
     monkeypatch.setattr(data.packing, "read_picture", None)
     capsys.readouterr()
     prints |= {load(root, **keys).fingerprint for keys in OTHERS}
-    assert (pack_folder(root) / "3x12x16.pack").stat() == made
+    assert as_written(pack_folder(root) / "3x12x16.pack") == made
     assert capsys.readouterr().err == ""
     assert len(prints) == 4  # the twin: they are other splits
 
@@ -94,10 +95,10 @@ def test_a_pack_does_not_depend_on_the_split_that_it_was_made_for(tmp_path: Path
 def test_runs_with_other_splits_at_once_share_the_pack(tmp_path: Path) -> None:
     root = write_classes(tmp_path)
     load(root)
-    made = (pack_folder(root) / "3x12x16.pack").stat()
+    made = as_written(pack_folder(root) / "3x12x16.pack")
     with ThreadPoolExecutor(4) as pool:
         sets: list[Dataset] = list(pool.map(lambda seed: load(root, split_seed=seed), range(12)))
-    assert (pack_folder(root) / "3x12x16.pack").stat() == made
+    assert as_written(pack_folder(root) / "3x12x16.pack") == made
     for seed, one in enumerate(sets):
         assert one.fingerprint == load(root, split_seed=seed).fingerprint
 
