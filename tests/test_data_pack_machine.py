@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from conftest import ROOT, run_trainer
 from packs import SHAPE, Reading, check, counting_reads, files_of, names_in, pack_of, write_root
-from picture_files import as_nobody, as_written, composed, load, refused, write_classes, write_picture
+from picture_files import (
+    as_nobody,
+    as_written,
+    composed,
+    load,
+    refused,
+    write_classes,
+    write_picture,
+)
 
 import data.pack
 import data.packing

@@ -14,8 +14,8 @@ import torch
 from conftest import run_trainer
 from loader_parts import CPU, plain, same
 from picture_files import (
-    as_written,
     PARTS,
+    as_written,
     load,
     pack_folder,
     pictures_of,
