@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 import tempfile
@@ -42,7 +43,12 @@ class Ended:
     """A command that has ended; -9 as the code of one that was killed."""
 
     code: int
-    output: str
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
 
 
 class Command:
@@ -55,20 +61,26 @@ class Command:
     def __init__(self, cwd: Path, argv: Sequence[str], prepare: Prepare | None = None) -> None:
         # One thread each: the same bits at any load, and two of them may run at a time.
         os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-        descriptor, name = tempfile.mkstemp(prefix="command-", suffix=".txt")
-        os.close(descriptor)
-        self.file = Path(name)
-        atexit.register(self.file.unlink, missing_ok=True)
+        self.files = [_new_file("out"), _new_file("err")]
         self.process: ForkServerProcess = _server.Process(
-            target=_command, args=(str(cwd), list(argv), name, prepare), daemon=True
-        )
+            target=_command, daemon=True,
+            args=(str(cwd), list(argv), dict(os.environ), self.files, prepare),
+        )  # fmt: skip
         self.process.start()
         assert self.process.pid is not None
         self.pid = self.process.pid
 
     @property
+    def stdout(self) -> str:
+        return self.files[0].read_text(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        return self.files[1].read_text(errors="replace")
+
+    @property
     def output(self) -> str:
-        return self.file.read_text(errors="replace")
+        return self.stdout + self.stderr
 
     @property
     def is_running(self) -> bool:
@@ -97,7 +109,7 @@ class Command:
             self.kill()
             raise TimeoutError(f"not done after {timeout_s} s:\n{self.output}")
         assert self.process.exitcode is not None
-        return Ended(self.process.exitcode, self.output)
+        return Ended(self.process.exitcode, self.stdout, self.stderr)
 
     def wait_for(self, condition: Callable[[], object], timeout_s: float = 300) -> bool:
         """Until it holds, looking every two milliseconds; False if the command ended before."""
@@ -124,21 +136,42 @@ def train(cwd: Path, *argv: str, prepare: Prepare | None = None) -> Ended:
     return ended
 
 
-def _command(cwd: str, argv: list[str], output: str, prepare: Prepare | None) -> None:
+def _new_file(kind: str) -> Path:
+    descriptor, name = tempfile.mkstemp(prefix="command-", suffix=f".{kind}")
+    os.close(descriptor)
+    file = Path(name)
+    atexit.register(file.unlink, missing_ok=True)
+    return file
+
+
+def _command(
+    cwd: str,
+    argv: list[str],
+    environment: dict[str, str],
+    files: Sequence[Path],
+    prepare: Prepare | None,
+) -> None:
+    """What `python -m trainer` does in a new process: its folder, streams and environment."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(cwd)
-    sys.path.append(cwd)  # where `python -m trainer` leaves the current folder
-    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    sys.path.insert(0, cwd)
+    for number, file in enumerate(files, 1):
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.__stderr__ = open(
+        2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
+    )
+    sys.argv = ["trainer", *argv]
     code: object = 1
     try:
-        from trainer.commands import dispatch
-
         if prepare:
             prepare()
-        code = dispatch(argv)
+        runpy.run_module("trainer", run_name="__main__", alter_sys=True)
     except SystemExit as exit:
         code = exit.code
     except BaseException:

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import processes
+
 # Two test processes share two cores: one thread each, for them and for what they start. Before
 # torch is imported, which reads it.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
@@ -49,7 +51,11 @@ class Finished:
 
 
 def run_trainer(*argv: str, cwd: Path, timeout: float = 300, **env: str) -> Finished:
-    """`python -m trainer ARGV` in a process of its own."""
+    """`python -m trainer ARGV` in a process of its own: a fork of one that has imported torch
+    already, or, with an environment of its own, one that starts from nothing."""
+    if not env:
+        ended = processes.Command(cwd, argv).wait(timeout)
+        return Finished(ended.code, ended.stdout, ended.stderr)
     done = subprocess.run(
         [sys.executable, "-m", "trainer", *argv],
         cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=timeout,
