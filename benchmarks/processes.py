@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import TextIO
 
 PRELOADED = [
     "trainer.job", "trainer.commands.train", "trainer.commands.resume", "trainer.commands.evaluate",
@@ -144,6 +145,12 @@ def _new_file(kind: str) -> Path:
     return file
 
 
+def _set_stream(name: str, stream: TextIO) -> None:
+    """Under both of its names: the second keeps it open while the first is replaced."""
+    setattr(sys, name, stream)
+    setattr(sys, f"__{name}__", stream)
+
+
 def _command(
     cwd: str,
     argv: list[str],
@@ -162,10 +169,8 @@ def _command(
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(  # noqa: SIM115
-        2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
-    )
+    _set_stream("stdout", open(1, "w", encoding="utf-8", closefd=False))
+    _set_stream("stderr", open(2, "w", 1, "utf-8", "backslashreplace", closefd=False))
     sys.argv = ["trainer", *argv]
     code: object = 1
     try:
