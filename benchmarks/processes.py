@@ -169,8 +169,8 @@ def _command(
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
         os.dup2(descriptor, number)
         os.close(descriptor)
-    _set_stream("stdout", open(1, "w", encoding="utf-8", closefd=False))
-    _set_stream("stderr", open(2, "w", 1, "utf-8", "backslashreplace", closefd=False))
+    _set_stream("stdout", open(1, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+    _set_stream("stderr", open(2, "w", 1, "utf-8", "backslashreplace", closefd=False))  # noqa: SIM115
     sys.argv = ["trainer", *argv]
     code: object = 1
     try:
