@@ -19,7 +19,7 @@ from durable import TINY, limit_file_size, refused, train, whole_run
 
 from benchmarks import processes, results
 from trainer import checkpoint, faults, lock
-from trainer.guard import bare_step
+from trainer.guard import undecorated_step
 from trainer.runtime import leave_compiler_unimported
 
 IS_ROOT = os.getuid() == 0
@@ -135,7 +135,7 @@ def test_what_a_state_will_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         optimizer = make(net.parameters())
         net(torch.ones(1, 300)).sum().backward()
         with torch.no_grad():
-            bare_step(optimizer)(optimizer)  # torch's own imports its compiler
+            undecorated_step(optimizer)(optimizer)  # torch's own imports its compiler
         checkpoint.write(
             tmp_path / "x.pth", {"model": net.state_dict(), "optimizer": optimizer.state_dict()}
         )

@@ -84,6 +84,7 @@ def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> No
         check_batch_of_one(model, shape)
     on_layers(config["layers"], model)
     optimizer = make_optimizer(config["optimizer"], model)
+    compiled.check_optimizer(config["compile"], optimizer)
     device = runtime.pick_device(config["device"], config["layers"])
     faults.check_memory(model, optimizer, shape, free_bytes(device), device)
 

@@ -8,13 +8,13 @@ the bad step, however much later it is read.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 # torch.amp.GradScaler's: the scale is halved after an overflow, doubled after so many good steps.
 BACKOFF, GROWTH, GROWTH_INTERVAL = 0.5, 2.0, 2000
@@ -55,8 +55,9 @@ class Guard:
         self.found_inf = torch.zeros((), device=device)
         self.num_bad_steps = torch.zeros((), device=device)
         self._one = torch.ones((), device=device)
-        self._update = bare_step(optimizer)
-        self.gated = is_fused(optimizer)
+        self._update = undecorated_step(optimizer)
+        # Only torch's kernels ask for the flag.
+        self.gated = is_fused(optimizer) and has_torchs_step(optimizer)
         if self.gated:
             optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
             optimizer.grad_scale = None  # type: ignore[attr-defined]
@@ -183,9 +184,53 @@ def is_fused(optimizer: Optimizer) -> bool:
     return all(group.get("fused") for group in optimizer.param_groups)
 
 
-def bare_step(optimizer: Optimizer) -> Callable[[Optimizer], Any]:
-    """The optimizer's own arithmetic, without torch's wrappers round it (profiler ranges, hooks,
-    graph breaks for the compiler). They cost a small net a tenth of its step, and the first of
-    them imports the compiler, 1.2 s of every start."""
-    step: Callable[[Optimizer], Any] = inspect.unwrap(type(optimizer).step)
+def undecorated_step(optimizer: Optimizer) -> Callable[[Optimizer], Any]:
+    """One step, as a function of the optimizer: torch's arithmetic without torch's wrappers round
+    it (profiler range, hooks, graph break for the compiler), which cost a small net a tenth of its
+    step, and the first of which imports the compiler, 1.2 s of every start. A step that is not
+    torch's, that somebody has wrapped, or that has hooks, is `optimizer.step()`: all of it."""
+    if not has_torchs_step(optimizer):
+        return lambda optimizer: optimizer.step()
+    step: Callable[[Optimizer], Any] = _layers(type(optimizer).step)[-1]
     return step
+
+
+def has_torchs_step(optimizer: Optimizer) -> bool:
+    """Whether `optimizer.step()` is a step of torch.optim with nothing of anybody else round it."""
+    return (
+        "step" not in vars(optimizer)  # put there by hand, round the class's
+        and not _has_hooks(optimizer)
+        and all(_home(f).startswith("torch.") for f in _layers(type(optimizer).step))
+        and _home(_layers(type(optimizer).step)[-1]).startswith("torch.optim.")
+    )
+
+
+def is_wrapped(optimizer: Optimizer) -> bool:
+    """Whether Python code of somebody other than torch runs round the step: a hook, a decorator."""
+    wrappers = _layers(type(optimizer).step)[:-1]
+    return (
+        "step" in vars(optimizer)
+        or _has_hooks(optimizer)
+        or not all(_home(f).startswith("torch.") for f in wrappers)
+    )
+
+
+def _has_hooks(optimizer: Optimizer) -> bool:
+    """torch has no public way to ask."""
+    of_all = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+    own = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    return bool(of_all or own)
+
+
+def _layers(function: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """A function, what it wraps, and so on to the innermost."""
+    found = [function]
+    while (inner := getattr(found[-1], "__wrapped__", None)) is not None:
+        found.append(inner)
+    return found
+
+
+def _home(function: Callable[..., Any]) -> str:
+    """The module whose code it is: `__module__` is copied by functools.wraps."""
+    scope: dict[str, Any] = getattr(function, "__globals__", {})
+    return str(scope.get("__name__", ""))

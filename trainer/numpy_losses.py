@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,13 @@ def convert_loss(loss: nn.Module) -> nn.Module:
             f"the loss is {type(loss).__module__}.{type(loss).__qualname__}, which has no NumPy "
             f"form. There are: {known}."
         )
-    options = {key: getattr(loss, key) for key in ("on", "label_smoothing") if hasattr(loss, key)}
-    return NumpyLoss(*PAIRS[type(loss)], **options)
+    forward, backward = PAIRS[type(loss)]
+    options = {name: getattr(loss, name) for name in inspect.signature(type(loss)).parameters}
+    if unknown := options.keys() - inspect.signature(forward).parameters.keys():
+        raise ValueError(
+            f"the loss {type(loss).__name__} has no NumPy form for {', '.join(sorted(unknown))}"
+        )
+    return NumpyLoss(forward, backward, **options)
 
 
 class NumpyLoss(nn.Module):

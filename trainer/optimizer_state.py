@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from trainer.entries import is_number, is_tensor
 from trainer.errors import UserError
-from trainer.guard import bare_step
+from trainer.guard import undecorated_step
 
 # Sides of the parameter that a trial step is made on: each tells its dimension by its length.
 SIDES = (2, 3, 5, 7, 11)
@@ -34,7 +34,7 @@ def trial_state(optimizer: Optimizer, num_dims: int = 1) -> dict[str, Any]:
     options = {k: v for k, v in optimizer.param_groups[0].items() if k in takes}
     with contextlib.suppress(Exception), torch.no_grad():
         trial = type(optimizer)([number], **options)
-        bare_step(trial)(trial)
+        undecorated_step(trial)(trial)
         return dict(trial.state[number])
     return {}
 

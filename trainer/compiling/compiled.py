@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from trainer.compiling.agreement import Trial, disagreement
 from trainer.compiling.step_graph import StepGraph, keeps_state
 from trainer.errors import TrainingError, UserError
-from trainer.guard import Guard
+from trainer.guard import Guard, is_wrapped
 from trainer.loop import update
 from trainer.progress import CompileTime
 
@@ -47,6 +48,15 @@ def check(mode: str, device: torch.device, precision: str) -> None:
         raise UserError(
             f"compile={mode}: needs a C++ compiler, and there is no {compiler} here. Install g++ "
             "or clang, or name one in the environment variable CXX; compile=none needs none."
+        )
+
+
+def check_optimizer(mode: str, optimizer: Optimizer) -> None:
+    """Raises UserError if a graph of its step would leave out code that runs round it."""
+    if mode == "step" and is_wrapped(optimizer):
+        raise UserError(
+            f"compile=step: not with {type(optimizer).__name__}, whose step has hooks or a "
+            "decorator: a graph computes without them. Take compile=none or compile=model."
         )
 
 

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from trainer.guard import Guard, bare_step
+from trainer.guard import Guard, undecorated_step
 from trainer.loop import update
 
 
@@ -156,7 +156,7 @@ class _TracedGuard:
         with torch.no_grad(), _being_compiled(), _ScalarsOnce():
             if self.clip_norm:
                 nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-            bare_step(self.optimizer)(self.optimizer)
+            undecorated_step(self.optimizer)(self.optimizer)
 
 
 @contextlib.contextmanager
@@ -201,7 +201,7 @@ def keeps_state(optimizer: Optimizer) -> bool:
         probe.grad = torch.zeros_like(probe)
     twin = stand_in(optimizer, [[probe] for probe in probes], {})
     with torch.no_grad():
-        bare_step(twin)(twin)
+        undecorated_step(twin)(twin)
     return any(twin.state.values())
 
 
