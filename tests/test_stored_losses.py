@@ -1,0 +1,72 @@
+"""The losses of short trainings, as they were: a change of the code that means to change none of
+them is held to that. In float64, on one thread, twenty steps each, through the command line.
+
+Rounding depends on the machine's instructions, so another machine than the one that wrote them may
+differ in the last digits. On purpose changed, they are written again with
+`python tests/test_stored_losses.py`, and the commit says why.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from conftest import TrainedRun, train
+
+STORED = Path(__file__).with_suffix(".json")
+# Twenty steps of float64 between two correct orders of summation.
+REL_TOLERANCE = 1e-9
+
+COLOURS = ["data=synthetic", "data.num_train=200", "data.num_test=40", "data.num_classes=5",
+           "data.val_size=0.2", "batch_size=8"]  # fmt: skip
+RUNS = {
+    "mlp, adam": ["model=mlp", "optimizer=adam"],
+    "lenet5, sgd, augment": ["model=lenet5", "optimizer=sgd", "augment=strong"],
+    "resnet18, batch norm": ["model=resnet18", *COLOURS],
+    "googlenet, auxiliary heads": ["model=googlenet", *COLOURS],
+    "lenet5, layers by hand": ["model=lenet5", "layers=numpy"],
+    "mlp, compiled step": ["model=mlp", "optimizer=adam", "compile=step"],
+}
+ALWAYS = ["precision=fp64", "num_threads=1", "seed=0", "epochs=4", "limit_batches=5",
+          "tensorboard=false"]  # fmt: skip
+FIGURES = ("epoch", "split", "loss", "accuracy", "lr")
+
+
+def figures(run: TrainedRun) -> list[dict[str, object]]:
+    return [{name: row[name] for name in FIGURES} for row in run.rows]
+
+
+def slow_if_compiled(name: str) -> object:
+    return pytest.param(name, marks=pytest.mark.slow) if "compiled" in name else name
+
+
+@pytest.mark.parametrize("name", map(slow_if_compiled, RUNS))
+def test_losses_are_those_that_are_stored(tmp_path: Path, name: str) -> None:
+    if "compiled" in name and shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    stored = json.loads(STORED.read_text())[name]
+    rows = figures(train(tmp_path, *RUNS[name], *ALWAYS))
+    assert len(rows) == len(stored) == 9  # four epochs of training and validation, one test
+    for row, before in zip(rows, stored, strict=True):
+        assert row == pytest.approx(before, rel=REL_TOLERANCE, abs=0), name
+
+
+def test_another_loss_is_seen(tmp_path: Path) -> None:
+    """The twin: the tolerance is not so wide that another seed would pass."""
+    stored = json.loads(STORED.read_text())["mlp, adam"]
+    rows = figures(train(tmp_path, *RUNS["mlp, adam"], *ALWAYS, "optimizer.eps=1.1e-8"))
+    assert rows != [pytest.approx(before, rel=REL_TOLERANCE, abs=0) for before in stored]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        every = {
+            name: figures(train(Path(folder), *words, *ALWAYS, folder=str(number)))
+            for number, (name, words) in enumerate(RUNS.items())
+        }
+    STORED.write_text(json.dumps(every, indent=1) + "\n")
+    sys.stdout.write(f"{STORED}\n")
