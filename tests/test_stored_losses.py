@@ -44,7 +44,7 @@ def slow_if_compiled(name: str) -> object:
     return pytest.param(name, marks=pytest.mark.slow) if "compiled" in name else name
 
 
-@pytest.mark.parametrize("name", map(slow_if_compiled, RUNS))
+@pytest.mark.parametrize("name", [slow_if_compiled(name) for name in RUNS])
 def test_losses_are_those_that_are_stored(tmp_path: Path, name: str) -> None:
     if "compiled" in name and shutil.which("g++") is None:
         pytest.skip("needs g++")
