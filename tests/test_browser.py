@@ -229,7 +229,7 @@ def site(default_run: TrainedRun, tmp_path: Path) -> Iterator[str]:
     """report.html of two runs and of both together, behind an address."""
     for name, accuracy in (("low", 0.5), ("high", default_run.summary["test_accuracy"])):
         shutil.copytree(default_run.folder, tmp_path / name)
-        summary = {**default_run.summary, "test_accuracy": accuracy}
+        summary = {**default_run.summary, "val_accuracy": accuracy, "test_accuracy": accuracy}
         (tmp_path / name / "summary.json").write_text(json.dumps(summary))
     done = run_trainer("report", ".", cwd=tmp_path)
     assert done.returncode == 0, done.output

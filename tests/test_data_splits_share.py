@@ -110,7 +110,7 @@ def test_a_sweep_over_splits_packs_once(tmp_path: Path) -> None:
                        "data.shape=[3,12,12]", "epochs=1", "data.split_seed=0,1,2",
                        cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.output
-    assert done.output.count("packing 30 pictures") == 1
+    assert done.output.count("packing 30 images") == 1
 
 
 # Batches of such a split

@@ -112,9 +112,9 @@ def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> None
     if differing:
         lines = [f"  {name}: {have} -> {want}" for name, have, want in differing[:10]]
         raise UserError(
-            "The weights do not fit the network (have -> want):\n"
+            "The weights do not fit the network that model.* describes (have -> want):\n"
             + "\n".join(lines)
-            + f"\n{len(differing)} in all."
+            + f"\n{len(differing)} in all. Leave model.* as it was in the training."
         )
 
 

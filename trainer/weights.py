@@ -16,6 +16,7 @@ from models import weights as foreign
 from trainer import checkpoint
 from trainer.entries import read
 from trainer.errors import UserError
+from trainer.paths import at_home
 
 # Weights as found, ours or other people's, and what they were trained to see.
 Start = foreign.ForeignWeights[Tensor]
@@ -28,7 +29,7 @@ def find(source: str, model: nn.Module) -> Start:
     try:
         if source.upper().startswith("IMAGENET") and not Path(source).exists():
             return foreign.load_official(torchvision_name(model), source.upper())
-        return from_file(Path(source).expanduser(), model)
+        return from_file(at_home(Path(source)), model)
     except foreign.WeightsError as error:
         raise UserError(f"weights={source}: {error}") from error
 

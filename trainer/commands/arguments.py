@@ -12,6 +12,7 @@ from typing import NoReturn
 from trainer import config as knobs
 from trainer.bars import starting
 from trainer.errors import UserError
+from trainer.paths import at_home
 from trainer.words import meant, of_option
 
 # What may change when a checkpoint is used: where and how it computes, never what it is.
@@ -90,17 +91,6 @@ def refuse_long(path: Path, longest: int) -> None:
     """Before anything is computed that would then have no place. Raises UserError."""
     if any(len(os.fsencode(part)) > longest for part in path.parts):
         raise UserError(f"{str(path)[:80]}...: a name in it is longer than {longest} bytes.")
-
-
-def at_home(path: Path) -> Path:
-    """`~/x`, which a shell leaves as it is in quotes and behind a =, unless there is such a
-    file."""
-    if not str(path).startswith("~") or os.path.lexists(path):
-        return path
-    try:
-        return path.expanduser()
-    except RuntimeError:  # ~nobody
-        return path
 
 
 def takes(key: str, keys: Sequence[str]) -> bool:

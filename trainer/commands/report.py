@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from trainer.commands.arguments import at_home, refuse_in_words
+from trainer.commands.arguments import refuse_in_words
 from trainer.display import pages
 from trainer.display.runs import (
     NOT_STARTED,
@@ -28,6 +28,7 @@ from trainer.display.runs import (
     text,
 )
 from trainer.errors import UserError, complain
+from trainer.paths import at_home
 from trainer.tables import align
 
 PAGE = "report.html"

@@ -13,6 +13,7 @@ from trainer import config as knobs
 from trainer import lock
 from trainer.compose import Composer, call_hydra, parse, plain, quoted
 from trainer.errors import Stopped, UserError, named
+from trainer.paths import at_home
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -107,7 +108,7 @@ def claim_folder(master: DictConfig, overrides: list[str], kind: str) -> Path:
     given = str(master.hydra[kind].dir)
     if not given.strip():
         raise UserError(f"hydra.{kind}.dir={given}: must be a folder; . is this one.")
-    folder = Path(given).expanduser().absolute()
+    folder = at_home(Path(given)).absolute()
     if any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
         refuse_used(folder)
         if lock.is_locked(folder):
