@@ -33,7 +33,7 @@ from trainer.commands import mend, report, resume
 from trainer.display import pages, runs
 from trainer.errors import UserError
 
-LONGEST_S = 20  # for one copy, on a busy machine
+LONGEST_S = 60  # for one copy, on a busy machine: far from what a hang or a bomb takes
 FILES = (
     "metrics.jsonl", "summary.json", "findings.json", ".hydra/config.yaml", ".hydra/hydra.yaml",
     ".hydra/overrides.yaml", ".lock", "trainer.log", "events",
