@@ -59,6 +59,7 @@ class Terminal:
         return True
 
 
+@pytest.mark.slow
 def test_a_training_is_seen_to_start_to_validate_and_to_stop(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, *LONG_VALIDATION)
     assert terminal.until(b"batch/s").startswith(b"starting ...\r\n")

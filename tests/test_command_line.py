@@ -24,6 +24,7 @@ def loaded_modules(*argv: str, cwd: Path) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_a_training_does_not_import_the_compiler(tmp_path: Path) -> None:
     modules = loaded_modules("epochs=1", "limit_batches=2", "hydra.run.dir=run", cwd=tmp_path)
     modules += loaded_modules("evaluate", "run/checkpoints/best.pth", cwd=tmp_path)
@@ -59,6 +60,7 @@ def test_cfg_job_shows_what_would_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--help", "epochs=1 limit_batches=2"])
 def test_a_closed_pipe_is_no_error(tmp_path: Path, words: str) -> None:
     done = subprocess.run(
@@ -83,6 +85,7 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path, target: str, code
     assert done.stderr == (message if code else "")
 
 
+@pytest.mark.slow
 def test_a_folder_with_modules_of_the_users_own(tmp_path: Path) -> None:
     """Their data.py, models/ and configs/ must neither be imported nor be touched."""
     (tmp_path / "data.py").write_text("raise SystemExit('the wrong data module')\n")
@@ -119,6 +122,7 @@ def test_nothing_of_the_bar_without_a_terminal(default_run: TrainedRun) -> None:
     assert len(re.findall(r"^epoch ", default_run.command.stdout, re.MULTILINE)) == 20
 
 
+@pytest.mark.slow
 def test_runs_started_in_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
     config = tmp_path / "mine"
     config.mkdir()
@@ -139,6 +143,7 @@ def test_runs_started_in_one_second_get_folders_of_their_own(tmp_path: Path) -> 
         assert read_json(tmp_path / "outputs" / name / "summary.json")["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_do_not_share_a_folder(tmp_path: Path) -> None:
     done = run_trainer(
         "--multirun", "seed=0,1", "epochs=1", "limit_batches=2", "hydra.sweep.subdir=same",
@@ -190,6 +195,7 @@ def test_report_on_a_sweep(sweep: tuple[Path, str, int]) -> None:
     assert "all: epochs=1" in table  # what they share is said once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_stops(tmp_path: Path, number: int, code: int) -> None:
     process = subprocess.Popen(

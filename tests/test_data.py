@@ -135,6 +135,7 @@ def test_mean_and_std_are_those_of_the_train_part() -> None:
         assert made.std == (pytest.approx(pixels.std().item(), abs=0.51 * 10**-digits),)
 
 
+@pytest.mark.slow
 def test_importing_loads_no_torchvision_and_prints_nothing() -> None:
     code = (
         "import data.cifar, data.image_folder, data.mnist, data.synthetic, sys;"

@@ -121,6 +121,7 @@ def test_files_with_their_md5s_are_taken_without_a_word(tmp_path: Path) -> None:
     assert "test_batch is not the original's" in note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_error_tells_the_way_and_the_way_works(tmp_path: Path, packed: bool) -> None:
     files = data_files.cifar10_files()

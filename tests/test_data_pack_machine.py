@@ -172,6 +172,7 @@ def test_what_another_user_could_not_read_is_no_bad_picture_of_mine(
         assert len(load(root, cache_dir=str(cache), on_bad_image="skip").classes) == 3
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path: Path) -> None:
     """Exit code 2 and one message, of which the last line says the way out."""
     root = write_classes(tmp_path / "root", per_class=5)

@@ -85,6 +85,7 @@ def test_a_folder_without_images_is_still_an_error(tmp_path: Path) -> None:
     load(root)
 
 
+@pytest.mark.slow
 def test_training_from_within_the_folder_and_again(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "photos")
     words = ("data=image_folder", "data.root=.", *QUIET)
@@ -146,6 +147,7 @@ def test_what_claims_to_be_an_image_and_is_none_is_named(tmp_path: Path, name: s
     load(root, on_bad_image="skip", val_size=0.3, test_size=0.3)
 
 
+@pytest.mark.slow
 def test_predict_takes_the_same_files(default_run: TrainedRun, dispatch: Dispatch) -> None:
     root = write_classes(Path("photos"), ["cat"], per_class=2)
     odd = write_odd(root / "cat")

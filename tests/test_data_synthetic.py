@@ -109,6 +109,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_convolutions_learn_it_and_a_linear_model_falls_short() -> None:
     made = load(num_train=4000, num_test=1000, val_size=0.1)

@@ -51,6 +51,7 @@ def pictures(animals: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(animals / "pictures", tmp_path / "pictures"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["best.pth", "last.pth"])
 def test_the_data_of_the_training_need_no_warning(
     animals: Path, pictures: Path, dispatch: Dispatch, name: str

@@ -160,6 +160,7 @@ def says_free(free: int) -> None:
 # --- folders --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_folders_that_no_run_can_have(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for name, said in (("file", "is a file"), ("file/run", "is a file"),

@@ -255,6 +255,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_square_of_the_classes() -> None:
     """A process of its own tells what it took, in MiB, and may have no more than 4 GiB: a matrix
     of 50,000 classes would have 20 GB, which the twin asks for. All the logits are 512 MB."""

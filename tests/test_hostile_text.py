@@ -197,6 +197,7 @@ def test_classes_found_are_clean_on_the_page(run: Path, program: Program) -> Non
     assert "&lt;img src=x" in page
 
 
+@pytest.mark.slow
 def test_names_of_folders_and_files(tmp_path: Path, program: Program) -> None:
     """Images of such names are trained on, evaluated and shown; a class folder of such a name is
     refused, one whose name is HTML is not."""

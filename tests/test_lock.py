@@ -25,6 +25,7 @@ from trainer.errors import UserError
 LONG = (*TINY, "epochs=100000", "hydra.run.dir=run")
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     first = processes.Command(tmp_path, LONG)
     assert first.wait_for(lambda: results.newest_step(tmp_path / "run") > 0), first.output

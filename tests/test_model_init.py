@@ -110,6 +110,7 @@ def untrained_losses(net: Any) -> list[float]:
         return [F.cross_entropy(logits, labels).item() for logits in outputs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_untrained_network_takes_all_classes_for_equally_likely(name: str) -> None:
     # The default stem of the deep ones takes 16 times as long.

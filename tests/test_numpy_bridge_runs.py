@@ -29,6 +29,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedRun, Trained
     return both(tmp_path_factory.mktemp("quick"), "model=mlp", "model.dropout=0.2", *QUICK)
 
 
+@pytest.mark.slow
 def test_twenty_steps_in_float32(quick: tuple[TrainedRun, TrainedRun]) -> None:
     torchs, numpys = (losses_of(run) for run in quick)
     assert len(torchs) >= 3
@@ -92,6 +93,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "said"), REFUSED)
 def test_what_numpy_cannot_do_is_refused(words: list[str], said: list[str], tmp_path: Path) -> None:
     done = run_trainer("layers=numpy", *words, cwd=tmp_path)

@@ -77,6 +77,7 @@ def write_digits(folder: Path, every: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_stretched_set_as_a_folder(tmp_path: Path, dispatch: Dispatch) -> None:
     """All of the test split as files: evaluate of the set, of the folder, and predict are one."""
     run = train(tmp_path, *QUICK, "data.shape=[1,16,28]")
@@ -93,6 +94,7 @@ def test_a_stretched_set_as_a_folder(tmp_path: Path, dispatch: Dispatch) -> None
     assert (images[:20].numpy() != cropped).any()  # the twin: a crop shows other pixels
 
 
+@pytest.mark.slow
 def test_another_resize_than_the_side(tmp_path: Path, dispatch: Dispatch) -> None:
     """Trained so, and imported so; evaluated as a folder, and as a set that is stretched in its own
     trainings."""
@@ -126,6 +128,7 @@ def imported(dispatch: Dispatch, run: TrainedRun, *words: str) -> Path:
     return Path(out)
 
 
+@pytest.mark.slow
 def test_imported_weights(tmp_path: Path, dispatch: Dispatch) -> None:
     run = train(tmp_path, *QUICK, "data.shape=[1,20,20]")
     folder = write_digits(tmp_path / "digits", every=37)

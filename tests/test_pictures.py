@@ -322,6 +322,7 @@ def test_bombs_are_refused_before_they_are_unpacked(
         read(file)
 
 
+@pytest.mark.slow
 def test_importing_changes_nothing_of_pillow() -> None:
     code = ("from PIL import Image; n = Image.MAX_IMAGE_PIXELS; import data.pictures;"
             "assert Image.MAX_IMAGE_PIXELS == n and n")  # fmt: skip

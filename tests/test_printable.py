@@ -26,6 +26,7 @@ HIDDEN = "\x1b\x07\r\x7f\x85\x9b\x00" + BIDI + NO_WIDTH + "\udc80\u2028"
 HOSTILE = f"\x1b]0;owned\x07{HIDDEN}"
 
 
+@pytest.mark.slow
 def test_nothing_that_steers_or_hides_is_left() -> None:
     for code in range(sys.maxunicode + 1):
         shown = printable(chr(code))

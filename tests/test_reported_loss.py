@@ -41,6 +41,7 @@ def logits_and_labels(run: TrainedRun) -> tuple[Tensor, Tensor]:
     return x, labels
 
 
+@pytest.mark.slow
 def test_the_test_row_is_the_plain_loss(smoothed_run: TrainedRun) -> None:
     logits, labels = logits_and_labels(smoothed_run)
     if "BCE" in (smoothed_run.folder / ".hydra" / "config.yaml").read_text():
@@ -56,6 +57,7 @@ def test_the_test_row_is_the_plain_loss(smoothed_run: TrainedRun) -> None:
     assert smoothed_run.summary["test_loss"] == row["loss"]
 
 
+@pytest.mark.slow
 def test_evaluate_gives_the_number_of_the_test_row(smoothed_run: TrainedRun) -> None:
     done = run_trainer("evaluate", str(smoothed_run.best), "-o", "seen", cwd=smoothed_run.folder)
     assert done.returncode == 0, done.output
@@ -84,6 +86,7 @@ def test_the_train_row_is_the_loss_that_was_trained(smoothed_run: TrainedRun) ->
     assert by_split["train"] > floor.item() > by_split["val"]
 
 
+@pytest.mark.slow
 def test_evaluate_refuses_to_smooth(smoothed_run: TrainedRun) -> None:
     done = run_trainer(
         "evaluate", str(smoothed_run.best), "loss.label_smoothing=0.2", cwd=smoothed_run.folder

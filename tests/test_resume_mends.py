@@ -186,6 +186,7 @@ def last_summary_fails(before_rename: bool) -> None:
     log.write_bytes = writing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before_rename", [True, False])
 def test_a_result_that_the_disk_does_not_confirm(tmp_path: Path, before_rename: bool) -> None:
     prepare = functools.partial(last_summary_fails, before_rename)

@@ -29,6 +29,7 @@ print(min([fresh_pages() for _ in range(6)][1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 @pytest.mark.parametrize("what", ["kept", "handed back"])
 def test_freed_memory_is_used_again(what: str) -> None:

@@ -64,6 +64,7 @@ def test_a_state_without_names_goes_on_as_before_them(tmp_path: Path) -> None:
     assert "trained" in checkpoint.read(checkpoint.states_in(run / "checkpoints")[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("layers=numpy",), ("--force", "compile=model")])
 def test_the_names_stay_the_same_however_it_computes(tmp_path: Path, words: tuple[str]) -> None:
     run = train(tmp_path, *SQUARE)
@@ -95,6 +96,7 @@ def test_names_are_in_the_order_of_the_optimizer() -> None:
 # --- another machine ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_training_of_a_gpu_goes_on_once_the_cpu_is_named(tmp_path: Path) -> None:
     """As on a machine without one."""
     run = Path(shutil.copytree(whole_run(), tmp_path / "run"))

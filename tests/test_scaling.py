@@ -163,6 +163,7 @@ def deep_run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_training_evaluate_and_predict_see_the_same(deep_run: TrainedRun, tmp_path: Path) -> None:
     """And a set of which the test alone is dark: scaled by itself it would look otherwise."""
     assert deep_run.summary["test_accuracy"] > 0.9, deep_run.command.output
@@ -200,6 +201,7 @@ def test_training_evaluate_and_predict_see_the_same(deep_run: TrainedRun, tmp_pa
         assert evaluated["data"]["pixel_range"] == [0, 4095]
 
 
+@pytest.mark.slow
 def test_an_older_checkpoint_has_no_range(deep_run: TrainedRun, tmp_path: Path) -> None:
     from trainer import checkpoint
 

@@ -151,6 +151,7 @@ def test_a_disk_that_is_full_when_a_run_begins(tmp_path: Path, number: int, name
     assert processes.run(tmp_path, *RUN, "epochs=1").code == 0
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_state_can_be_taken_again(tmp_path: Path) -> None:
     """Its twin, with a state, is refused."""
     train(tmp_path)

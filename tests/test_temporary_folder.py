@@ -68,6 +68,7 @@ def test_no_temporary_folder(theirs: Path, prepare: processes.Prepare, said: lis
     assert sorted(path.name for path in theirs.iterdir()) == ["theirs.pth", "tmp"]
 
 
+@pytest.mark.slow
 def test_the_folder_is_taken_and_left_empty(theirs: Path) -> None:
     ended = processes.run(theirs, *WORDS, prepare=functools.partial(in_folder, "tmp"))
     assert ended.code == 0, ended.output

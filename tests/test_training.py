@@ -96,6 +96,7 @@ def test_checkpoints_describe_themselves_in_plain_types(default_run: TrainedRun)
     assert "optimizer" not in best
 
 
+@pytest.mark.slow
 def test_the_same_command_twice_gives_the_same_bits(tmp_path: Path) -> None:
     """With dropout; in two processes; and another seed gives others."""
     argv = (*QUICK, "model.dropout=0.3")
@@ -110,6 +111,7 @@ def test_the_same_command_twice_gives_the_same_bits(tmp_path: Path) -> None:
     assert pairs[0] == pairs[1]
 
 
+@pytest.mark.slow
 def test_the_bits_do_not_depend_on_what_is_looked_at(tmp_path: Path) -> None:
     argv = (*QUICK, "model.dropout=0.3")
     often = train(tmp_path, *argv, "log_interval=1", folder="a")
@@ -118,6 +120,7 @@ def test_the_bits_do_not_depend_on_what_is_looked_at(tmp_path: Path) -> None:
     assert [row["loss"] for row in often.rows] == [row["loss"] for row in rarely.rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "argv",
     [
@@ -187,6 +190,7 @@ def test_evaluate_refuses_wrong_values(
     assert len(done.stderr.splitlines()) < 30
 
 
+@pytest.mark.slow
 def test_evaluate_takes_the_whole_split(tmp_path: Path) -> None:
     run = train(tmp_path, *QUICK)
     done = run_trainer("evaluate", str(run.best), cwd=tmp_path)

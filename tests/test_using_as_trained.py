@@ -72,6 +72,7 @@ def assert_the_same(run: TrainedRun, folder: Path, dispatch: Dispatch, num: int)
     ],
     ids=" ".join,
 )
+@pytest.mark.slow
 def test_sets_as_files(tmp_path: Path, dispatch: Dispatch, words: tuple[str, ...]) -> None:
     run = train(tmp_path, *QUICK, *words)
     images = original_images([word for word in words if word.startswith("data")])
@@ -82,6 +83,7 @@ def test_sets_as_files(tmp_path: Path, dispatch: Dispatch, words: tuple[str, ...
     assert_the_same(run, tmp_path / "files", dispatch, 40)
 
 
+@pytest.mark.slow
 def test_own_images_are_cropped_by_both(tmp_path: Path, dispatch: Dispatch) -> None:
     write_classes(tmp_path / "own", per_class=12)
     run = train(tmp_path, *QUICK, "data=image_folder", f"data.root={tmp_path / 'own'}",
@@ -144,6 +146,7 @@ LOSSES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", LOSSES)
 def test_probabilities_follow_the_loss(tmp_path: Path, dispatch: Dispatch, words: str) -> None:
     """As many images as it takes to be right nine times of ten; then the calibration error, which
@@ -209,6 +212,7 @@ def test_what_the_examiner_collects() -> None:
         assert sure[1].item() == pytest.approx(second, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format", "ending"), [("state_dict", ".state_dict.json")])
 def test_exports_say_both(tmp_path: Path, dispatch: Dispatch, format: str, ending: str) -> None:
     run = train(tmp_path, *QUICK, "data.shape=[1,28,56]", "loss=bce")

@@ -29,6 +29,7 @@ def linear(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_names_and_normalisation_by_hand(linear: Path, dispatch: Dispatch) -> None:
     words = ("data.shape=[1,28,28]", "--classes", "names.txt", "data.mean=[0.1]", "data.std=[0.3]")
     done = dispatch(*IMPORT, *words)
@@ -45,6 +46,7 @@ def test_names_and_normalisation_by_hand(linear: Path, dispatch: Dispatch) -> No
     assert (entries["classes"][3], entries["mean"], entries["std"]) == ("3", [0.0], [1.0])
 
 
+@pytest.mark.slow
 def test_all_of_a_set_and_then_evaluated(linear: Path, dispatch: Dispatch) -> None:
     done = dispatch(*IMPORT, "data=mnist_5k", "--classes", "names.txt")
     assert done.returncode == 0, done.output
@@ -60,6 +62,7 @@ def test_all_of_a_set_and_then_evaluated(linear: Path, dispatch: Dispatch) -> No
     assert "accuracy" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -165,6 +168,7 @@ def test_a_runs_configuration_is_not_taken_and_ignored(
     assert "  - 3\n" in own.stdout
 
 
+@pytest.mark.slow
 def test_a_torchvision_network_gets_its_names_and_normalisation(
     tmp_path: Path, dispatch: Dispatch
 ) -> None:
@@ -190,6 +194,7 @@ def test_a_torchvision_network_gets_its_names_and_normalisation(
     assert entries["classes"] == recipe.meta["categories"]
 
 
+@pytest.mark.slow
 def test_vgg16s_features_train_with_a_new_head(tmp_path: Path, dispatch: Dispatch) -> None:
     net = VGG((3, 32, 32), 10, depth=16)
     features = {n: t for n, t in net.state_dict().items() if n.startswith("features.")}

@@ -123,6 +123,7 @@ def test_each_job_of_a_sweep_gets_weights_for_its_own_net(
     assert same.returncode == 0, same.output
 
 
+@pytest.mark.slow
 def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
     done = run_trainer("freeze=['nolayer.*']", cwd=tmp_path)
     assert done.returncode == 2
@@ -132,6 +133,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
     assert "nothing to train" in everything.stderr
 
 
+@pytest.mark.slow
 def test_official_weights_without_network_say_which_file_goes_where(tmp_path: Path) -> None:
     done = run_trainer(
         "model=alexnet", "weights=IMAGENET1K_V1", "data=synthetic",
@@ -180,6 +182,7 @@ def test_import_weights_of_torchvision(torchvision_file: tuple[Path, nn.Module])
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_imported_weights_start_a_training(
     torchvision_file: tuple[Path, nn.Module], tmp_path: Path
 ) -> None:
@@ -211,6 +214,7 @@ def test_import_weights_keeps_the_shape_that_was_asked_for(tmp_path: Path) -> No
     assert "conv1.weight (64, 3, 3, 3) -> (64, 3, 7, 7)" in refused.stderr
 
 
+@pytest.mark.slow
 def test_import_weights_refuses_what_does_not_fit(
     torchvision_file: tuple[Path, nn.Module],
 ) -> None:
@@ -223,6 +227,7 @@ def test_import_weights_refuses_what_does_not_fit(
     assert not (file.parent / "ours.pth").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", ["weights", "filters"])
 def test_import_weights_of_matconvnet(tmp_path: Path, fields: str) -> None:
     """The whole way: .mat in, checkpoint out, the net computes what the file computes."""
@@ -251,6 +256,7 @@ def test_import_weights_of_matconvnet(tmp_path: Path, fields: str) -> None:
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
 
 
+@pytest.mark.slow
 def test_a_damaged_mat_file_ends_in_one_message(tmp_path: Path) -> None:
     (tmp_path / "bad.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(np.arange(200) % 256))
     done = run_trainer("import-weights", "bad.mat", "--model", "vgg11", "-o", "x.pth", cwd=tmp_path)

@@ -185,6 +185,7 @@ def _packed(element: bytes) -> bytes:
     return struct.pack("<II", 15, len(packed)) + packed
 
 
+@pytest.mark.slow
 def test_parser_gets_damage_under_a_right_checksum(tmp_path: Path) -> None:
     ends = _fuzz_parser(tmp_path, range(12))
     assert ends["refused"] + ends["died"] > 0
@@ -276,6 +277,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ENDS)
 def test_however_the_child_ends(
     tmp_path: Path,

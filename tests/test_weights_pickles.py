@@ -74,6 +74,7 @@ def test_pickles_never_run(
     assert not canary.exists()
 
 
+@pytest.mark.slow
 def test_pickles_never_run_in_the_child_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def refusal(path: Path) -> str:
     return message
 
 
+@pytest.mark.slow
 def test_through_the_child_process(tmp_path: Path) -> None:
     wrapped = {"state_dict": {f"module.{k}": v for k, v in state_dict().items()}, "epoch": 3}
     foreign = read(saved(tmp_path / "weights.dat", wrapped), {})
@@ -167,6 +168,7 @@ def test_compare_lists_ten_of_each_and_counts() -> None:
     assert not compare({"same": torch.ones(2)}, {"same": (2,)})
 
 
+@pytest.mark.slow
 def test_pickle_that_claims_gigabytes(tmp_path: Path) -> None:
     """The old format states sizes in the pickle; the limit on address space stops it."""
     path = saved(tmp_path / "w.pth", {"w": torch.ones(77)}, _use_new_zipfile_serialization=False)

@@ -113,6 +113,7 @@ def test_the_usual_trainers(tmp_path: Path, kind: str, old_format: bool) -> None
         assert "left out 1 tensors without it: criterion.weight" in said
 
 
+@pytest.mark.slow
 def test_in_the_child_process_too(tmp_path: Path) -> None:
     foreign = read(saved(tmp_path / "w.pth", FILES["torchvision references"]), shapes())
     assert torch.equal(foreign.state_dict["fc.weight"], network()["fc.weight"])
