@@ -72,7 +72,7 @@ def test_the_model_is_untouched_when_more_than_the_head_differs(replace_head: bo
 @pytest.mark.slow
 def test_replace_head_by_the_command_line(default_run: TrainedRun, tmp_path: Path) -> None:
     argv = (*QUICK, f"weights={default_run.best}", "data=synthetic", "data.num_classes=7",
-            "data.shape=[1,28,28]", "data.mean=[0.5]", "data.std=[0.2]")  # fmt: skip
+            "data.shape=[1,28,28]")  # fmt: skip
     refused = run_trainer(*argv, cwd=tmp_path)
     assert refused.returncode == 2, refused.output
     assert "replace_head=true" in refused.stderr

@@ -50,7 +50,12 @@ def run(
     with StopSignals().noted() as signals:
         progress = Progress(**state["progress"]) if state else None
         run = build.build(config, folder, signals, progress)
-        for note in run.load(state) if state else ():
+        try:
+            notes = run.load(state) if state else ()
+        except BaseException:
+            run.log.close()  # nothing of the run has begun, and nothing is said of it
+            raise
+        for note in notes:
             log.warning("%s", note)
         sha256 = None
         try:

@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import config as knobs
+from trainer.commands import idle
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
     from data.types import Dataset
 
 KEYS = ("model", "model.", "data", "data.")
+# Of a set, what says nothing of how the model sees an image.
+IDLE = tuple(f"data.{key}" for key in (
+    "download", "mirrors", "hflip", "val_size", "test_size", "split_seed", "num_train", "num_test",
+    "noise", "seed",
+))  # fmt: skip
 
 
 def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -24,6 +30,8 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
     The weights are parsed in a child process with limits. Raises UserError.
     """
     config = compose(values)
+    idle.refuse(values, idle.FRESH_WEIGHTS, idle.FROM_THE_FILE)
+    idle.refuse(values, IDLE, "it says nothing of how the model sees an image")
 
     import torch
 
@@ -61,6 +69,7 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
         "mean": list(mean),
         "std": list(std),
         "fit": meaning.fit_of(options, config),
+        "pixel_range": dataset.pixel_range if dataset else options.get("pixel_range"),
         "probabilities": "softmax",
         "resize": options.get("resize")
         or (start.resize if start.resize and start.shape == shape else min(shape[1:])),

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.commands import idle
 from trainer.commands.arguments import MACHINE_KEYS, existing, parse_words
 from trainer.commands.figures import as_json, figures, show
 from trainer.errors import UserError
@@ -201,6 +202,8 @@ def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool
             f"loss.label_smoothing={values['loss.label_smoothing']}: evaluate reports the loss "
             "without it, as a run's test row does. Leave the key out."
         )
+    if not flip:
+        idle.refuse(values, ("data.hflip",), "it only says whether --flip may be given")
     config["data"]["shape"] = entries["shape"]
     # Images of another set or folder become what predict, too, makes of them.
     as_trained = {"fit": fit, "resize": entries["resize"] if fit == "crop" else None}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainer import config as knobs
-from trainer.commands import bare
+from trainer.commands import bare, idle
 from trainer.commands.arguments import existing, parse_words
 from trainer.errors import UserError
 
@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
     keys = ("model.", "data", "data.root", *(f"data.{key}" for key in DESCRIBING))
     args, values = parse_words(parser, argv, keys)
     existing(args.file)
+    idle.refuse(values, idle.FRESH_WEIGHTS, idle.FROM_THE_FILE)
     check_output(args.output)
     names = read_classes(args.classes) if args.classes else None
     if names and "data" not in values:
@@ -143,7 +144,12 @@ def compose(model: str, values: dict[str, str]) -> tuple[dict[str, Any], Told]:
         raise UserError("data.num_classes=null: give how many the file's last layer has.")
     kept = {key: options[key] for key in ("shape", "num_classes")}
     for key in kept:  # as the data says, once that is known
-        config["model"].pop(key, None)
+        of_model = config["model"].pop(key, None)
+        if f"model.{key}" in values and of_model != kept[key]:
+            raise UserError(
+                f"model.{key}={knobs.spell(of_model)}: data.{key} is {knobs.spell(kept[key])}, and "
+                f"says it. Leave the key out, or set data.{key}."
+            )
     return {**config, "data": kept}, told
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from trainer import config as knobs
+from trainer.commands import idle
 from trainer.commands.arguments import parse_words
 from trainer.commands.mend import choices, mend_side_files
 from trainer.display.runs import read_runs
@@ -88,6 +89,7 @@ def resume(folder: Path, values: dict[str, str], force: bool) -> int:
         logging.getLogger("trainer").info("%s", note)
     config = restore.reconfigure(begun, values)
     check_changes(begun, config, force)
+    idle.refuse(values, idle.FRESH_WEIGHTS, "the run that goes on has its own weights")
     for key in ("weights", "replace_head"):
         if key in values:
             raise UserError(
@@ -102,6 +104,7 @@ def resume(folder: Path, values: dict[str, str], force: bool) -> int:
     own = {key: value for key, value in own.items() if f"data.{key}" not in values}
     config |= {"weights": None, "replace_head": False, "data": {**config["data"], **own}}
     build.check(config)
+    idle.refuse_in_training(values, [config])
     build.check_data(config)  # fetched or packed while a signal still ends it at once
     mend_side_files(folder, state["config"], config)
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import config as knobs
 from trainer.bars import starting
+from trainer.commands.idle import FRESH_WEIGHTS, keys_in, refuse_in_training
 from trainer.errors import UserError
 from trainer.tables import align
 
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
 HELP = """usage: trainer summary [key=value ...]
 
 The layers of a model with output shapes, parameters and multiply-adds for one picture, as they
-would be trained: `trainer summary model=vgg16 data=cifar10`. Keys are those of a training; the
-data need not be there."""
+would be trained: `trainer summary model=vgg16 data=cifar10`. Keys: model, data and their options
+that shape the layers, and experiment. The data need not be there."""
+
+GROUPS = ("model", "data", "experiment")
+# Of these groups, what shapes no layer.
+IDLE = {*FRESH_WEIGHTS, "model.aux_pool"} | {
+    key for key in (*knobs.KNOBS, "data.file_md5") if key.startswith("data.")
+} - {"data.shape", "data.num_classes", "data.root", "data.download"}  # folders are counted
 
 
 def main(argv: list[str]) -> int:
@@ -33,6 +40,7 @@ def main(argv: list[str]) -> int:
     composer = Composer(args)
     config = plain(composer.jobs(composer.master())[0])
     knobs.check(config)
+    refuse_no_part(args.overrides)
 
     starting()
 
@@ -41,10 +49,23 @@ def main(argv: list[str]) -> int:
 
     runtime.leave_compiler_unimported()
     check_options("model", config["model"])
+    refuse_in_training(keys_in(args.overrides), [config])
     shape, num_classes = parts.announced_size(config["data"])
     model = parts.make_model(config, shape, num_classes)
     print(table(model, shape, parts.input_size(model, shape)))
     return 0
+
+
+def refuse_no_part(words: list[str]) -> None:
+    """Raises UserError that names the first key of a training that changes nothing here."""
+    for word in words:
+        (key,) = keys_in([word])
+        group = ".".join(key.split(".")[:2])
+        if key.partition(".")[0] not in GROUPS or group in IDLE:
+            raise UserError(
+                f"{word[:300]}: plays no part in the table of layers: only model, data and their "
+                "options that shape the layers do. Leave the key out."
+            )
 
 
 def table(model: nn.Module, shape: tuple[int, int, int], size: tuple[int, int]) -> str:
@@ -85,9 +106,7 @@ def layer_rows(model: nn.Module, input_shape: tuple[int, ...]) -> list[Row]:
             now = counter.get_total_flops()
             seen = {row[0] for row in rows}
             own = 0 if name in seen else sum(p.numel() for p in module.parameters())
-            rows.append(
-                (name, type(module).__name__, tuple(output.shape[1:]), own, (now - total) // 2)
-            )
+            rows.append((name, kind_of(module), tuple(output.shape[1:]), own, (now - total) // 2))
             total = now
 
         return hook
@@ -99,6 +118,12 @@ def layer_rows(model: nn.Module, input_shape: tuple[int, ...]) -> list[Row]:
     for handle in handles:
         handle.remove()
     return rows
+
+
+def kind_of(module: nn.Module) -> str:
+    """Its class; of dropout also how much, for no other column tells."""
+    name = type(module).__name__
+    return f"{name} {module.p:g}" if name.startswith("Dropout") else name
 
 
 def show(shape: tuple[int, ...]) -> str:

@@ -6,11 +6,13 @@ import contextlib
 import json
 import logging
 import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import config as knobs
 from trainer import lock
+from trainer.commands import idle
 from trainer.compose import Composer, call_hydra, parse, plain, quoted
 from trainer.errors import Stopped, UserError, named
 from trainer.paths import at_home
@@ -51,10 +53,12 @@ def main(argv: list[str]) -> int:
     jobs = [plain(job) for job in composer.jobs(master)]
     for job in jobs:
         knobs.check(job)
+    typed = idle.keys_in(args.overrides)
+    refuse_trust(typed, jobs)
     if args.cfg or args.info:
         call_hydra(argv, task)
         return 0
-    check_with_torch(jobs)
+    check_with_torch(jobs, typed)
     kind = "sweep" if args.multirun else "run"
     folder = claim_folder(master, args.overrides, kind)
     failed = False
@@ -72,6 +76,16 @@ def main(argv: list[str]) -> int:
     return (report_sweep(folder) or int(failed)) if args.multirun else 0
 
 
+def refuse_trust(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UserError: here it would change nothing."""
+    given = [job["trust"] for job in jobs if job["trust"]]
+    if given and "trust" in typed:
+        raise UserError(
+            f"trust={knobs.spell(given[0])}: plays no part in a training, which takes what its own "
+            "command names. Give it to the command that uses the checkpoint."
+        )
+
+
 def report_sweep(folder: Path) -> int:
     """The table of all jobs, the failed ones with their reason."""
     from trainer.commands.report import runs_and_jobs, table
@@ -85,18 +99,26 @@ def report_sweep(folder: Path) -> int:
     return int(any(row.status != "finished" for row in rows))
 
 
-def check_with_torch(jobs: list[dict[str, Any]]) -> None:
+def check_with_torch(jobs: list[dict[str, Any]], typed: Collection[str]) -> None:
     """What only torch, the data and the model can tell: first all that needs no files, so that a
     wrong value in any job of a sweep is said before anything is downloaded."""
     from trainer import build
 
-    for step, keys in ((build.check, CHECKED_WITH_TORCH), (build.check_data, ("data",))):
-        seen: list[dict[str, Any]] = []
-        for job in jobs:
-            parts = {key: job[key] for key in keys}
-            if parts not in seen:
-                seen.append(parts)
-                step(job)
+    check_once(build.check, CHECKED_WITH_TORCH, jobs)
+    idle.refuse_in_training(typed, jobs)
+    check_once(build.check_data, ("data",), jobs)
+
+
+def check_once(
+    check: Callable[[dict[str, Any]], None], keys: Sequence[str], jobs: list[dict[str, Any]]
+) -> None:
+    """Of jobs that these keys do not tell apart, the first alone."""
+    seen: list[dict[str, Any]] = []
+    for job in jobs:
+        parts = {key: job[key] for key in keys}
+        if parts not in seen:
+            seen.append(parts)
+            check(job)
 
 
 def claim_folder(master: DictConfig, overrides: list[str], kind: str) -> Path:
