@@ -252,6 +252,8 @@ def make_places(top: Path) -> dict[str, Path]:
     (top / "junk" / "cifar-10-batches-py").mkdir(parents=True)
     for name in (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch", "batches.meta"):
         (top / "junk" / "cifar-10-batches-py" / name).write_bytes(b"junk")
+    (top / "archive").mkdir()
+    (top / "archive" / "cifar-10-python.tar.gz").write_bytes(b"junk")
     best = train(top, *TINY, "epochs=1").best
     torch.save(torch.load(best, weights_only=True)["model"], top / "bare.pth")
     foreign = checkpoint.read(best)

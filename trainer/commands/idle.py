@@ -16,10 +16,10 @@ OWN_AUGMENT = "data.augment.Augment"  # of another the options mean what its aut
 SAME = 1e-4  # of mean and std: one that was copied from the log
 
 
-def refuse(words: Mapping[str, str], idle: Iterable[str], why: str) -> None:
+def refuse(words: Mapping[str, str], idle: Collection[str], why: str) -> None:
     """Raises UserError that names the first word whose key is one of these."""
     for key in words:
-        if key in idle:
+        if any(key == one or key.startswith(f"{one}.") for one in idle):
             raise UserError(f"{key}={words[key]}: plays no part here: {why}. Leave the key out.")
 
 
