@@ -16,7 +16,7 @@ from picture_files import pack_folder, write_classes, write_picture
 
 from data.types import Split
 from trainer import checkpoint
-from trainer.commands import evaluate
+from trainer.commands import evaluated_data
 from trainer.errors import UserError
 
 Dispatch = Callable[..., Finished]
@@ -179,7 +179,7 @@ def test_another_set_of_as_many_classes(default_run: TrainedRun, dispatch: Dispa
     known = [f"kind {k}" for k in range(11)]
     for num, told in ((10, "kind 9);"), (11, "kind 9, and 1 more);")):
         with pytest.raises(UserError) as refusal:
-            evaluate.numbers_of(["a", *known[:2]], known[:num])
+            evaluated_data.numbers_of(["a", *known[:2]], known[:num])
         assert told in str(refusal.value)
     refused = dispatch("evaluate", "renamed.pth", "data=synthetic", "data.num_classes=3")
     assert refused.returncode == 2
@@ -221,9 +221,9 @@ def test_the_same_classes_in_another_order_are_matched_by_name(
     ],
 )  # fmt: skip
 def test_which_class_is_which(found: str, known: str, numbers: list[int]) -> None:
-    assert evaluate.numbers_of(list(found), list(known)) == numbers
+    assert evaluated_data.numbers_of(list(found), list(known)) == numbers
     split = Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([2, 0, 1]))
-    labels = evaluate.relabelled(split, list(found), list(known)).labels
+    labels = evaluated_data.relabelled(split, list(found), list(known)).labels
     assert labels.tolist() == [numbers[2], numbers[0], numbers[1]]
     assert labels.dtype == torch.int64
 
@@ -238,11 +238,11 @@ def test_which_class_is_which(found: str, known: str, numbers: list[int]) -> Non
 )  # fmt: skip
 def test_what_leaves_a_doubt_is_refused(found: str, known: str, told: str) -> None:
     with pytest.raises(UserError) as refusal:
-        evaluate.numbers_of(list(found), list(known))
+        evaluated_data.numbers_of(list(found), list(known))
     assert told in str(refusal.value)
 
 
 def test_a_part_of_the_classes_goes_by_name() -> None:
-    assert evaluate.numbers_of(list("cb"), list("abc")) == [2, 1]
+    assert evaluated_data.numbers_of(list("cb"), list("abc")) == [2, 1]
     split = Split(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 0]))
-    assert evaluate.relabelled(split, list("cb"), list("abc")).labels.tolist() == [1, 2]
+    assert evaluated_data.relabelled(split, list("cb"), list("abc")).labels.tolist() == [1, 2]

@@ -21,7 +21,7 @@ from data.prepare import cropped
 from data.resizing import to_shape
 from data.types import DataError
 from trainer import checkpoint
-from trainer.commands import evaluate
+from trainer.commands import evaluate, evaluated_data
 
 Dispatch = Callable[..., Finished]
 QUICK = ("epochs=2", "limit_batches=20", "tensorboard=false", "device=cpu")
@@ -63,7 +63,7 @@ def seen_in(path: Path, *words: str) -> tuple[torch.Tensor, list[str | None]]:
     entries = checkpoint.read(path)
     values = dict(word.split("=", 1) for word in words)
     config = evaluate.configured(entries, values, flip=False)
-    test = evaluate.load(config["data"], entries, values).test
+    test = evaluated_data.load(config["data"], entries, values).test
     return test.own_images(), [test.file_at(i) for i in range(len(test))]
 
 

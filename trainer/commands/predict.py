@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import bars
 from trainer.commands import bare
 from trainer.commands.arguments import MACHINE_KEYS, existing, parse_words
 from trainer.commands.pictures import copies, find, mark
+from trainer.commands.predictions import NO_MEMORY, progress, show_json, table, with_copy
 from trainer.errors import UserError
-from trainer.printable import in_lines, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +28,6 @@ if TYPE_CHECKING:
 READ_AT_ONCE, PIXELS_AT_ONCE = 32, 2**20
 
 MAX_PIXELS = 250_000_000  # data.pictures has the same, and is imported later
-
-NO_MEMORY = "it takes more memory than there is; make it smaller, or end other programs."
 
 
 def main(argv: list[str]) -> int:
@@ -276,78 +270,3 @@ def best(row: Tensor, classes: Sequence[str], top_k: int, how: str) -> dict[str,
     order = row.argsort(descending=True, stable=True)[:top_k].tolist()
     sure = probabilities(row[None], how)[0].tolist()
     return {"top": [{"class": classes[i], "index": i, "probability": sure[i]} for i in order]}
-
-
-def with_copy(
-    result: dict[str, Any], targets: dict[Path, Path], how: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The result, once its copy is written; or, if memory has run out, that as its error."""
-    try:
-        annotate(result, targets, how)
-    except MemoryError:  # of the picture in its full size, which the net does not see
-        return {"file": result["file"], "error": NO_MEMORY}
-    return result
-
-
-def annotate(result: Mapping[str, Any], targets: dict[Path, Path], how: Mapping[str, Any]) -> None:
-    """Write the copy of this picture; once, of a file that was named several times."""
-    from PIL import Image
-
-    from data.pictures import FORMATS, decode
-    from trainer.display import drawing
-
-    file = Path(result["file"])
-    if file not in targets:
-        return
-    target = targets.pop(file)
-    top = [(drawing.drawable(x["class"], x["index"]), x["probability"]) for x in result["top"]]
-    kind = Image.registered_extensions().get(target.suffix.lower(), "")
-    kind = kind if kind in FORMATS and kind in Image.SAVE else "PNG"
-    content = io.BytesIO()
-    options = {"quality": 95} if kind == "JPEG" else {}
-    picture = decode(file, channels=3, **how)
-    drawing.annotated(picture, top).save(content, kind, **options)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(target, "xb") as copy:  # never over what is there
-            copy.write(content.getbuffer())
-    except OSError as error:
-        raise UserError(f"-o: {target} cannot be written: {error.strerror}.") from error
-
-
-@contextlib.contextmanager
-def progress(num_files: int) -> Iterator[Callable[[], object]]:
-    """A bar on the terminal, unless the results themselves scroll by there."""
-    if num_files <= READ_AT_ONCE or sys.stdout.isatty():
-        yield lambda: None
-        return
-    with bars.bar(num_files, "predict", unit=" images") as bar:
-        yield bar.update
-
-
-def show_json(result: Mapping[str, Any]) -> None:
-    print(json.dumps(result, allow_nan=False))
-
-
-def table(files: Sequence[Path]) -> Callable[[Mapping[str, Any]], None]:
-    """Shows results as rows under a heading: the file beside its first class, further classes
-    below. What failed goes to stderr."""
-    width = max(len(printable(file)) for file in files)
-    print(f"{'file':<{width}}  probability  class")
-
-    def show(result: Mapping[str, Any]) -> None:
-        name = printable(result["file"])
-        if "error" in result:
-            complain(f"{name}: {result['error']}")
-        for row in result.get("top", ()):
-            print(f"{name:<{width}}  {row['probability']:>11.4f}  {printable(row['class'])}")
-            name = ""
-
-    return show
-
-
-def complain(words: str) -> None:
-    """A line on stderr, after the rows before it and above the bar."""
-    sys.stdout.flush()
-    with bars.above():
-        print(in_lines(words), file=sys.stderr, flush=True)
