@@ -24,15 +24,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks import turns
 from trainer import build, compose, loop
-from trainer.compiling.compiled import CompiledStep
+from trainer.run import Run
 from trainer.signals import StopSignals
-from trainer.state import Run
 
 NETS = {
     "mlp": ["model=mlp", "data=synthetic", "data.num_train=60100", "data.val_size=0.001664"],
@@ -46,15 +44,12 @@ TURN = {"mlp": 50, "resnet18": 2}  # steps; 50 is a log interval, with its one s
 
 def make_run(net: str, folder: Path, is_compiled: bool, num_threads: int = 0) -> Run:
     words = [*NETS[net], "data.num_test=100", f"batch_size={BATCH_SIZE[net]}",
-             f"num_threads={num_threads}", "tensorboard=false"]  # fmt: skip
+             f"num_threads={num_threads}", "tensorboard=false",
+             f"compile={'step' if is_compiled else 'none'}"]  # fmt: skip
     composer = compose.Composer(compose.parse(words))
     config = compose.plain(composer.jobs(composer.master())[0])
     folder.mkdir()
-    run = build.build(config, folder, StopSignals())
-    if is_compiled:
-        guard: Any = run.guard
-        run.update = CompiledStep(run.model, run.loss, guard, run.autocast, BATCH_SIZE[net])
-    return run
+    return build.build(config, folder, StopSignals())
 
 
 def products(batch_size: int) -> Iterator[None]:
@@ -93,7 +88,7 @@ def only_compile(net: str) -> None:
         batches = run.train.epoch()
         for _ in range(2):  # the first is eager
             loop.train_step(run, *next(batches))
-        run.log.close()
+        run.close()
 
 
 def main() -> None:
@@ -118,7 +113,7 @@ def main() -> None:
         next(sides["compiled"]), next(sides["compiled"])  # the second compiles
         seconds = turns.take_turns(sides, args.turns, TURN[args.net])
         for run in runs.values():
-            run.log.close()
+            run.close()
     print(f"{args.net}: {os.cpu_count()} cores, torch {torch.__version__}, {args.turns} turns of "
           f"{TURN[args.net]} steps, {torch.get_num_threads()} thread(s)")  # fmt: skip
     turns.show(seconds, BATCH_SIZE[args.net])

@@ -43,8 +43,8 @@ def losses_of(net: str, root: Path, num_steps: int) -> list[float]:
             run.progress.step += 1
             if run.progress.step == num_steps:
                 break
-        run.check_finite()
-        run.log.close()
+        run.check_steps()
+        run.close()
     return losses
 
 

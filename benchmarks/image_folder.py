@@ -79,7 +79,7 @@ def our_run(config: dict[str, Any], use: Callable[[Any], float]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         run = build.build(config, Path(folder), StopSignals())
         seconds = use(run)
-        run.log.close()
+        run.close()
     return seconds
 
 

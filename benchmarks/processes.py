@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import multiprocessing
 import os
-import runpy
 import signal
 import sys
 import tempfile
@@ -176,7 +175,9 @@ def _command(
     try:
         if prepare:
             prepare()
-        runpy.run_module("trainer", run_name="__main__", alter_sys=True)
+        from trainer.__main__ import main
+
+        main()
     except SystemExit as exit:
         code = exit.code
     except BaseException:

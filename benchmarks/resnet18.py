@@ -37,8 +37,8 @@ from torch.nn import functional as F
 from benchmarks import turns
 from models.resnet import ResNet
 from trainer import build, compose, runtime
+from trainer.run import Run
 from trainer.signals import StopSignals
-from trainer.state import Run
 
 BATCH_SIZE, NUM_IMAGES = 128, 2048
 MATRIX = 2048
@@ -68,11 +68,11 @@ class Ours:
 
     def seconds(self, steps: int) -> float:
         """Of one step."""
-        runtime.synchronize(self.run.device)
+        runtime.synchronize(self.run.about.device)
         start = time.perf_counter()
         for _ in range(steps):
             next(self.steps)
-        runtime.synchronize(self.run.device)
+        runtime.synchronize(self.run.about.device)
         return (time.perf_counter() - start) / steps
 
 

@@ -45,7 +45,7 @@ def seconds_of(point: Point) -> tuple[float, int]:
     with tempfile.TemporaryDirectory() as folder:
         run = build.build(config, Path(folder), StopSignals())
         loop.fit(run)
-        run.log.close()
+        run.close()
     return run.progress.train_s, run.progress.num_images
 
 

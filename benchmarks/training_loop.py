@@ -119,7 +119,7 @@ def our_loop(config: dict[str, Any]) -> tuple[float, float]:
         for batches in (run.train, run.val):
             batches.epoch = noting_the_time(batches.epoch, clock)  # type: ignore[method-assign]
         loop.fit(run)
-        run.log.close()
+        run.close()
     return run.progress.train_s, clock[1] - clock[0]
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from trainer import loop
-from trainer.state import Run
+from trainer.run import Run
 
 
 def steps_of(run: Run) -> Iterator[None]:
@@ -20,7 +20,7 @@ def steps_of(run: Run) -> Iterator[None]:
             run.meter.add(loss, logits, targets)
             run.step_done()
             yield
-        run.trained()
+        run.end_training_epoch()
         run.meter.reset()
         run.progress.epoch, run.progress.batch = run.progress.epoch + 1, 0
 

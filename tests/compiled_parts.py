@@ -123,7 +123,7 @@ def assert_trains_alike(
             logits, expected_logits.detach(), rtol=10 * tolerance, atol=10 * tolerance
         )
     assert sum(losses[-5:]) < sum(losses[:5]), "the twin: there is something to learn"
-    assert ours[2].bad_steps() == 0
+    assert ours[2].num_skipped_steps() == 0
     assert len(step.graphs) == 1
     return step
 

@@ -3,7 +3,6 @@ it is refused by name with exit code 2."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shutil
@@ -28,34 +27,42 @@ from every_key import (
     traits,
 )
 
-from trainer import checkpoint, job, loop, parts, profiling
+from trainer import checkpoint, job, loop, parts
 from trainer.commands import train as train_command
 from trainer.compose import Composer, plain, without_hydra
+from trainer.display.gallery import Gallery
 from trainer.errors import UserError
+from trainer.log import RunLog
 
 pytestmark = pytest.mark.slow
 
 
-def traits_of_run(run: Any, is_profiled: bool) -> dict[str, Any]:
+def traits_of_run(run: Any) -> dict[str, Any]:
     """What a training is made of; not its folder, and not the text of its configuration, which
     tells every key."""
     of_run = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
-    for name in ("signals", "checkpoints", "log", "seed_step", "update", "autocast", "gallery",
-                 "description", "started_at"):  # fmt: skip
+    for name in ("signals", "checkpoints", "seed_step", "update", "autocast", "watchers", "about",
+                 "parts", "started_at"):  # fmt: skip
         of_run.pop(name, None)
     run.seed_step(3)
     update = run.update
+    stepped = getattr(update, "args", None) or getattr(update, "parts", (None, None))
+    log, gallery, *others = run.watchers
+    assert (type(log), type(gallery)) == (RunLog, Gallery)
+    about = run.about
     return traits(of_run) | {
         "drawn": torch.rand(2).tolist(),
         "update": getattr(update, "func", update).__class__.__name__,
+        "loss": traits(stepped[1]),
         "compiled": getattr(run.model, "_compiled_call_impl", None) is not None,
         "autocast": getattr(run.autocast, "fast_dtype", None),
-        "tensorboard": type(run.log.writer).__name__,
-        "gallery": traits({**vars(run.gallery), "folder": None}, 2),
-        **{name: getattr(run.description, name) for name in ("fit", "resize", "probabilities")},
+        "tensorboard": type(log.writer).__name__,
+        "gallery": traits({**vars(gallery), "folder": None, "writer": None}, 2),
+        **{name: traits(getattr(about, name)) for name in ("data", "cost", "device")},
+        **{name: getattr(about.description, name) for name in ("fit", "resize", "probabilities")},
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "profiled": is_profiled,
+        "profiled": [type(watcher).__name__ for watcher in others],
     }
 
 
@@ -72,14 +79,9 @@ def unchanged() -> Iterator[None]:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The runs that would have been trained, as `traits_of_run` sees them."""
     found: list[dict[str, Any]] = []
-    profiled = []
-
-    def watch(*_: Any) -> Any:
-        profiled.append(True)
-        return contextlib.nullcontext()
 
     def fit(run: Any) -> None:
-        found.append(traits_of_run(run, bool(profiled)))
+        found.append(traits_of_run(run))
         raise UserError("seen")
 
     def master(composer: Composer) -> Any:
@@ -97,7 +99,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     compose_master = Composer.master
     monkeypatch.setattr(Composer, "master", master)
     monkeypatch.setattr(train_command, "call_hydra", call_hydra)
-    monkeypatch.setattr(profiling, "watch", watch)
     monkeypatch.setattr(loop, "fit", fit)
     return found
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TrainedRun, read_json
-from gallery_runs import built, compose_words, events
+from gallery_runs import built, compose_words, events, finish, gallery_of
 from PIL import Image
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
@@ -120,12 +120,12 @@ def test_a_look_changes_nothing(config: dict[str, Any], tmp_path: Path) -> None:
     norm.eval()  # frozen
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     random_state = torch.get_rng_state()
-    run.gallery.start(run)
+    gallery_of(run).start(run)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(t, before[name]) for name, t in run.model.state_dict().items())
     assert [module.training for module in run.model] == [True, False, True, True, True]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in run.model)
-    run.log.close()
+    run.close()
     assert events(tmp_path).Tags()["graph"]
 
 
@@ -136,12 +136,12 @@ def test_the_first_batch_is_shown_as_it_is_trained_on(
     shown: list[tuple[Tensor, list[str]]] = []
     monkeypatch.setattr(exhibits.drawing, "picture_grid", lambda *given: shown.append(given))
     monkeypatch.setattr(exhibits, "add_picture", lambda *given: None)
-    run.gallery.start(run)
+    gallery_of(run).start(run)
     first = run.train.order(0)[:16]  # type: ignore[attr-defined]
-    (pixels, captions), split = shown[0], run.data.train
+    (pixels, captions), split = shown[0], run.about.data.train
     assert torch.equal(pixels, split.images[first])
-    assert captions == [run.data.classes[label] for label in split.labels[first].tolist()]
-    run.log.close()
+    assert captions == [run.about.data.classes[label] for label in split.labels[first].tolist()]
+    run.close()
 
 
 def test_mixed_labels_are_named_by_their_shares() -> None:
@@ -179,8 +179,8 @@ def test_which_first_layers_are_pictures(
 ) -> None:
     run = built(config, tmp_path)
     run.model = nn.Sequential(weight)
-    exhibits.show_filters(run, 3)
-    run.log.close()
+    exhibits.show_filters(gallery_of(run).writer, run, 3)
+    run.close()
     assert ("filters/0.weight" in events(tmp_path).Tags()["images"]) == shown
 
 
@@ -191,8 +191,8 @@ def test_many_classes_are_bars(
     for name, of in (("few", config), ("many", many)):
         (tmp_path / name).mkdir()
         run = built(of, tmp_path / name)
-        run.gallery.finish(run)
-        run.log.close()
+        finish(run)
+        run.close()
     few, many = events(tmp_path / "few").Tags(), events(tmp_path / "many").Tags()
     assert "accuracy_per_class" in many["images"]
     assert "accuracy_per_class" not in few["images"]

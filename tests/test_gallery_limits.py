@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from conftest import read_json
-from gallery_runs import built, compose_words, events
+from gallery_runs import built, compose_words, events, finish, gallery_of
 
 from trainer import loop
 from trainer.display import drawing, exhibits, gallery
 from trainer.display.gallery import Budget, Gallery
 from trainer.findings import Confusion
+from trainer.metrics import Metrics
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +51,16 @@ def test_what_the_budget_refuses_is_drawn_at_the_end(
 
         (tmp_path / name).mkdir()
         run = built(config, tmp_path / name)
-        run.gallery = Gallery(tmp_path / name, clock=clock)
-        run.gallery.start(run)
+        gallery_of(run).budget = Budget(gallery.SHARE, clock)
+        gallery_of(run).start(run)
         loop.fit(run)
-        run.log.flush()
+        for watcher in run.watchers:
+            watcher.save(run)
         early = "confusion/val" in events(tmp_path / name).Tags()["images"]
         assert early == (name == "free")
         loop.test_best(run)
-        run.gallery.finish(run)
-        run.log.close()
+        finish(run)
+        run.close()
         steps[name] = [image.step for image in events(tmp_path / name).Images("confusion/val")]
         assert steps[name][-1] == run.best.epoch * len(run.train)
     assert len(steps["dear"]) == 1
@@ -75,19 +77,19 @@ def test_an_evaluation_collects_for_the_pictures(
     run.best.epoch = 1
     for split in ("val", "test"):
         of = getattr(run, split)
-        evaluate(run.model, run.eval_loss, of, run.autocast, run.gallery.meter(split))
+        evaluate(run.model, run.eval_loss, of, run.autocast, gallery_of(run).meter(split))
         if split == "val":
-            run.gallery.best(run)
-    run.gallery.meter("val")  # of a later epoch that was no better
-    run.gallery.finish(run)
+            gallery_of(run).best(run)
+    gallery_of(run).meter("val")  # of a later epoch that was no better
+    finish(run)
     assert passes == []
     found = read_json(tmp_path / "findings.json")
 
     other = Gallery(tmp_path)
-    other.finish(run)
+    other.finish(run, Metrics(1.0, 0.5, 40))
     assert passes == [1, 1]
     assert read_json(tmp_path / "findings.json") == found
-    run.log.close()
+    run.close()
 
 
 def test_a_signal_ends_the_last_look(config: dict[str, Any], tmp_path: Path) -> None:
@@ -103,10 +105,10 @@ def test_a_signal_ends_the_last_look(config: dict[str, Any], tmp_path: Path) -> 
             yield batch
 
     run.val.epoch = stopping  # type: ignore[method-assign]
-    run.gallery.finish(run)
+    finish(run)
     assert seen == [1]
     assert not (tmp_path / "findings.json").exists()
-    run.log.close()
+    run.close()
     assert events(tmp_path).Tags()["images"] == []
 
 
@@ -121,9 +123,9 @@ def test_no_picture_is_worth_a_training(
     monkeypatch.setattr(exhibits, "show_batch", broken)
     monkeypatch.setattr(gallery, "write_findings", broken)
     monkeypatch.setattr(logging.getLogger("trainer"), "propagate", True)
-    run.gallery.start(run)
-    run.gallery.finish(run)
-    run.log.close()
+    gallery_of(run).start(run)
+    finish(run)
+    run.close()
     told = [record.getMessage() for record in caplog.records]
     assert told == [
         "the training pictures could not be made: ValueError: no font",
@@ -147,8 +149,8 @@ def test_more_classes_than_a_picture_has_pixels(
     monkeypatch.setattr(drawing, "confusion_matrix", None)
     monkeypatch.setattr(logging.getLogger("trainer"), "warning", pytest.fail)
     run = built(config, tmp_path)
-    run.gallery.finish(run)
-    run.log.close()
+    finish(run)
+    run.close()
     found = read_json(tmp_path / "findings.json")
     assert sum(count for _, _, count in found["test"]["confusion"]) == num
     shown = events(tmp_path)
@@ -159,10 +161,10 @@ def test_more_classes_than_a_picture_has_pixels(
 
 def test_a_hostile_class_name_is_only_a_name(config: dict[str, Any], tmp_path: Path) -> None:
     run = built(config, tmp_path)
-    run.description.classes = ["</script><b>", "a/b", "\u202e\x00", "日本"]
-    run.gallery.start(run)
-    run.gallery.finish(run)
-    run.log.close()
+    run.about.description.classes = ["</script><b>", "a/b", "\u202e\x00", "日本"]
+    gallery_of(run).start(run)
+    finish(run)
+    run.close()
     written = json.loads((tmp_path / "findings.json").read_text())
-    assert written["classes"] == run.description.classes
+    assert written["classes"] == run.about.description.classes
     assert "confusion/test" in events(tmp_path).Tags()["images"]

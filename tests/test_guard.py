@@ -63,18 +63,19 @@ def test_a_bad_step_and_all_after_it_change_nothing(
     def step(poison: str) -> None:
         optimizer.zero_grad()
         guard.backward(loss_of(model, poison))
+        guard.check_and_clip()
         guard.step()
 
     start = state_of(model, optimizer)
     step("none")
     good = state_of(model, optimizer)
     assert not torch.equal(start[0], good[0])  # the twin: a good step does change them
-    assert guard.bad_steps() == 0
+    assert guard.num_skipped_steps() == 0
     step(poison)
     step("none")
     for before, after in zip(good, state_of(model, optimizer), strict=True):
         assert torch.equal(before, after)
-    assert guard.bad_steps() == 2
+    assert guard.num_skipped_steps() == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -89,6 +90,7 @@ def test_good_steps_are_torchs_own(
     for _ in range(5):
         first.zero_grad()
         guard.backward(ours(x).square().mean())
+        guard.check_and_clip()
         guard.step()
         second.zero_grad()
         theirs(x).square().mean().backward()
@@ -101,6 +103,7 @@ def test_clipping() -> None:
     model, other = small_net(), small_net()
     guard = Guard(torch.optim.SGD(model.parameters(), lr=1.0), model.parameters(), clip_norm=1e-3)
     guard.backward(loss_of(model, "none"))
+    guard.check_and_clip()
     loss_of(other, "none").backward()
     whole = torch.cat([p.grad.flatten() for p in other.parameters() if p.grad is not None])
     clipped = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -157,6 +160,7 @@ def test_the_form_for_gpus_without_a_sync_does_the_same(
         ):
             guard.optimizer.zero_grad()
             guard.backward(loss_of(net, poison))
+            guard.check_and_clip()
             with torch.no_grad():
                 step()
 
@@ -164,7 +168,7 @@ def test_the_form_for_gpus_without_a_sync_does_the_same(
         both(poison)
         for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
             assert torch.equal(mine, theirs)
-    assert guards[0].bad_steps() == 2
+    assert guards[0].num_skipped_steps() == 2
 
 
 def test_a_bad_first_step_without_a_sync() -> None:
@@ -173,6 +177,7 @@ def test_a_bad_first_step_without_a_sync() -> None:
     optimizer = torch.optim.RMSprop(model.parameters(), lr=0.1)
     guard = Guard(optimizer, model.parameters())
     guard.backward(loss_of(model, "loss"))
+    guard.check_and_clip()
     with torch.no_grad():
         guard.step_without_sync()
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
@@ -264,6 +269,7 @@ def test_an_optimizer_of_the_users_own_is_stepped_whole(
     for _ in range(5):
         guard.zero_grad()
         guard.backward(ours(x).square().mean())
+        guard.check_and_clip()
         guard.step()
         second.zero_grad()
         theirs(x).square().mean().backward()
@@ -288,8 +294,9 @@ def test_a_bad_step_of_the_users_own_changes_nothing(kind: type[torch.optim.Opti
     guard = Guard(optimizer, model.parameters())
     before = [p.clone() for p in model.parameters()]
     guard.backward(loss_of(model, "gradient"))
+    guard.check_and_clip()
     guard.step()
-    assert guard.bad_steps() == 1
+    assert guard.num_skipped_steps() == 1
     assert all(map(torch.equal, before, model.parameters()))
 
 
@@ -302,6 +309,7 @@ def test_a_hook_of_all_optimizers_runs() -> None:
         guard = Guard(optimizer, model.parameters())
         before = [p.clone() for p in model.parameters()]
         guard.backward(loss_of(model, "none"))
+        guard.check_and_clip()
         guard.step()
     finally:
         hook.remove()

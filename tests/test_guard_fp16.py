@@ -26,11 +26,12 @@ def test_it_learns() -> None:
         with autocast("fp16", CPU):
             loss = loss_of(model, "none")
         guard.backward(loss)
+        guard.check_and_clip()
         guard.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     assert not torch.equal(before["0.weight"], model.state_dict()["0.weight"])
-    assert guard.bad_steps() == 0
+    assert guard.num_skipped_steps() == 0
 
 
 def scaled_by_torch(
@@ -63,6 +64,7 @@ def test_the_steps_are_those_of_torchs_scaler(
     for factor in factors:
         guard.zero_grad()
         guard.backward(factor * loss_of(ours, "none"))
+        guard.check_and_clip()
         guard.step()
     scaler = scaled_by_torch(theirs, second, factors, clip_norm)
     assert guard.scale.item() == scaler.get_scale() == 2.0**14
@@ -70,7 +72,7 @@ def test_the_steps_are_those_of_torchs_scaler(
     assert not torch.equal(start, state_of(ours, first)[0])
     for mine, other in zip(state_of(ours, first), state_of(theirs, second), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=0)
-    assert guard.bad_steps() == 0
+    assert guard.num_skipped_steps() == 0
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -90,6 +92,7 @@ def test_an_overflow_in_the_first_step_leaves_no_rubbish(
         for factor in factors:
             guard.zero_grad()
             guard.backward(factor * loss_of(model, "none"))
+            guard.check_and_clip()
             guard.step()
         finals.append(state_of(model, optimizer))
     for mine, other in zip(*finals, strict=True):
@@ -105,9 +108,10 @@ def test_from_a_bad_loss_on_nothing_changes_and_the_steps_are_counted() -> None:
     for poison in poisons:
         guard.zero_grad()
         guard.backward(loss_of(model, poison))
+        guard.check_and_clip()
         guard.step()
         states.append(state_of(model, optimizer))
-    assert guard.bad_steps() == 3
+    assert guard.num_skipped_steps() == 3
     assert not torch.equal(states[0][0], states[1][0])
     for before, after in zip(states[1], states[-1], strict=True):
         assert torch.equal(before, after)
@@ -117,9 +121,9 @@ def test_a_scale_that_fell_to_nothing_is_bad() -> None:
     model = small_net()
     guard = ScalingGuard(torch.optim.SGD(model.parameters(), lr=0.1), model.parameters())
     guard.scale.fill_(1e-2)
-    assert guard.bad_steps() == 0
+    assert guard.num_skipped_steps() == 0
     guard.scale.fill_(1e-4)
-    assert guard.bad_steps() == 1
+    assert guard.num_skipped_steps() == 1
 
 
 def test_its_state_goes_on_and_is_as_gradscalers() -> None:
@@ -131,6 +135,7 @@ def test_its_state_goes_on_and_is_as_gradscalers() -> None:
     )  # fmt: skip
     guard.zero_grad()
     guard.backward(loss_of(model, "none"))
+    guard.check_and_clip()
     guard.step()
     assert guard.state_dict() == {"scale": 1024.0, "_growth_tracker": 0}
 

@@ -83,7 +83,7 @@ def test_only_the_front_knows_the_configuration() -> None:
 def test_only_build_and_restore_take_parts_of_data() -> None:
     users = users_of("data") & in_package("trainer")
     assert {name for name in users if not name.startswith("trainer.commands")} <= {
-        "trainer.build", "trainer.parts", "trainer.restore", "trainer.state",
+        "trainer.build", "trainer.parts", "trainer.restore", "trainer.snapshot",
     }  # fmt: skip
 
 
@@ -98,8 +98,8 @@ def test_leaves_import_nothing_of_ours_but_the_errors(leaf: str) -> None:
 def test_the_loop_knows_only_the_run() -> None:
     ours = {name for name in MODULES["trainer.loop"] if name in MODULES and "." in name}
     assert ours <= {
-        "trainer.batches", "trainer.checkpoint", "trainer.losses", "trainer.metrics",
-        "trainer.state",
+        "trainer.batches", "trainer.checkpoint", "trainer.guard", "trainer.losses",
+        "trainer.metrics", "trainer.run",
     }  # fmt: skip
 
 

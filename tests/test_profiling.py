@@ -14,10 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from trainer import build, compose, loop, profiling
 from trainer.checkpoint import weights_sha256
-from trainer.compiling.compiled import CompiledStep
-from trainer.profiling import Clock, memory_by_phase, watch
+from trainer.profiling import Clock, memory_by_phase
+from trainer.run import Run
 from trainer.signals import StopSignals
-from trainer.state import Run
 
 CPU = torch.device("cpu")
 WORDS = ("model.dropout=0.3", "epochs=2", "limit_batches=25", "batch_size=16")
@@ -76,19 +75,20 @@ def test_memory_is_that_of_the_innermost_phase(tmp_path: Path) -> None:
 
 def test_a_watched_run_is_the_same_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trainer")
-    plain, watched = make_run(tmp_path / "plain"), make_run(tmp_path / "watched")
+    plain, watched = make_run(tmp_path / "plain"), make_run(tmp_path / "watched", "profile=true")
     loop.fit(plain)
-    with watch(watched, tmp_path / "watched"):
-        loop.fit(watched)
+    watched.start()
+    loop.fit(watched)
     for run in (plain, watched):
-        run.log.close()
+        run.close()
     assert weights_sha256(watched.model.state_dict()) == weights_sha256(plain.model.state_dict())
 
-    phases = {"data", "forward", "backward", "optimizer", "eval", "checkpoint", "other"}
+    phases = {"data", "forward", "backward", "check", "optimizer", "eval", "checkpoint",
+              "other"}  # fmt: skip
     rows = {message.split()[0]: message.split() for message in caplog.messages}
     assert rows.keys() >= phases
     assert "step" not in rows
-    assert all(rows[name][3] == "50" for name in ("forward", "backward", "optimizer"))
+    assert all(rows[name][3] == "50" for name in ("forward", "backward", "check", "optimizer"))
     shares = [float(rows[name][2].rstrip("%")) for name in phases]
     assert sum(shares) == pytest.approx(100, abs=0.5)
     assert float(rows["backward"][-2]) > 0.4, "MB: the gradients of 109,386 weights"
@@ -104,19 +104,15 @@ def test_a_watched_run_is_the_same_run(tmp_path: Path, caplog: pytest.LogCapture
         assert point.step == 50
         assert point.value > 0
 
-    for owner in (watched.guard, watched.train, watched.val, watched.checkpoints):
-        assert not {"backward", "step", "epoch", "save_state"} & vars(owner).keys()
-    assert watched.update.func is loop.update  # type: ignore[attr-defined]
-
 
 def test_the_end_of_an_epoch_is_traced_beside_the_steps(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trainer")
-    run = make_run(tmp_path / "run", "limit_batches=40", "epochs=1")
-    with watch(run, tmp_path / "run"):
-        loop.fit(run)
-    run.log.close()
+    run = make_run(tmp_path / "run", "limit_batches=40", "epochs=1", "profile=true")
+    run.start()
+    loop.fit(run)
+    run.close()
     rows = {message.split()[0]: message.split() for message in caplog.messages}
     assert all(rows[name][-1] == "MB" for name in ("forward", "eval", "checkpoint"))
     events = json.loads((tmp_path / "run" / "profile" / "trace_epoch_end.json").read_bytes())
@@ -129,10 +125,13 @@ def test_a_run_that_fails_or_is_short_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trainer")
-    run = make_run(tmp_path / "run", "optimizer.lr=1e30", "scheduler.warmup_steps=0")
-    with pytest.raises(Exception, match="NaN"), watch(run, tmp_path / "run"):
+    run = make_run(
+        tmp_path / "run", "optimizer.lr=1e30", "scheduler.warmup_steps=0", "profile=true"
+    )
+    run.start()
+    with pytest.raises(Exception, match="NaN"):
         loop.fit(run)
-    run.log.close()
+    run.close()
     assert any(message.startswith("forward ") for message in caplog.messages)
     assert (tmp_path / "run" / "profile" / "trace.json").is_file()
 
@@ -140,14 +139,10 @@ def test_a_run_that_fails_or_is_short_is_reported(
 @pytest.mark.slow
 def test_a_compiled_step_is_one_phase(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trainer")
-    run = make_run(tmp_path / "run", "model.hidden=[4]")
-    guard: Any = run.guard
-    run.update = CompiledStep(
-        run.model, run.loss, guard, run.autocast, batch_size=16, timer=run.compile_time
-    )
-    with watch(run, tmp_path / "run"):
-        loop.fit(run)
-    run.log.close()
+    run = make_run(tmp_path / "run", "model.hidden=[4]", "compile=step", "profile=true")
+    run.start()
+    loop.fit(run)
+    run.close()
     rows = {message.split()[0]: message.split() for message in caplog.messages}
     assert rows["step"][3] == "50"
     assert rows["compile"][3] == "1"

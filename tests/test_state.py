@@ -10,11 +10,11 @@ import pytest
 import torch
 from gallery_runs import built, compose_words
 
-from trainer import loop
+from trainer import loop, snapshot
 from trainer.errors import UserError
 from trainer.optimizer_state import check_state, load_optimizer, trial_state
 from trainer.parts import takes_fused
-from trainer.state import Run
+from trainer.run import Run
 
 
 def stepped(run: Run, steps: int) -> Run:
@@ -46,13 +46,13 @@ def test_each_part_comes_back(tmp_path: Path, words: tuple[str, ...], part: str)
         for loss in (1.0, 2.0, 3.0):
             run.schedule.observe(loss)
     if part == "guard":
-        run.guard.scale.fill_(512.0)  # type: ignore[attr-defined]
-    state = run.full_state()
-    assert repr(fresh.full_state()[part]) != repr(state[part])  # the twin: it has something to do
-    assert fresh.load(state) == []
-    assert repr(fresh.full_state()[part]) == repr(state[part])
+        run.stepper.scale.fill_(512.0)  # type: ignore[attr-defined]
+    state = snapshot.full(run)
+    assert repr(snapshot.full(fresh)[part]) != repr(state[part])  # the twin: it has something to do
+    assert snapshot.load(fresh, state) == []
+    assert repr(snapshot.full(fresh)[part]) == repr(state[part])
     assert fresh.progress == run.progress
-    run.log.close(), fresh.log.close()
+    run.close(), fresh.close()
 
 
 def test_another_pillow_is_told_where_images_were_decoded(tmp_path: Path) -> None:
@@ -60,16 +60,18 @@ def test_another_pillow_is_told_where_images_were_decoded(tmp_path: Path) -> Non
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     run, fresh = (built(config, tmp_path / name) for name in ("a", "b"))
     for sums, told in ((None, 0), (("0" * 64,), 1)):
-        run.data = fresh.data = dataclasses.replace(run.data, sums=sums)
-        state = run.full_state()
-        assert fresh.load(state) == []
+        run.about = fresh.about = dataclasses.replace(
+            run.about, data=dataclasses.replace(run.about.data, sums=sums)
+        )
+        state = snapshot.full(run)
+        assert snapshot.load(fresh, state) == []
         state["machine"]["pillow"] = "1.1.7"
-        notes = fresh.load(state)
+        notes = snapshot.load(fresh, state)
         assert len(notes) == told
         assert all(note.startswith("pillow was 1.1.7, is ") for note in notes)
     with pytest.raises(UserError, match=r"decoded by Pillow 1\.1\.7, this is"):
-        fresh.load({**state, "data": "0" * 64})
-    run.log.close(), fresh.log.close()
+        snapshot.load(fresh, {**state, "data": "0" * 64})
+    run.close(), fresh.close()
 
 
 def test_the_options_of_an_optimizer_are_those_of_this_run() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import Any
 
-from trainer import entries, loop
+from trainer import entries, loop, snapshot
 from trainer.errors import UserError
 from trainer.progress import Best
+from trainer.run import Run
 from trainer.side_files import set_aside
 from trainer.soundness import listed, not_finite
-from trainer.state import Run
 
 log = logging.getLogger("trainer")
 
@@ -33,15 +32,15 @@ def mend(run: Run, trained: bool = False) -> None:
     state = best_state(run)
     if state is not None and state["epoch"] == lost:
         log.warning("%s It was written anew from the state of step %s.", reason, state["step"])
-        run.checkpoints.save_best({key: state[key] for key in run.portable()})
+        run.checkpoints.save_best({key: state[key] for key in snapshot.portable(run)})
         return
     if state is not None:
-        run.best = dataclasses.replace(Best(**state["best"]), lost_epoch=lost)
-        run.checkpoints.save_best({key: state[key] for key in run.portable()})
+        run.best.load_state_dict(state["best"] | {"lost_epoch": lost})
+        run.checkpoints.save_best({key: state[key] for key in snapshot.portable(run)})
     else:
-        run.best = dataclasses.replace(best_of_now(run), lost_epoch=lost)
+        run.best.load_state_dict(best_of_now(run).state_dict() | {"lost_epoch": lost})
         if run.best.epoch:
-            run.checkpoints.save_best(run.sound(run.portable()))
+            run.checkpoints.save_best(run.checked(snapshot.portable(run)))
     instead = f"those of epoch {run.best.epoch}" if run.best.epoch else "the best yet to come"
     log.warning("%s The weights of epoch %d are gone; %s take their place.", reason, lost, instead)
     run.save()  # a state that speaks of the lost ones would look for them again
@@ -84,5 +83,6 @@ def best_of_now(run: Run) -> Best:
     its end brings one."""
     if run.progress.batch:
         return Best()
-    val = loop.evaluate(run.model, run.loss, run.pausing(run.val), run.autocast)
+    batches = run.interruptible(run.val)
+    val = loop.evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast)
     return Best(run.progress.epoch, val.accuracy, val.loss) if Best().beaten_by(val) else Best()

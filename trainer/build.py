@@ -25,7 +25,7 @@ from trainer.compiling import compiled
 from trainer.display.gallery import Gallery
 from trainer.errors import UserError
 from trainer.guard import Guard, ScalingGuard
-from trainer.log import RunLog
+from trainer.log import MUTE, RunLog, event_writer
 from trainer.parts import (
     Shape,
     describe,
@@ -48,9 +48,11 @@ from trainer.parts import (
     start_model,
     trainable,
 )
+from trainer.profiling import profiled
 from trainer.progress import CompileTime, Pace, Progress
+from trainer.run import Plan, Run
 from trainer.signals import StopSignals
-from trainer.state import Run
+from trainer.snapshot import About
 from trainer.targets import check_options, make
 
 
@@ -109,9 +111,14 @@ def build(
     folder: Path,
     signals: StopSignals,
     progress: Progress | None = None,
+    choices: Mapping[str, Any] | None = None,
 ) -> Run:
     """A run from a checked configuration, writing into `folder`. What its log holds beyond
-    `progress`, from a training that was cut off, is dropped."""
+    `progress`, from a training that was cut off, is dropped.
+
+    Args:
+        choices: the name of each group's choice, for TensorBoard.
+    """
     runtime.keep_freed_memory()
     runtime.set_deterministic(config["deterministic"])
     device = runtime.pick_device(config["device"], config["layers"])
@@ -151,7 +158,7 @@ def build(
     schedule = make_schedule(
         config["scheduler"], total_steps=config["epochs"] * len(train), steps_per_epoch=len(train)
     )
-    guard = (ScalingGuard if precision == "fp16" else Guard)(
+    stepper = (ScalingGuard if precision == "fp16" else Guard)(
         optimizer, trainable(model), config["clip_grad_norm"]
     )
     loss, autocast = make_loss(config), runtime.autocast(precision, device)
@@ -162,46 +169,63 @@ def build(
         compiled.compile_model(model, full_size(train), full_size(val), timer)
     update: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     if config["compile"] == "step":
-        update = compiled.CompiledStep(model, loss, guard, autocast, full_size(train), timer)
+        update = compiled.CompiledStep(model, loss, stepper, autocast, full_size(train), timer)
     else:
-        update = functools.partial(loop.update, model, loss, guard, autocast)
-    return Run(
+        update = functools.partial(loop.update, model, loss, stepper, autocast)
+    first_step = rows_up_to(progress, len(train))
+    writer = event_writer(folder / "tensorboard", first_step) if config["tensorboard"] else None
+    run = Run(
         model=model,
-        loss=loss,
-        eval_loss=make_evaluation_loss(config),
-        guard=guard,
-        schedule=schedule,
         update=update,
+        stepper=stepper,
+        schedule=schedule,
+        eval_loss=make_evaluation_loss(config),
+        autocast=autocast,
+        seed_step=lambda step: runtime.seed_generators(derive_seed(seed, "step", step), device),
         train=train,
         val=val,
         test=evaluation(dataset.test),
-        epochs=config["epochs"],
-        autocast=autocast,
-        seed_step=lambda step: runtime.seed_generators(derive_seed(seed, "step", step), device),
-        signals=signals,
-        checkpoints=CheckpointFolder(folder / "checkpoints"),
-        log=RunLog(
-            folder,
-            len(train),
+        plan=Plan(
+            config["epochs"],
             config["batch_size"],
-            rows_up_to(progress, len(train)),
-            progress.epoch if progress else 0,
-            tensorboard=config["tensorboard"],
-            is_over=signals.is_received,
+            config["eval_every_epochs"],
+            config["log_interval"],
+            Pace(config["save_every_steps"], config["save_every_minutes"]),
         ),
-        gallery=Gallery(
-            folder, config["tensorboard"], config["histograms"], description.probabilities
+        about=About(
+            description,
+            dataset,
+            cost,
+            device,
+            resize_note=enlargement(dataset.shape, min_size(model)),
         ),
-        description=description,
-        data=dataset,
-        device=device,
-        cost=cost,
-        enlarges=enlargement(dataset.shape, min_size(model)),
-        log_interval=config["log_interval"],
-        eval_every_epochs=config["eval_every_epochs"],
+        checkpoints=CheckpointFolder(folder / "checkpoints"),
+        signals=signals,
         compile_time=timer,
-        pace=Pace(config["save_every_steps"], config["save_every_minutes"]),
+        watchers=(
+            RunLog(
+                folder,
+                writer or MUTE,
+                config["batch_size"],
+                first_step,
+                progress.epoch if progress else 0,
+                hparams(config, choices or {}),
+                is_over=signals.is_received,
+            ),
+            Gallery(folder, writer, config["histograms"], description.probabilities),
+        ),
     )
+    return profiled(run, writer or MUTE, folder / "profile") if config["profile"] else run
+
+
+def hparams(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The same keys in every run: TensorBoard shows only those of the first one that it reads."""
+    return {
+        **{group: str(choices.get(group)) for group in knobs.GROUPS},
+        **{key: config[key] for key in ("epochs", "batch_size", "seed", "precision")},
+        "lr": config["optimizer"].get("lr", 0.0),
+        "weight_decay": config["optimizer"].get("weight_decay", 0.0),
+    }
 
 
 def full_size(batches: Batches) -> int:

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from trainer.errors import NO_ROOM, TrainingError, UserError
 from trainer.optimizer_state import trial_state
+from trainer.run import Run
 from trainer.soundness import SMALLER_STEPS
-from trainer.state import Run
 
 log = logging.getLogger("trainer")
 
@@ -49,9 +49,9 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def out_of_memory(run: Run) -> TrainingError:
-    size = run.train.batch_size  # type: ignore[attr-defined]
+    step, size = run.progress.step + 1, run.plan.batch_size
     return TrainingError(
-        f"Out of memory on {run.device} at step {run.progress.step + 1:,} with batch_size={size}.\n"
+        f"Out of memory on {run.about.device} at step {step:,} with batch_size={size}.\n"
         f"Take a smaller batch_size, or precision=bf16. {last_state(run)}"
     )
 

@@ -22,7 +22,8 @@ SMALLEST_SCALE = 1e-3  # below it a gradient is beyond fp16 whatever the scale
 
 
 class Stepper(Protocol):
-    """Backward and update, whatever the precision."""
+    """One update, whatever the precision: `backward` once or several times, whose gradients add up,
+    then `check_and_clip`, then `step`."""
 
     optimizer: Optimizer
 
@@ -30,9 +31,11 @@ class Stepper(Protocol):
 
     def backward(self, loss: Tensor) -> None: ...
 
+    def check_and_clip(self) -> None: ...
+
     def step(self) -> None: ...
 
-    def bad_steps(self) -> int: ...
+    def num_skipped_steps(self) -> int: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -55,6 +58,7 @@ class Guard:
         self.found_inf = torch.zeros((), device=device)
         self.num_bad_steps = torch.zeros((), device=device)
         self._one = torch.ones((), device=device)
+        self._losses: list[Tensor] = []  # of this update
         self._update = undecorated_step(optimizer)
         # Only torch's kernels ask for the flag.
         self.gated = is_fused(optimizer) and has_torchs_step(optimizer)
@@ -68,9 +72,14 @@ class Guard:
             parameter.grad = None
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of the loss, checked and clipped."""
+        """Add the loss's gradients to those that are there."""
         loss.backward()
-        self._check([*self._gradients(), loss.detach()], self._one)
+        self._losses.append(loss.detach())
+
+    def check_and_clip(self) -> None:
+        """Raise the flag if a loss or a gradient is not finite; clip the gradients."""
+        self._check([*self._gradients(), *self._losses], self._one)
+        self._losses.clear()
         self.num_bad_steps.add_(self.found_inf)
 
     def _gradients(self) -> list[Tensor]:
@@ -86,6 +95,7 @@ class Guard:
     @torch.no_grad()
     def step(self) -> None:
         """The optimizer's step, unless the flag is up."""
+        assert not self._losses, "check_and_clip comes before step"
         if self.gated:
             is_first = not self.optimizer.state
             self._update(self.optimizer)
@@ -127,7 +137,7 @@ class Guard:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what `state_dict` gave."""
 
-    def bad_steps(self) -> int:
+    def num_skipped_steps(self) -> int:
         """How many of the latest steps changed nothing because the flag was up. A sync."""
         return int(self.num_bad_steps.item())
 
@@ -151,10 +161,15 @@ class ScalingGuard(Guard):
         self.is_bad = torch.zeros_like(self.found_inf, dtype=torch.bool)  # stays up
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of the loss, scaled while they are computed; checked and clipped."""
+        """Add the loss's gradients, scaled, to those that are there."""
         self.is_bad.logical_or_(~loss.detach().isfinite())
-        self.num_bad_steps.add_(self.is_bad)
+        self._losses.append(loss.detach())
         (loss * self.scale).backward()
+
+    def check_and_clip(self) -> None:
+        """Take the scale out of the gradients; raise the flag if one is not finite; clip them."""
+        self._losses.clear()
+        self.num_bad_steps.add_(self.is_bad)
         self.found_inf.copy_(self.is_bad)
         self._check(self._gradients(), self.scale.reciprocal())
 
@@ -175,7 +190,7 @@ class ScalingGuard(Guard):
         self.scale.fill_(state["scale"])
         self.num_good_steps.fill_(state["_growth_tracker"])
 
-    def bad_steps(self) -> int:
+    def num_skipped_steps(self) -> int:
         vanished = (self.scale < SMALLEST_SCALE).to(self.num_bad_steps.dtype)
         return int(torch.maximum(self.num_bad_steps, vanished).item())
 

@@ -13,18 +13,17 @@ from typing import Any
 
 import torch
 
-from trainer import best_weights, build, faults, loop, profiling, runtime
+from trainer import best_weights, build, faults, loop, runtime, snapshot
 from trainer.checkpoint import weights_sha256
-from trainer.config import GROUPS
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
 from trainer.log import write_summary
 from trainer.metrics import Metrics, no_better_than_guessing
 from trainer.printable import in_lines
 from trainer.progress import Progress
+from trainer.run import Run
 from trainer.side_files import status_of
 from trainer.signals import StopSignals
 from trainer.soundness import SMALLER_STEPS
-from trainer.state import Run
 
 log = logging.getLogger("trainer")
 
@@ -49,11 +48,11 @@ def run(
     """
     with StopSignals().noted() as signals:
         progress = Progress(**state["progress"]) if state else None
-        run = build.build(config, folder, signals, progress)
+        run = build.build(config, folder, signals, progress, choices)
         try:
-            notes = run.load(state) if state else ()
+            notes = snapshot.load(run, state) if state else ()
         except BaseException:
-            run.log.close()  # nothing of the run has begun, and nothing is said of it
+            run.close()  # nothing of the run has begun, and nothing is said of it
             raise
         for note in notes:
             log.warning("%s", note)
@@ -65,21 +64,14 @@ def run(
                 (folder / "summary.json").unlink(missing_ok=True)
             introduce(run, choices)
             faults.check_room(run, folder)
-            run.gallery.start(run)
-            with profiling.watch(run, folder) if config["profile"] else contextlib.nullcontext():
-                loop.fit(run)
-                sha256 = weights_sha256(run.model.state_dict())
-                run.check_validated()
-                best_weights.mend(run, trained=True)
-                test = loop.test_best(run)
-            run.log.row(run.progress, "test", test, run.lr)
+            run.start()
+            loop.fit(run)
+            sha256 = weights_sha256(run.model.state_dict())
+            run.check_validated()
+            best_weights.mend(run, trained=True)
+            test = loop.test_best(run)
+            run.finish(test)
             check_tested(test)
-            run.log.hparams(
-                hparams(config, choices, run),
-                {"accuracy/test": test.accuracy, "loss/test": test.loss,
-                 "accuracy/val": run.best.accuracy},
-            )  # fmt: skip
-            run.gallery.finish(run)
             try:
                 summary = summarise(run, folder, "finished", test, sha256)
             except OSError as error:
@@ -97,11 +89,10 @@ def run(
                 raise fault from error
             raise
         finally:
-            with contextlib.suppress(OSError):
-                run.log.close()
+            run.close()
         conclude(summary)
-        labels = run.data.test.labels[: test.num_images]
-        if line := no_better_than_guessing(labels, run.description.classes, test.accuracy):
+        labels = run.about.data.test.labels[: test.num_images]
+        if line := no_better_than_guessing(labels, run.about.description.classes, test.accuracy):
             log.info("%s", line)
         if not in_sweep:
             show_next(run, folder)
@@ -133,25 +124,25 @@ def check_tested(test: Metrics) -> None:
 
 def introduce(run: Run, choices: dict[str, Any]) -> None:
     """What is about to be trained, on what, where."""
-    shape = "x".join(map(str, run.description.shape))
+    shape = "x".join(map(str, run.about.description.shape))
     log.info("%s: %s parameters, %s multiply-adds per picture, input %s",
-             choices.get("model"), f"{run.cost.num_parameters:,}", f"{run.cost.macs:,}",
+             choices.get("model"), f"{run.about.cost.num_parameters:,}", f"{run.about.cost.macs:,}",
              shape)  # fmt: skip
     log.info("%s: %s train, %s val, %s test pictures, %d classes", choices.get("data"),
              *(f"{b.num_images:,}" for b in (run.train, run.val, run.test)),
-             len(run.description.classes))  # fmt: skip
-    for note in run.data.notes:
+             len(run.about.description.classes))  # fmt: skip
+    for note in run.about.data.notes:
         log.info("%s", note)
     threads = torch.get_num_threads()
-    on_cpu = f", {count(threads, 'thread')}" if run.device.type == "cpu" else ""
-    log.info("device %s%s, %s of %s", run.device, on_cpu, count(run.epochs, "epoch"),
+    on_cpu = f", {count(threads, 'thread')}" if run.about.device.type == "cpu" else ""
+    log.info("device %s%s, %s of %s", run.about.device, on_cpu, count(run.plan.epochs, "epoch"),
              count(len(run.train), "step"))  # fmt: skip
     schedule = run.schedule
     if schedule.warmup_steps < schedule.asked_warmup_steps:
         log.info("scheduler.warmup_steps=%s is cut to %s, a tenth of the run's steps",
                  schedule.asked_warmup_steps, schedule.warmup_steps)  # fmt: skip
-    if run.enlarges:
-        log.info(run.enlarges)
+    if run.about.resize_note:
+        log.info(run.about.resize_note)
 
 
 def count(number: int, noun: str) -> str:
@@ -178,35 +169,24 @@ def summarise(
         "lost_best_epoch": best.lost_epoch or None,
         "epochs": progress.epoch,
         "steps": progress.step,
-        "num_parameters": run.cost.num_parameters,
+        "num_parameters": run.about.cost.num_parameters,
         "train_s": round(progress.train_s, 3),
         "compile_s": round(run.compile_time.seconds, 3),
         "images_per_s": round(progress.num_images / progress.train_s, 1)
         if progress.train_s
         else None,
-        "peak_memory_bytes": runtime.peak_memory_bytes(run.device),
+        "peak_memory_bytes": runtime.peak_memory_bytes(run.about.device),
         # After a failure they may be of half a step: a batch norm has seen a NaN.
         "weights_sha256": None
         if status == "failed"
         else sha256 or weights_sha256(run.model.state_dict()),
         "checkpoint": str(run.checkpoints.best) if best.epoch else None,
-        "device": str(run.device),
+        "device": str(run.about.device),
         "num_threads": torch.get_num_threads(),
-        "versions": run.description.versions,
+        "versions": run.about.description.versions,
     }
     write_summary(folder, summary)
     return summary
-
-
-def hparams(config: dict[str, Any], choices: dict[str, Any], run: Run) -> dict[str, Any]:
-    """The same keys in every run: TensorBoard shows only those of the first one that it reads."""
-    return {
-        **{group: str(choices.get(group)) for group in GROUPS},
-        **{key: config[key] for key in ("epochs", "batch_size", "seed", "precision")},
-        "lr": config["optimizer"].get("lr", 0.0),
-        "weight_decay": config["optimizer"].get("weight_decay", 0.0),
-        "num_parameters": run.cost.num_parameters,
-    }
 
 
 def conclude(summary: dict[str, Any]) -> None:

@@ -1,5 +1,5 @@
-"""What a run tells: a bar and a line per epoch for people, metrics.jsonl for programs,
-TensorBoard for the eye, summary.json at the end."""
+"""Run logger: a bar and a line per epoch for people, metrics.jsonl for programs, curves in
+TensorBoard, summary.json at the end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from trainer.checkpoint import write_bytes
 from trainer.errors import named
 from trainer.metrics import Metrics, json_of
 from trainer.progress import Progress
+from trainer.run import Run, Watcher
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -28,33 +29,32 @@ BAR_INTERVAL_S = 0.1
 SHOWN_HPARAMS = ("model", "data", "optimizer", "lr", "seed")
 
 
-class RunLog:
-    """Writes into a run's folder.
+class RunLog(Watcher):
+    """Writes a run's figures into its folder, and into TensorBoard.
 
     Args:
         folder: the run's.
-        num_steps: steps of one epoch, the length of the bar.
-        batch_size: pictures per step, for the bar's images/s.
-        first_step: rows and points after this step are dropped; they come again.
+        writer: TensorBoard's, from `event_writer`, or MUTE.
+        batch_size: images per step, for the bar's images/s.
+        first_step: rows after this step are dropped; they come again.
         num_epochs: complete ones, of which there must be rows.
+        hparams: the run's row on TensorBoard's HParams page.
         show_bar: None = only where stderr is a terminal.
-        tensorboard: write event files.
         is_over: True from when on the bar is not drawn again.
     """
 
     def __init__(
         self,
         folder: Path,
-        num_steps: int,
+        writer: Any,
         batch_size: int,
         first_step: int = 0,
         num_epochs: int = 0,
+        hparams: dict[str, Any] | None = None,
         show_bar: bool | None = None,
-        tensorboard: bool = True,
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.folder, self.num_steps, self.batch_size = folder, num_steps, batch_size
-        self.writer: Any = event_writer(folder / "tensorboard", first_step) if tensorboard else MUTE
+        self.writer, self.batch_size, self.hparams = writer, batch_size, hparams or {}
         drop_rows_after(folder / "metrics.jsonl", first_step, num_epochs)
         self.rows = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
         self.show_bar = bars.is_watched() if show_bar is None else show_bar
@@ -62,54 +62,57 @@ class RunLog:
         self.bar: tqdm[Any] | None = None
         self.bar_shown_at = 0.0
 
-    def tick(self, progress: Progress) -> None:
-        """After every step: moves the bar, ten times a second at most, and never syncs."""
+    def step(self, run: Run) -> None:
+        """The bar, ten times a second at most; at the log interval the epoch's figures so far."""
+        if run.is_interval:
+            so_far = run.meter.read()  # the sync
+            if run.progress.batch < len(run.train):  # else `epoch` writes this point
+                self.writer.add_scalar("lr", run.lr, run.progress.step)
         if not self.show_bar:
             return
         now = time.monotonic()
         if self.bar is None:
             self.bar = bars.bar(
-                self.num_steps, f"epoch {progress.epoch + 1}", initial=progress.batch - 1,
+                len(run.train), f"epoch {run.progress.epoch + 1}", initial=run.progress.batch - 1,
                 shown=True, delay=0, is_over=self.is_over,
             )  # fmt: skip
         if now - self.bar_shown_at >= BAR_INTERVAL_S:
-            self.bar.update(progress.batch - self.bar.n)
+            self.bar.update(run.progress.batch - self.bar.n)
             self.bar_shown_at = now
-
-    def interval(self, progress: Progress, so_far: Metrics, lr: float) -> None:
-        """At the log interval: the epoch's figures so far into the bar, lr into TensorBoard."""
-        self.tick(progress)
-        if progress.batch < self.num_steps:  # else `epoch` writes this point
-            self.writer.add_scalar("lr", lr, progress.step)
-        if self.bar is not None:
+        if run.is_interval:
             speed = (self.bar.format_dict["rate"] or 0.0) * self.batch_size
             self.bar.set_postfix_str(
                 f"loss {so_far.loss:.4f}, accuracy {so_far.accuracy:.4f}, {speed:,.0f} images/s",
                 refresh=False,
             )
 
-    def epoch(
-        self,
-        progress: Progress,
-        num_epochs: int,
-        train: Metrics,
-        val: Metrics | None,
-        lr: float,
-        is_best: bool,
-    ) -> None:
-        """The figures of a finished epoch, everywhere; val: None if it was not validated."""
+    def epoch(self, run: Run, train: Metrics, val: Metrics | None) -> None:
+        """The figures of a finished epoch, everywhere."""
         self.close_bar()
+        progress, num_epochs = run.progress, run.plan.epochs
         words = [f"epoch {progress.epoch:>{len(str(num_epochs))}}/{num_epochs}"]
         for split, metrics in (("train", train), ("val", val)):
             if metrics is not None:
-                self.row(progress, split, metrics, lr)
+                self.row(progress, split, metrics, run.lr)
                 words.append(f"{split} loss {metrics.loss:.4f} acc {metrics.accuracy:.4f}")
-        self.writer.add_scalar("lr", lr, progress.step)
+        self.writer.add_scalar("lr", run.lr, progress.step)
         self.writer.add_scalar("images_per_s", train.images_per_s, progress.step)
         if val is not None and not math.isfinite(val.loss):
             log.warning("epoch %d: the validation loss is NaN or infinite", progress.epoch)
+        is_best = run.best.epoch == progress.epoch
         words += [f"{train.images_per_s:,.0f} images/s", *(["best"] if is_best else [])]
         log.info("  ".join(words))
+
+    def finish(self, run: Run, test: Metrics) -> None:
+        """The test's row; of a sound result the run's place among others, too."""
+        self.row(run.progress, "test", test, run.lr)
+        if math.isfinite(test.loss):
+            write_hparams(
+                self.writer,
+                {**self.hparams, "num_parameters": run.about.cost.num_parameters},
+                {"accuracy/test": test.accuracy, "loss/test": test.loss,
+                 "accuracy/val": run.best.accuracy},
+            )  # fmt: skip
 
     def row(self, progress: Progress, split: str, metrics: Metrics, lr: float) -> None:
         """One row of metrics.jsonl and its two points in TensorBoard."""
@@ -130,24 +133,7 @@ class RunLog:
         self.writer.add_scalar(f"loss/{split}", metrics.loss, progress.step)
         self.writer.add_scalar(f"accuracy/{split}", metrics.accuracy, progress.step)
 
-    def hparams(self, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
-        """One row of TensorBoard's HParams page, in the run's own event file: add_hparams would
-        open a second run beside it. The metrics are names of scalars that the run has."""
-        from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
-            HParamsPluginData,
-        )
-        from torch.utils.tensorboard.summary import hparams as summaries
-
-        experiment, *session = summaries(hparams, metrics)
-        plugin = experiment.value[0].metadata.plugin_data
-        content = HParamsPluginData.FromString(plugin.content)
-        for info in content.experiment.hparam_infos:
-            info.differs = info.name in SHOWN_HPARAMS
-        plugin.content = content.SerializeToString()
-        for summary in (experiment, *session):
-            self.writer._get_file_writer().add_summary(summary)
-
-    def flush(self) -> None:
+    def save(self, run: Run) -> None:
         """Rows and events reach the disk before the state that counts on them."""
         with named(self.rows.name):
             os.fsync(self.rows.fileno())
@@ -172,6 +158,24 @@ def event_writer(folder: Path, first_step: int) -> Any:
     from trainer.events import Events
 
     return Events(folder, first_step)
+
+
+def write_hparams(writer: Any, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
+    """One row of TensorBoard's HParams page, in the run's own event file: add_hparams would open a
+    second run beside it. The metrics are names of scalars that the run has."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
+        HParamsPluginData,
+    )
+    from torch.utils.tensorboard.summary import hparams as summaries
+
+    experiment, *session = summaries(hparams, metrics)
+    plugin = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    for info in content.experiment.hparam_infos:
+        info.differs = info.name in SHOWN_HPARAMS
+    plugin.content = content.SerializeToString()
+    for summary in (experiment, *session):
+        writer._get_file_writer().add_summary(summary)
 
 
 class _Mute:

@@ -12,24 +12,37 @@ from torch import Tensor, nn
 
 from trainer.batches import BatchSource
 from trainer.checkpoint import read
+from trainer.guard import Stepper
 from trainer.losses import main_logits
 from trainer.metrics import Meter, Metrics
-from trainer.state import Run, Stepper
+from trainer.run import Run
 
 
 # Layers written in NumPy would warn of each NaN; the guard tells of the first, with its step.
 @np.errstate(all="ignore")
 def fit(run: Run) -> None:
-    """Train to the last epoch, validating and saving after each."""
-    while run.progress.epoch < run.epochs:
+    """Train to the last epoch, validating and saving after each. The way of a batch:
+
+    1. `run.train` shuffles by (seed, epoch), reads, augments and normalises: images (N, C, H, W)
+       float, targets (N,) int64 or (N, K) probabilities, on the device.
+    2. `seed_step` seeds dropout and the like by (seed, step); `set_lr` asks the schedule.
+    3. Forward: logits (N, K), and those of auxiliary heads, under autocast.
+    4. The loss: a mean over the batch, 0-dim.
+    5. Backward: gradients beside the weights.
+    6. Check and clip: a NaN or infinity raises a flag on the device, at no sync.
+    7. Step: the optimizer moves the weights, unless the flag is up.
+    8. The meter keeps loss and logits; `step_done` tells the watchers, and at the log interval
+       waits for the device, the only sync; it saves or stops where that is due.
+    """
+    while not run.is_done:
         run.start_epoch()
         for images, targets in run.train.epoch(run.progress.epoch, start=run.progress.batch):
             loss, logits = train_step(run, images, targets)
             run.meter.add(loss, logits, targets)
             run.step_done()
-        train = run.trained()
+        train = run.end_training_epoch()
         val = validate(run) if run.validates else None
-        run.epoch_done(train, val)
+        run.end_epoch(train, val)
 
 
 def train_step(run: Run, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,25 +55,26 @@ def train_step(run: Run, images: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
 def update(
     model: nn.Module,
     loss: nn.Module,
-    guard: Stepper,
+    stepper: Stepper,
     autocast: AbstractContextManager[Any],
     images: Tensor,
     targets: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Forward, backward, update: what `compile=step` makes one graph of."""
-    guard.zero_grad()
+    stepper.zero_grad()
     with autocast:
         output = model(images)
         mean_loss = loss(output, targets)
-    guard.backward(mean_loss)
-    guard.step()
+    stepper.backward(mean_loss)
+    stepper.check_and_clip()
+    stepper.step()
     return mean_loss, main_logits(output)
 
 
 def validate(run: Run) -> Metrics:
     """The validation split, with the weights as they are; a schedule may look at its loss."""
-    meter = run.gallery.meter("val")
-    val = evaluate(run.model, run.eval_loss, run.pausing(run.val), run.autocast, meter)
+    batches, meter = run.interruptible(run.val), run.meter_of("val")
+    val = evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter)
     run.schedule.observe(val.loss)
     return val
 
@@ -68,9 +82,9 @@ def validate(run: Run) -> Metrics:
 def test_best(run: Run) -> Metrics:
     """The test split, once, with the weights of the best epoch."""
     if run.best.epoch:
-        run.model.load_state_dict(read(run.checkpoints.best)["model"])
-    meter = run.gallery.meter("test")
-    return evaluate(run.model, run.eval_loss, run.pausing(run.test), run.autocast, meter)
+        run.evaluated_model.load_state_dict(read(run.checkpoints.best)["model"])
+    batches, meter = run.interruptible(run.test), run.meter_of("test")
+    return evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter)
 
 
 @np.errstate(all="ignore")

@@ -160,6 +160,19 @@ def extent(tensor: Tensor) -> int:
     return (1 + sum(int((n - 1) * stride) for n, stride in sides)) * tensor.element_size()
 
 
+class StoredOptimizer:
+    """An optimizer as a part of a run: what it has gathered is saved, its options are the run's."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        load_optimizer(self.optimizer, state)
+
+
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """What the optimizer has gathered, from a checked state; its options stay those of this run,
     which torch would take from the file, too. The current rate is the schedule's share of this

@@ -1,38 +1,42 @@
-"""Where a training's time and memory go (profile=true): seconds by phase, a trace of some steps.
+"""Profiler of a training (profile=true): seconds and memory by phase, a trace of some steps.
 
-`watch` wraps the parts of a run from outside, so that the loop knows nothing of it. The results are
-the same bits; but at each boundary of a phase a GPU is waited for, so that its work is counted
-where it belongs, and the training is slower for it.
+`profiled` wraps the parts of a run, so that the loop knows nothing of it. The results are the same
+bits; but at each boundary of a phase a GPU is waited for, so that its work is counted where it
+belongs, and the training is slower for it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import json
 import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd.profiler import profile, record_function
 
 from trainer.batches import BatchSource
-from trainer.compiling.compiled import CompiledStep
-from trainer.progress import CompileTime
+from trainer.checkpoint import CheckpointFolder
+from trainer.guard import Stepper
+from trainer.metrics import Metrics
+from trainer.run import Run, Watcher
 from trainer.runtime import synchronize
-from trainer.state import Run
 
 log = logging.getLogger("trainer")
 
 NUM_WARM_UP, NUM_TRACED = 10, 20  # steps before the trace, and in it
 MOST_EVALUATED = 200  # batches of a validation that is traced as well
-# step: the three before it, where they are one compiled graph.
-PHASES = ("data", "forward", "backward", "optimizer", "step", "compile", "eval", "checkpoint",
-          "other")  # fmt: skip
+# step: the four before it, where they are one compiled graph.
+PHASES = ("data", "forward", "backward", "check", "optimizer", "step", "compile", "eval",
+          "checkpoint", "other")  # fmt: skip
 
 
 class Clock:
@@ -42,8 +46,14 @@ class Clock:
         self.device = device
         self.seconds: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
-        self.running, self.since = "other", time.monotonic()
+        self.start()
         self.is_tracing = False
+
+    def start(self) -> None:
+        """Forget what was before."""
+        self.seconds.clear()
+        self.counts.clear()
+        self.running, self.since = "other", time.monotonic()
 
     def switch(self, phase: str) -> str:
         """Returns the phase that ran until now."""
@@ -63,37 +73,74 @@ class Clock:
         finally:
             self.switch(before)
 
-    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            with self.phase(name):
-                return function(*args, **options)
 
-        return call
+class TimedBatches:
+    """The same batches.
 
-    def timed_batches(self, source: BatchSource) -> Callable[..., Iterator[Any]]:
-        """`source.epoch`, with the time until each batch is there as the phase data."""
-        epoch_of = source.epoch
+    Args:
+        phase: "data": the time until each batch is there; "eval": from the first batch to the end
+            of the last one.
+    """
 
-        def epoch(*args: Any, **options: Any) -> Iterator[Any]:
-            with contextlib.closing(epoch_of(*args, **options)) as batches:
-                while True:
-                    with self.phase("data"):
-                        batch = next(batches, None)
-                    if batch is None:
-                        return
-                    yield batch
+    def __init__(self, batches: BatchSource, clock: Clock, phase: str) -> None:
+        self.batches, self.clock, self.phase = batches, clock, phase
+        self.num_images = batches.num_images
 
-        return epoch
+    def __len__(self) -> int:
+        return len(self.batches)
 
-    def timed_evaluation(self, source: BatchSource) -> Callable[..., Iterator[Any]]:
-        """`source.epoch`, with the time from the first batch to the last one's end as eval."""
-        epoch_of = source.epoch
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
+        with contextlib.closing(self.batches.epoch(epoch, start)) as batches:
+            if self.phase == "data":
+                yield from self._timed_each(batches)
+            else:
+                with self.clock.phase(self.phase):
+                    yield from batches
 
-        def epoch(*args: Any, **options: Any) -> Iterator[Any]:
-            with self.phase("eval"):
-                yield from epoch_of(*args, **options)
+    def _timed_each(self, batches: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            with self.clock.phase(self.phase):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
-        return epoch
+
+class TimedStepper:
+    """The same updates."""
+
+    def __init__(self, stepper: Stepper, clock: Clock) -> None:
+        self.stepper, self.clock = stepper, clock
+        self.optimizer, self.zero_grad = stepper.optimizer, stepper.zero_grad
+        self.num_skipped_steps = stepper.num_skipped_steps
+        self.state_dict, self.load_state_dict = stepper.state_dict, stepper.load_state_dict
+
+    def backward(self, loss: Tensor) -> None:
+        with self.clock.phase("backward"):
+            self.stepper.backward(loss)
+
+    def check_and_clip(self) -> None:
+        with self.clock.phase("check"):
+            self.stepper.check_and_clip()
+
+    def step(self) -> None:
+        with self.clock.phase("optimizer"):
+            self.stepper.step()
+
+
+class TimedCheckpoints(CheckpointFolder):
+    """The same folder."""
+
+    def __init__(self, checkpoints: CheckpointFolder, clock: Clock) -> None:
+        self.folder, self.keep, self.clock = checkpoints.folder, checkpoints.keep, clock
+
+    def save_state(self, step: int, entries: dict[str, Any]) -> Path:
+        with self.clock.phase("checkpoint"):
+            return super().save_state(step, entries)
+
+    def save_best(self, entries: dict[str, Any]) -> None:
+        with self.clock.phase("checkpoint"):
+            super().save_best(entries)
 
 
 class Tracer:
@@ -121,110 +168,82 @@ class Tracer:
                 self.profiler.export_chrome_trace(str(self.file))
 
 
-class Plan:
-    """What is traced: some steps, once those before have warmed up; and an epoch's end, its
-    validation and saving, unless those steps have been over one."""
+class Profiler(Watcher):
+    """Traces some steps, once those before have warmed up, and an epoch's end, its validation and
+    saving, unless those steps have been over one. At the end a table goes to the log, a point for
+    each phase to TensorBoard, and Chrome traces lie in `folder` (see them with Perfetto or
+    chrome://tracing)."""
 
-    def __init__(self, clock: Clock, run: Run, folder: Path) -> None:
+    def __init__(self, clock: Clock, writer: Any, folder: Path) -> None:
+        self.clock, self.writer = clock, writer
         self.steps = Tracer(clock, folder / "trace.json")
         self.end = Tracer(clock, folder / "trace_epoch_end.json")
-        num_coming = run.epochs * len(run.train) - run.progress.step
-        self.num_warm_up = max(1, min(NUM_WARM_UP, num_coming // 2))
         self.num_steps = 0
-        self.wants_end = len(run.val) <= MOST_EVALUATED
+        self.run: Run | None = None  # until it has been reported on
 
-    def step_done(self) -> None:
+    def start(self, run: Run) -> None:
+        self.run = run
+        num_coming = run.plan.epochs * len(run.train) - run.progress.step
+        self.num_warm_up = max(1, min(NUM_WARM_UP, num_coming // 2))
+        self.wants_end = len(run.val) <= MOST_EVALUATED
+        self.clock.start()
+
+    def step(self, run: Run) -> None:
+        self.end.finish()
         self.num_steps += 1
         if self.num_steps == self.num_warm_up:
             self.steps.start()
         elif self.num_steps == self.num_warm_up + NUM_TRACED:
             self.steps.finish()
-
-    def around(self, run: Run) -> Iterator[tuple[Any, str, Any]]:
-        """What replaces the methods of the run that are called at an epoch's end."""
-        trained, epoch_done = run.trained, run.epoch_done
-
-        def begin() -> Any:
-            result = trained()
-            if self.wants_end and run.validates and not self.steps.is_running:
+        if run.progress.batch == len(run.train) and run.validates and self.wants_end:
+            self.wants_end = False
+            if not self.steps.is_running:
                 self.end.start()
-            self.wants_end &= not run.validates
-            return result
 
-        def end(*metrics: Any) -> None:
-            epoch_done(*metrics)
-            self.end.finish()
+    def best(self, run: Run) -> None:
+        self.end.finish()
 
-        yield run, "trained", begin
-        yield run, "epoch_done", end
+    def finish(self, run: Run, test: Metrics) -> None:
+        self.close()
 
-    def finish(self) -> dict[str, int]:
-        """Memory by phase, of all that was traced."""
+    def close(self) -> None:
+        if self.run is None:
+            return
+        run, self.run = self.run, None
         for tracer in (self.steps, self.end):
             tracer.finish()
-        return {**memory_by_phase(self.end.file), **memory_by_phase(self.steps.file)}
+        memory = {**memory_by_phase(self.end.file), **memory_by_phase(self.steps.file)}
+        self.clock.switch("other")
+        report(self.clock, memory, self.writer, run.progress.step)
 
 
-@contextlib.contextmanager
-def watch(run: Run, folder: Path) -> Iterator[None]:
-    """While inside, the run is measured; at its end a table goes to the log, a point for each phase
-    to TensorBoard, and Chrome traces lie in folder/profile (see them with Perfetto or
-    chrome://tracing)."""
-    clock = Clock(run.device)
-    plan = Plan(clock, run, folder / "profile")
-    inner = run.update
+def profiled(run: Run, writer: Any, folder: Path) -> Run:
+    """The same run, its parts wrapped in ones that time them.
 
-    def update(*batch: Any) -> Any:
-        with clock.phase("step" if isinstance(inner, CompiledStep) else "forward"):
-            result = inner(*batch)
-        plan.step_done()
-        return result
+    Args:
+        writer: TensorBoard's.
+        folder: where traces are to lie.
+    """
+    clock = Clock(run.about.device)
+    update, phase = run.update, "step"
+    if isinstance(update, functools.partial):  # a compiled step has no parts
+        parts = (TimedStepper(x, clock) if x is run.stepper else x for x in update.args)
+        update, phase = functools.partial(update.func, *parts), "forward"
 
-    @contextlib.contextmanager
-    def compiling() -> Iterator[None]:
-        with clock.phase("compile"), CompileTime.measured(run.compile_time):
-            yield
+    def timed_update(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with clock.phase(phase):
+            return update(images, targets)
 
-    with contextlib.ExitStack() as stack:
-        for owner, name, value in (
-            (run, "update", update),
-            *_parts_of(inner, run, clock),
-            *plan.around(run),
-            (run.compile_time, "measured", compiling),
-            (run.train, "epoch", clock.timed_batches(run.train)),
-            (run.val, "epoch", clock.timed_evaluation(run.val)),
-            (run.test, "epoch", clock.timed_evaluation(run.test)),
-            *((run.checkpoints, name, clock.timed("checkpoint", getattr(run.checkpoints, name)))
-              for name in ("save_state", "save_best")),
-        ):  # fmt: skip
-            stack.enter_context(_replaced(owner, name, value))
-        try:
-            yield
-        finally:
-            memory = plan.finish()
-            clock.switch("other")
-            report(clock, memory, run)
-
-
-def _parts_of(update: Any, run: Run, clock: Clock) -> Iterator[tuple[Any, str, Any]]:
-    """What is timed inside an update: a compiled one has no parts."""
-    if not isinstance(update, CompiledStep):
-        yield run.guard, "backward", clock.timed("backward", run.guard.backward)
-        yield run.guard, "step", clock.timed("optimizer", run.guard.step)
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of this object alone, for a while."""
-    before = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if before is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, before)
+    run.compile_time.around = lambda: clock.phase("compile")
+    return dataclasses.replace(
+        run,
+        update=timed_update,
+        train=TimedBatches(run.train, clock, "data"),
+        val=TimedBatches(run.val, clock, "eval"),
+        test=TimedBatches(run.test, clock, "eval"),
+        checkpoints=TimedCheckpoints(run.checkpoints, clock),
+        watchers=(*run.watchers, Profiler(clock, writer, folder)),
+    )
 
 
 def memory_by_phase(trace: Path) -> dict[str, int]:
@@ -258,7 +277,7 @@ def memory_by_phase(trace: Path) -> dict[str, int]:
     return {name: peak - least for name, peak in peaks.items()}
 
 
-def report(clock: Clock, memory: dict[str, int], run: Run) -> None:
+def report(clock: Clock, memory: dict[str, int], writer: Any, step: int) -> None:
     """A row for each phase that there was; memory where the trace has the phase."""
     whole = sum(clock.seconds[phase] for phase in PHASES)
     log.info("phase       seconds  share  times   ms each  memory above rest")
@@ -271,6 +290,4 @@ def report(clock: Clock, memory: dict[str, int], run: Run) -> None:
         log.info("%-10s %8.2f %5.1f%% %6s %9s  %s", phase, seconds, 100 * seconds / whole,
                  count or "", ms, megabytes)  # fmt: skip
         if count:
-            run.log.writer.add_scalar(
-                f"profile/{phase}_ms", 1000 * seconds / count, run.progress.step
-            )
+            writer.add_scalar(f"profile/{phase}_ms", 1000 * seconds / count, step)

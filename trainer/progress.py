@@ -6,14 +6,28 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from trainer.metrics import Metrics
 
 
+class Counters:
+    """Plain values of a dataclass as a part of a run's state."""
+
+    def state_dict(self: Any) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What an older state does not have takes its default."""
+        for name, value in dataclasses.asdict(type(self)(**state)).items():  # type: ignore[call-overload]
+            setattr(self, name, value)
+
+
 @dataclass
-class Progress:
+class Progress(Counters):
     """How far the training is: complete epochs, batches done in the running one, steps in all,
     seconds and pictures inside complete training epochs, seconds inside the running one up to
     its latest saved state, and whether the latest validation's loss was a number."""
@@ -34,7 +48,7 @@ class Progress:
 
 
 @dataclass
-class Best:
+class Best(Counters):
     """The epoch (from 1) whose weights are kept: highest validation accuracy; ties: lower loss,
     then earlier. A NaN never wins. lost_epoch: one that was better and whose weights the disk has
     lost, see best_weights.py; 0 = none."""
@@ -49,18 +63,27 @@ class Best:
             return False
         return (val.accuracy, -val.loss) > (self.accuracy, -self.loss)
 
+    def take(self, epoch: int, val: Metrics) -> bool:
+        """Whether this epoch is the best so far, which it then becomes."""
+        if not self.beaten_by(val):
+            return False
+        self.epoch, self.accuracy, self.loss = epoch, val.accuracy, val.loss
+        return True
+
 
 @dataclass
 class CompileTime:
     """Seconds spent in compiling so far; they are not those of training."""
 
     seconds: float = 0.0
+    around: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext  # each compiling
 
     @contextlib.contextmanager
     def measured(self) -> Iterator[None]:
         start = time.monotonic()
         try:
-            yield
+            with self.around():
+                yield
         finally:
             self.seconds += time.monotonic() - start
 

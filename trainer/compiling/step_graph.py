@@ -152,6 +152,9 @@ class _TracedGuard:
         checked = [loss.detach(), *(g for g in gradients if g is not None)]
         self.finite = torch.stack([t.isfinite().all() for t in checked]).all()
 
+    def check_and_clip(self) -> None:
+        """The check is of the one backward pass; what clips is traced with the step."""
+
     def step(self) -> None:
         with torch.no_grad(), _being_compiled(), _ScalarsOnce():
             if self.clip_norm:

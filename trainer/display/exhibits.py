@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from trainer.display import drawing
 from trainer.findings import Findings, Mistake, per_class
 from trainer.printable import printable
-from trainer.state import Run
+from trainer.run import Run
 
 NUM_PICTURES = 16  # of the first batch
 NUM_FILTERS = 64
@@ -25,16 +26,16 @@ MANY_CLASSES = 20  # with more, a picture of bars instead of a curve for each
 NUM_BARS = 50
 
 
-def show_batch(run: Run, images: Tensor, targets: Tensor) -> None:
+def show_batch(writer: Any, run: Run, images: Tensor, targets: Tensor) -> None:
     """images: (N, C, H, W) float as the net sees them. targets: (N,) or (N, K)."""
     shown = images[:NUM_PICTURES].detach().cpu().double()
     mean, std = (
         torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
-        for values in (run.description.mean, run.description.std)
+        for values in (run.about.description.mean, run.about.description.std)
     )
     pixels = (shown * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
-    captions = [label_of(t, run.description.classes) for t in targets[:NUM_PICTURES].cpu()]
-    add_picture(run, "pictures/train", drawing.picture_grid(pixels, captions), 0)
+    captions = [label_of(t, run.about.description.classes) for t in targets[:NUM_PICTURES].cpu()]
+    add_picture(writer, "pictures/train", drawing.picture_grid(pixels, captions), 0)
 
 
 def label_of(target: Tensor, classes: Sequence[str]) -> str:
@@ -49,10 +50,10 @@ def label_of(target: Tensor, classes: Sequence[str]) -> str:
     )
 
 
-def show_findings(run: Run, split: str, findings: Findings, step: int) -> None:
-    classes = run.description.classes
+def show_findings(writer: Any, run: Run, split: str, findings: Findings, step: int) -> None:
+    classes = run.about.description.classes
     cells = findings.confusion.cells
-    add_picture(run, f"confusion/{split}", drawing.confusion(cells, classes), step)
+    add_picture(writer, f"confusion/{split}", drawing.confusion(cells, classes), step)
     captions = [
         f"said {drawing.drawable(classes[m.said], m.said)} {m.probability:.0%}\n"
         f"was {drawing.drawable(classes[m.was], m.was)}"
@@ -60,26 +61,26 @@ def show_findings(run: Run, split: str, findings: Findings, step: int) -> None:
     ]
     if captions:
         pixels = pictures_of(run, split, findings.mistakes)
-        add_picture(run, f"mistakes/{split}", drawing.picture_grid(pixels, captions), step)
+        add_picture(writer, f"mistakes/{split}", drawing.picture_grid(pixels, captions), step)
 
 
 def pictures_of(run: Run, split: str, mistakes: Sequence[Mistake]) -> Tensor:
     """(N, C, H, W) uint8, on the CPU, as the data set has them."""
     positions = torch.tensor([m.index for m in mistakes], dtype=torch.int64)
-    return getattr(run.data, split).pictures_at(positions)
+    return getattr(run.about.data, split).pictures_at(positions)
 
 
-def show_classes(run: Run, findings: Findings, step: int) -> None:
+def show_classes(writer: Any, run: Run, findings: Findings, step: int) -> None:
     """The share of each class that was recognised."""
-    classes, rows = run.description.classes, per_class(findings.confusion)
+    classes, rows = run.about.description.classes, per_class(findings.confusion)
     known = [(row["recall"], k) for k, row in enumerate(rows) if row["count"]]
     if len(classes) <= MANY_CLASSES:
         for accuracy, k in known:
-            run.log.writer.add_scalar(f"accuracy_per_class/{printable(classes[k])}", accuracy, step)
+            writer.add_scalar(f"accuracy_per_class/{printable(classes[k])}", accuracy, step)
     else:
         worst = sorted(known)[:NUM_BARS]
         named = [(accuracy, drawing.drawable(classes[k], k)) for accuracy, k in worst]
-        add_picture(run, "accuracy_per_class", bars(named), step)
+        add_picture(writer, "accuracy_per_class", bars(named), step)
 
 
 def bars(rows: Sequence[tuple[float, str]]) -> Image.Image:
@@ -97,17 +98,17 @@ def bars(rows: Sequence[tuple[float, str]]) -> Image.Image:
     return image
 
 
-def show_filters(run: Run, step: int) -> None:
+def show_filters(writer: Any, run: Run, step: int) -> None:
     """The weights that meet the pixels, as pictures: a convolution's, or those of a linear layer
     that takes the picture as it is."""
-    channels, height, width = run.description.shape
+    channels, height, width = run.about.description.shape
     for name, parameter in run.model.named_parameters():
         weight = parameter.detach()
         if weight.ndim == 2 and weight.shape[1] == channels * height * width:
             weight = weight.view(-1, channels, height, width)
         if weight.ndim == 4:
             grid = filter_grid(weight[:NUM_FILTERS].cpu().float())
-            run.log.writer.add_image(f"filters/{name}", grid, step, dataformats="HWC")
+            writer.add_image(f"filters/{name}", grid, step, dataformats="HWC")
             return
 
 
@@ -134,14 +135,14 @@ def filter_grid(filters: Tensor) -> NDArray[np.uint8]:
     return rows.reshape(rows.shape[0] * rows.shape[1], -1, 3).to(torch.uint8).numpy()
 
 
-def show_histograms(run: Run) -> None:
+def show_histograms(writer: Any, run: Run) -> None:
     for name, parameter in run.model.named_parameters():
         for kind, tensor in (("weights", parameter), ("gradients", parameter.grad)):
             if tensor is not None:
-                run.log.writer.add_histogram(
+                writer.add_histogram(
                     f"{kind}/{name}", tensor.detach().float().cpu(), run.progress.step
                 )
 
 
-def add_picture(run: Run, tag: str, picture: Image.Image, step: int) -> None:
-    run.log.writer.add_image(tag, np.asarray(picture), step, dataformats="HWC")
+def add_picture(writer: Any, tag: str, picture: Image.Image, step: int) -> None:
+    writer.add_image(tag, np.asarray(picture), step, dataformats="HWC")

@@ -1,5 +1,5 @@
-"""What a run shows of itself beside its curves: pictures for TensorBoard while it trains, and
-findings.json, which is what `report` shows of its result."""
+"""Images of a run beside its curves: for TensorBoard while it trains, and findings.json, which is
+what `report` shows of its result."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import base64
 import contextlib
 import io
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +23,8 @@ from trainer.checkpoint import write_bytes
 from trainer.display import exhibits
 from trainer.display.graph import graph_event
 from trainer.findings import Examiner, Findings, mistakes_as_json
-from trainer.metrics import Meter, finite, json_of
-from trainer.state import Run
+from trainer.metrics import Meter, Metrics, finite, json_of
+from trainer.run import Run, Watcher
 
 log = logging.getLogger("trainer")
 
@@ -34,8 +35,8 @@ NUM_MISTAKES = 16
 THUMBNAIL = 128  # the longer side, in pixels, of a picture in findings.json
 
 
-class Gallery:
-    """What a run shows of itself beside its curves.
+class Gallery(Watcher):
+    """Images of a run beside its curves.
 
     While it trains, each best epoch is drawn if the budget allows; what was left out is drawn at
     the end, for the best weights. Nothing here changes what is trained, and a picture that cannot
@@ -43,7 +44,7 @@ class Gallery:
 
     Args:
         folder: the run's.
-        tensorboard: False: only findings.json.
+        writer: TensorBoard's; None: only findings.json.
         histograms: those of weights and gradients, after each epoch.
         probabilities: how they follow from the model's outputs, see `losses.probabilities`.
         clock: gives seconds.
@@ -52,12 +53,12 @@ class Gallery:
     def __init__(
         self,
         folder: Path,
-        tensorboard: bool = True,
+        writer: Any = None,
         histograms: bool = False,
         probabilities: str = "softmax",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.folder, self.tensorboard, self.histograms = folder, tensorboard, histograms
+        self.folder, self.writer, self.histograms = folder, writer, histograms
         self.probabilities = probabilities
         self.budget = Budget(SHARE, clock)
         self.latest: dict[str, Examiner] = {}  # what the last evaluation of each split collects
@@ -71,42 +72,44 @@ class Gallery:
 
     def start(self, run: Run) -> None:
         """The first pictures that are trained on, and the graph."""
-        if not self.tensorboard or run.progress.step:
+        if self.writer is None or run.progress.step:
             return
         with self.budget.spending():
             with harmless("the training pictures"):
                 images, targets = next(iter(run.train.epoch(0)))
-                exhibits.show_batch(run, images, targets)
+                exhibits.show_batch(self.writer, run, images, targets)
             with harmless("the graph"):
                 event = graph_event(run.model, images[:1])
-                run.log.writer._get_file_writer().add_event(event)
+                self.writer._get_file_writer().add_event(event)
 
-    def epoch(self, run: Run) -> None:
-        """After each epoch's training, whatever came of it."""
-        if self.tensorboard and self.histograms:
+    def epoch(self, run: Run, train: Metrics, val: Metrics | None) -> None:
+        if self.writer is not None and self.histograms:
             with harmless("the histograms"):
-                exhibits.show_histograms(run)
+                exhibits.show_histograms(self.writer, run)
 
     def best(self, run: Run) -> None:
         """After an epoch that is the best so far, its weights being the model's."""
         self.of_best = {"val": self.latest["val"]} if "val" in self.latest else {}
-        if self.tensorboard and self.budget.allows(run.progress.train_s):
+        if self.writer is not None and self.budget.allows(run.progress.train_s):
             self.draw_best(run)
 
-    def finish(self, run: Run) -> None:
-        """After the test, the best weights being the model's: all that is missing still."""
+    def finish(self, run: Run, test: Metrics) -> None:
+        """All that is missing still; of a result that is no number nothing."""
+        if not math.isfinite(test.loss):
+            return
         if "test" in self.latest:
             self.of_best["test"] = self.latest["test"]
         with harmless("the findings"):
-            val, test = self.look(run, "val"), self.look(run, "test")
-            if val is not None and test is not None:
-                write_findings(self.folder / FINDINGS_NAME, run, {"val": val, "test": test})
-        if self.tensorboard and run.signals.received is None:
+            found = {split: self.look(run, split) for split in ("val", "test")}
+            whole = {split: findings for split, findings in found.items() if findings is not None}
+            if len(whole) == len(found):
+                write_findings(self.folder / FINDINGS_NAME, run, whole)
+        if self.writer is not None and run.signals.received is None:
             if self.drawn_epoch != run.best.epoch:
                 self.draw_best(run)
             with harmless("the pictures of the test split"):
                 if (findings := self.look(run, "test")) is not None:
-                    exhibits.show_findings(run, "test", findings, run.progress.step)
+                    exhibits.show_findings(self.writer, run, "test", findings, run.progress.step)
 
     def draw_best(self, run: Run) -> None:
         epochs_ago = run.progress.epoch - (run.best.epoch or run.progress.epoch)
@@ -115,9 +118,9 @@ class Gallery:
             findings = self.look(run, "val")
             if findings is None:
                 return
-            exhibits.show_findings(run, "val", findings, step)
-            exhibits.show_classes(run, findings, step)
-            exhibits.show_filters(run, step)
+            exhibits.show_findings(self.writer, run, "val", findings, step)
+            exhibits.show_classes(self.writer, run, findings, step)
+            exhibits.show_filters(self.writer, run, step)
             self.drawn_epoch = run.best.epoch
 
     def look(self, run: Run, split: str) -> Findings | None:
@@ -126,7 +129,7 @@ class Gallery:
         if split not in self.of_best:
             examiner = Examiner(num_mistakes=NUM_MISTAKES, probabilities=self.probabilities)
             batches = WatchedBatches(getattr(run, split), lambda: run.signals.received is not None)
-            loop.evaluate(run.model, run.eval_loss, batches, run.autocast, examiner)
+            loop.evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, examiner)
             if run.signals.received is not None:
                 return None
             self.of_best[split] = examiner
@@ -167,10 +170,10 @@ def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
     """What `report` shows of the best weights, by split: `confusion`, the cells that are not 0 as
     [true, predicted, count]; `top5`; `calibration_error`; `mistakes`, the surest first, each with
     its picture as a data: URI, so that the data set is not needed again."""
-    content: dict[str, Any] = {"epoch": run.best.epoch, "classes": run.description.classes}
+    content: dict[str, Any] = {"epoch": run.best.epoch, "classes": run.about.description.classes}
     for split, findings in found.items():
-        file_at = getattr(run.data, split).file_at
-        rows = mistakes_as_json(findings.mistakes, run.description.classes, file_at)
+        file_at = getattr(run.about.data, split).file_at
+        rows = mistakes_as_json(findings.mistakes, run.about.description.classes, file_at)
         pictures = exhibits.pictures_of(run, split, findings.mistakes)
         content[split] = {
             "confusion": findings.confusion.cells.tolist(),

@@ -1,0 +1,29 @@
+"""The processes that train one model together; today one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train the model, as `build` hands it in.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes: log, checkpoints, pages."""
+        return self.rank == 0
+
+    def reduce(self, values: Tensor) -> Tensor:
+        """Sum of `values` (any shape) over all processes, on each of them."""
+        return values
