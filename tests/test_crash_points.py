@@ -52,6 +52,7 @@ def resumed(watched: Watched, photograph: Path, folder: Path) -> str:
 STEP_4, STEP_8, BEST = (f"checkpoints/.{name}.pth.tmp" for name in ("step_4", "step_8", "best"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "nth", "way"),
     [

@@ -164,6 +164,7 @@ def test_predict_takes_the_same_files(default_run: TrainedRun, dispatch: Dispatc
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 def test_annotated_copies_are_no_data(default_run: TrainedRun, dispatch: Dispatch) -> None:
     root = write_classes(Path("photos"))
     best, expected = str(default_run.best), load(root.absolute()).fingerprint

@@ -98,6 +98,7 @@ def stopped(folder: Path, number: int, moment: str, *argv: str) -> Path:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [
     "in the test", *(pytest.param(m, marks=pytest.mark.slow) for m in list(MOMENTS)[:-1]),
 ])  # fmt: skip

@@ -267,6 +267,7 @@ def test_few_classes_have_no_top_5_and_many_no_matrix(
     assert "confusion_cells" not in results_in("many_evaluation/test")
 
 
+@pytest.mark.slow
 def test_thousands_of_classes_have_cells_instead_of_a_matrix(
     best: Path, dispatch: Dispatch
 ) -> None:

@@ -25,7 +25,7 @@ from exports import (
     make_checkpoint,
 )
 from PIL import Image
-from test_models import NAMES
+from test_models import NAMES, REPEATING
 from torch import Tensor
 
 from trainer import checkpoint
@@ -34,7 +34,7 @@ from trainer import checkpoint
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in REPEATING])
 def test_every_net_agrees_in_both_graphs(name: str, dispatch: Dispatch) -> None:
     net = make_checkpoint(Path("net.pth"), name, (1, 28, 28))
     for format, load in LOAD.items():
@@ -43,6 +43,7 @@ def test_every_net_agrees_in_both_graphs(name: str, dispatch: Dispatch) -> None:
         check_agreement(load(Path(f"net.{format}"))[0], net, (1, 28, 28))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", LOAD)
 def test_a_graph_computes_as_the_net_and_says_what_it_is(format: str, dispatch: Dispatch) -> None:
     net = make_checkpoint(Path("net.pth"), "lenet5", (3, 24, 31))
@@ -145,6 +146,7 @@ def test_a_run_of_ours_keeps_its_accuracy(default_run: TrainedRun, dispatch: Dis
     assert (found == labels).mean() == pytest.approx(default_run.summary["test_accuracy"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["pt2", pytest.param("onnx", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "run", [{"precision": "fp64"}, {"precision": "bf16"}, {"layers": "numpy", "device": "cuda:9"}]

@@ -25,6 +25,12 @@ from models.vgg import VGG
 CONFIGS = Path(__file__).parent.parent / "configs"
 NAMES = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
 OUR_NETS = [name for name in NAMES if name != "torchvision"]
+# Deeper nets repeat the blocks of the others.
+REPEATING = {"vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+             "resnet34", "resnet101", "resnet152"}  # fmt: skip
+EACH_NAME = [
+    pytest.param(name, marks=pytest.mark.slow) if name in REPEATING else name for name in NAMES
+]
 
 
 def compose_model(name: str, shape: tuple[int, int, int], *overrides: str) -> Any:
@@ -97,7 +103,7 @@ QUICK_FORMS = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH_NAME)
 def test_contract_at_28_px(name: str) -> None:
     overrides = [QUICK_FORMS[name]] if name in QUICK_FORMS else []
     check_contract(name, (1, 28, 28), *overrides)
@@ -120,14 +126,14 @@ def test_contract_in_colour(name: str, side: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH_NAME)
 @pytest.mark.parametrize(("channels", "side"), [(3, 28), (1, 32), (3, 64), (1, 96), (3, 224)])
 def test_contract_at_every_size(name: str, channels: int, side: int) -> None:
     check_contract(name, (channels, side, side))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EACH_NAME)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [28, 32, 64, 96, 224])
 def test_shapes_fit_at_every_size(name: str, channels: int, side: int) -> None:

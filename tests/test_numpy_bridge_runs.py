@@ -61,9 +61,10 @@ def test_double_precision_checkpoints_are_evaluated_as_such(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["mlp", "lenet_caffe"])
-def test_loss_curves_of_five_epochs(model: str, tmp_path: Path) -> None:
-    torchs, numpys = both(tmp_path, f"model={model}", "precision=fp64", "epochs=5")
+@pytest.mark.parametrize("words", [["model=mlp"], ["model=lenet_caffe", "limit_batches=10"]])
+def test_loss_curves_of_five_epochs(words: list[str], tmp_path: Path) -> None:
+    """Whole epochs of lenet_caffe: benchmarks/numpy_curves.py."""
+    torchs, numpys = both(tmp_path, *words, "precision=fp64", "epochs=5")
     assert len(torchs.rows) == 11
     assert losses_of(numpys) == pytest.approx(losses_of(torchs), abs=1e-8)
 

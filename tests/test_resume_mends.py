@@ -110,6 +110,7 @@ def test_a_row_out_of_order_is_none(cut_off: Path) -> None:
     assert results.rows(cut_off) == [r for i, r in enumerate(results.rows(whole_run())) if i != 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copies", [90, pytest.param(300, marks=pytest.mark.slow)])
 def test_mutated_side_files(tmp_path: Path, copies: int) -> None:
     processes.train(tmp_path, *side_files_campaign.WORDS)

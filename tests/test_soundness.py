@@ -100,6 +100,7 @@ MORE_WAYS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 1])
 @pytest.mark.parametrize(
     "way", [*WAYS, *(pytest.param(w, marks=pytest.mark.slow) for w in MORE_WAYS)], ids=" ".join
@@ -145,6 +146,7 @@ def spoil(what: str, at: int) -> None:
     loop.update = updating
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["weight", "optimizer"])
 @pytest.mark.parametrize("at", [6, pytest.param(8, marks=pytest.mark.slow)])
 def test_what_no_loss_tells_is_found_before_it_is_saved(tmp_path: Path, what: str, at: int) -> None:

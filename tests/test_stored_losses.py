@@ -23,7 +23,7 @@ STORED = Path(__file__).with_suffix(".json")
 # Twenty steps of float64 between two correct orders of summation.
 REL_TOLERANCE = 1e-9
 
-COLOURS = ["data=synthetic", "data.num_train=200", "data.num_test=40", "data.num_classes=5",
+COLOURS = ["data=synthetic", "data.num_train=50", "data.num_test=10", "data.num_classes=5",
            "data.val_size=0.2", "batch_size=8"]  # fmt: skip
 RUNS = {
     "mlp, adam": ["model=mlp", "optimizer=adam"],
@@ -51,11 +51,12 @@ def near(rows: list[dict[str, Any]], stored: list[dict[str, Any]]) -> bool:
     )
 
 
-def slow_if_compiled(name: str) -> object:
-    return pytest.param(name, marks=pytest.mark.slow) if "compiled" in name else name
+def marked(name: str) -> object:
+    is_slow = "compiled" in name or "googlenet" in name
+    return pytest.param(name, marks=pytest.mark.slow) if is_slow else name
 
 
-@pytest.mark.parametrize("name", [slow_if_compiled(name) for name in RUNS])
+@pytest.mark.parametrize("name", [marked(name) for name in RUNS])
 def test_losses_are_those_that_are_stored(tmp_path: Path, name: str) -> None:
     if "compiled" in name and shutil.which("g++") is None:
         pytest.skip("needs g++")

@@ -172,6 +172,7 @@ def test_zoo_holds_every_classifier(name: str) -> None:
     check_zoo(name, (1, 28, 28))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [28, 32, 64, 96, 224])
 @pytest.mark.parametrize("name", ["vit_b_16", "vit_h_14", "maxvit_t"])
 def test_transformers_are_built_for_whole_patches(name: str, side: int) -> None:

@@ -162,6 +162,7 @@ def torchvision_file(tmp_path: Path) -> tuple[Path, nn.Module]:
     return tmp_path / "theirs.pth", model
 
 
+@pytest.mark.slow
 def test_import_weights_of_torchvision(torchvision_file: tuple[Path, nn.Module]) -> None:
     file, theirs = torchvision_file
     done = run_trainer("import-weights", file.name, "--model", "resnet18", "-o", "ours.pth",

@@ -41,6 +41,7 @@ def test_a_path_is_what_was_typed(path: str) -> None:
     assert typed("data.root", path) == path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_the_folder_of_a_run_is_what_was_typed(path: str) -> None:
     composer = Composer(parse([f"hydra.run.dir={path}"]))
