@@ -1,7 +1,8 @@
 """Images decoded once: a file of their bytes, which later runs map into memory.
 
 `3x64x64.pack` holds images of that shape, as `data.pack_file` says; `3x64x64-squash.pack` and
-`3x64x64-crop80.pack` those that came to it in another way, see `Reading`. A pack appears whole, by
+`3x64x64-crop80.pack` those that came to it in another way, `3x64x64-max1000.pack` those of another
+`data.max_pixels`, see `Reading`. A pack appears whole, by
 renaming, or not at all, so that whoever has the old one mapped keeps it. Until then it is called
 `3x64x64.tmp`, and its maker holds a lock on it (see `data.making`): of two that start together one
 packs and the other waits.

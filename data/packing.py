@@ -118,10 +118,12 @@ class Reading:
 
     @property
     def ending(self) -> str:
-        """Tells packs of the same shape apart by how images came to it; empty if as usual."""
+        """Tells packs of the same shape apart by how images came to it, and which were refused for
+        their size; empty if as usual."""
+        limit = "" if self.max_pixels == MAX_PIXELS else f"-max{self.max_pixels}"
         if self.fit == "squash":
-            return "-squash"
-        return "" if self.side == min(self.shape[1:]) else f"-crop{self.side}"
+            return f"-squash{limit}"
+        return ("" if self.side == min(self.shape[1:]) else f"-crop{self.side}") + limit
 
     @property
     def made_by(self) -> str:

@@ -283,3 +283,13 @@ def test_damaged_exif_warns_nobody_in_any_thread(tmp_path: Path) -> None:
         with Image.open(path) as picture:
             picture.save(path, exif=exif)
     assert load(root).notes == ()
+
+
+def test_what_a_limit_of_pixels_refuses_does_not_depend_on_an_earlier_pack(tmp_path: Path) -> None:
+    root = write_classes(tmp_path)
+    write_picture(root / "cat" / "large.png", size=(50, 101))
+    for _ in range(2):
+        message = refused(root, max_pixels=5000)
+        assert "cat/large.png" in message
+        assert "too large" in message
+        load(root, max_pixels=10_000)  # the twin

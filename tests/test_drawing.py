@@ -163,6 +163,24 @@ def test_an_annotated_picture_keeps_its_pixels_above_bars_of_the_probabilities()
     assert num_of(large, (255, 0, 0)) == 800 * 600
 
 
+@pytest.mark.parametrize("text", ["cat", "i" * 1000, "W" * 1000, "a cat on a mat " * 60])
+@pytest.mark.parametrize("width", [1, 40, 120, 400])
+def test_a_long_name_is_cut_where_one_letter_more_would_not_fit(text: str, width: int) -> None:
+    """Against trying every length, one by one."""
+    fitting = [n for n in range(len(text)) if drawing._width(text[:n] + "...", 12) <= width]
+    whole = drawing._width(text, 12) <= width
+    expected = text if whole else text[: max(fitting, default=0)] + "..."
+    assert drawing._cut(text, 12, width) == expected
+
+
+def test_a_long_name_costs_no_more_than_a_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    width = drawing._width
+    monkeypatch.setattr(drawing, "_width", lambda *given: looks.append(1) or width(*given))
+    assert drawing._cut("a" * 100_000, 12, 120).endswith("...")
+    assert len(looks) < 20
+
+
 def test_drawing_needs_no_torch() -> None:
     code = (
         "import sys, trainer.display.drawing; print('torch' in sys.modules, 'PIL' in sys.modules)"

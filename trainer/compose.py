@@ -42,6 +42,7 @@ from trainer import words
 from trainer.config import CONFIGS, GROUPS, KNOBS, OTHER_TEXTS, is_text, unknown
 from trainer.errors import UserError
 
+LONGEST_WORD = 4096  # characters; Hydra reads a list of as many in some four seconds
 MAX_LISTED_JOBS = 10_000
 LONGEST = 300  # characters of a message of Hydra's, and of a word in one
 
@@ -63,6 +64,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flags = list(argv)
     for word in args.overrides:
         flags.remove(word)
+    for word in args.overrides:
+        if len(word) > LONGEST_WORD:
+            raise UserError(
+                f"{word[:60]}...: {len(word):,} characters; a word may have {LONGEST_WORD:,}. What "
+                "is longer goes into a YAML file, see --config-dir."
+            )
     args.flags = flags
     args.overrides = [as_typed(word, args.multirun) for word in args.overrides]
     if args.experimental_rerun:

@@ -5,6 +5,7 @@ All are Pillow images in RGB, with text in the font that Pillow brings.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 import unicodedata
@@ -171,11 +172,13 @@ def _width(text: str, size: int) -> int:
 
 def _cut(text: str, size: int, width: int) -> str:
     """The text, or as much of it as fits, with an ellipsis."""
-    if _width(text, size) <= width:
+    shown = text[: max(1, width)]  # no character is narrower than a pixel
+    if shown == text and _width(text, size) <= width:
         return text
-    while text and _width(text + "...", size) > width:
-        text = text[:-1]
-    return text + "..."
+    length = bisect.bisect_right(
+        range(len(shown)), width, key=lambda n: _width(shown[: n + 1] + "...", size)
+    )
+    return shown[:length] + "..."
 
 
 def _write(
