@@ -28,7 +28,7 @@ COLOURS = ["data=synthetic", "data.num_train=50", "data.num_test=10", "data.num_
 RUNS = {
     "mlp, adam": ["model=mlp", "optimizer=adam"],
     "lenet5, sgd, augment": ["model=lenet5", "optimizer=sgd", "augment=strong"],
-    "resnet18, batch norm": ["model=resnet18", *COLOURS],
+    "resnet18, batch norm": ["model=resnet18", *COLOURS, "data.shape=[3,16,16]"],
     "googlenet, auxiliary heads": ["model=googlenet", *COLOURS],
     "lenet5, layers by hand": ["model=lenet5", "layers=numpy"],
     "mlp, compiled step": ["model=mlp", "optimizer=adam", "compile=step"],
