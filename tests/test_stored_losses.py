@@ -52,7 +52,7 @@ def near(rows: list[dict[str, Any]], stored: list[dict[str, Any]]) -> bool:
 
 
 def marked(name: str) -> object:
-    is_slow = "compiled" in name or "googlenet" in name
+    is_slow = any(word in name for word in ("compiled", "googlenet", "resnet"))
     return pytest.param(name, marks=pytest.mark.slow) if is_slow else name
 
 
