@@ -303,19 +303,6 @@ def test_a_net_without_mistakes_leaves_no_picture_of_them(tmp_path: Path) -> Non
     assert results_in(tmp_path) == results
 
 
-def test_a_net_that_computes_nonsense_is_measured_all_the_same(
-    best: Path, dispatch: Dispatch
-) -> None:
-    entries = checkpoint.read(best)
-    next(iter(entries["model"].values())).fill_(torch.nan)
-    checkpoint.write(Path("nan.pth"), entries)
-    done = evaluated(dispatch, "nan.pth")
-    assert "loss nan" in done.stdout
-    results = results_in("nan_evaluation/test")
-    assert results["loss"] is None
-    assert results["mistakes"][0]["probability"] is None
-
-
 def test_as_a_process_on_another_split(default_run: TrainedRun, tmp_path: Path) -> None:
     done = run_trainer(
         "evaluate", str(default_run.best), "split=val", "device=cpu", "-o", "val", cwd=tmp_path

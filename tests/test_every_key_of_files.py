@@ -244,7 +244,7 @@ def test_of_import_weights(
 ) -> None:
     more, changed = ROWS[key]
     model = next((w.split("=")[1] for w in more if w.startswith("model=")), "mlp")
-    words = ["import-weights", "{bare}", "--model", model, "-o", "out.pth"]
+    words = ["import-weights", "{bare}", "--model", model, "-o", "out.pth", "--force"]
     words += ["data.num_classes=4", "data.shape=[3,8,8]"]
     words += [word for word in more if key.startswith("model.") and word.startswith("data.shape")]
     if key in ("data.mean", "data.std"):

@@ -111,8 +111,8 @@ COMMANDS = {
     "json": ["predict", "c.pth", "x.png", "--json"],
     "export": ["export", "c.pth", "--format", "state_dict", "-o", "e.pth", "--force"],
     "weights": [*WORDS, "weights=c.pth", "hydra.run.dir=again"],
-    "import": ["import-weights", "c.pth", "--model", "mlp", "-o", "i.pth", "data.num_classes=3",
-               "data.shape=[1,8,8]", "model.hidden=[8]"],
+    "import": ["import-weights", "c.pth", "--model", "mlp", "-o", "i.pth", "--force",
+               "data.num_classes=3", "data.shape=[1,8,8]", "model.hidden=[8]"],
 }  # fmt: skip
 
 

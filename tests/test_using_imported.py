@@ -38,7 +38,7 @@ def test_names_and_normalisation_by_hand(linear: Path, dispatch: Dispatch) -> No
     assert entries["classes"] == [f"digit {i}" for i in range(10)]
     assert (entries["mean"], entries["std"]) == ([0.1], [0.3])
     assert "--classes" not in done.stdout
-    plain = dispatch(*IMPORT, "data.shape=[1,28,28]", "data.num_classes=10")
+    plain = dispatch(*IMPORT, "--force", "data.shape=[1,28,28]", "data.num_classes=10")
     assert plain.returncode == 0, plain.output
     assert "--classes FILE names them" in plain.stdout
     assert "data.mean=[...]" in plain.stdout
@@ -187,7 +187,7 @@ def test_a_torchvision_network_gets_its_names_and_normalisation(
     assert entries["mean"] == list(recipe.transforms().mean)
     assert entries["std"] == list(recipe.transforms().std)
     assert [entries["resize"]] == recipe.transforms().resize_size
-    done = dispatch(*words, "data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]")
+    done = dispatch(*words, "--force", "data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]")
     assert done.returncode == 0, done.output
     entries = checkpoint.read(Path("ours.pth"))
     assert (entries["mean"], entries["std"]) == ([0.5] * 3, [0.2] * 3)

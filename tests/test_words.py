@@ -227,7 +227,8 @@ def test_a_key_that_stands_twice_is_refused(dispatch: Dispatch, default_run: Tra
 OPTIONS = {
     "evaluate": ["-o", "--flip"],
     "predict": ["--top-k", "--fit", "-o", "--json", "--invert", "--max-pixels"],
-    "export": ["--format", "-o", "--force"], "import-weights": ["--model", "-o", "--classes"],
+    "export": ["--format", "-o", "--force"],
+    "import-weights": ["--model", "-o", "--classes", "--force"],
     "resume": ["--force"], "report": [], "summary": [],
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Split
 from trainer import config as knobs
-from trainer import faults, loop, runtime, weights
+from trainer import described, faults, loop, runtime, weights
 from trainer.checkpoint import CheckpointFolder
 from trainer.compiling import compiled
 from trainer.display.gallery import Gallery
@@ -65,6 +65,7 @@ def check(config: Mapping[str, Any]) -> None:
     compiled.check(config["compile"], device, config["precision"])
     for group in knobs.GROUPS:
         check_options(group, config[group])
+    described.check_options(config["data"])
     make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
     make_loss(config)
     make("augment", config["augment"], num_classes=2, hflip=False)
@@ -74,6 +75,7 @@ def check(config: Mapping[str, Any]) -> None:
 
 def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> None:
     """The model, its weights and its optimizer, on the meta device: no memory, no arithmetic."""
+    described.check_number(num_classes)
     with torch.device("meta"):
         model = make_model(config, shape, num_classes)
     if config["weights"]:
@@ -102,6 +104,7 @@ def check_batch_of_one(model: nn.Module, shape: Shape) -> None:
 def check_data(config: Mapping[str, Any]) -> None:
     """The data, fetched or packed if need be; and the model, where only they tell its size."""
     dataset = load_data(config["data"])
+    described.check_description(describe(config, dataset))
     if known_size(config["data"]) is None:
         check_model(config, dataset.shape, len(dataset.classes))
 

@@ -211,8 +211,8 @@ TABLE: dict[str, Row] = {
         f"three whole numbers, (C, H, W), each from 1 to {LARGEST_SIDE:,}, their product at most "
         f"{MOST_VALUES:,}",
     ),
-    "mean": Row(is_mean, "a list of numbers, one for each channel"),
-    "std": Row(is_std, "a list of numbers above 0, one for each channel"),
+    "mean": Row(is_mean, "a list of numbers within 3e38, one for each channel"),
+    "std": Row(is_std, "a list of numbers from 1e-30 to 3e38, one for each channel"),
     "resize": Row(
         lambda v: is_int(v, 1, LARGEST_SIDE), f"a whole number from 1 to {LARGEST_SIDE:,}"
     ),

@@ -94,19 +94,21 @@ class Examiner(Meter):
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         super().add(loss, logits, targets)
+        finite = logits.detach().isfinite().all(dim=1)
         logits = logits.detach().float()
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         said = logits.argmax(dim=1)
         probability = probabilities(logits, self.probabilities).gather(1, said[:, None]).squeeze(1)
         first = logits.topk(min(TOP, logits.shape[1])).indices
         in_top = (first == labels[:, None]).any(dim=1)
-        for column, values in zip(self._seen, (labels, said, probability, in_top), strict=True):
+        columns = (labels, said, probability, in_top, finite)
+        for column, values in zip(self._seen, columns, strict=True):
             column.add(values)
         self._num_classes = logits.shape[1]
 
     def findings(self) -> Findings:
         """Of everything added so far. Waits for the device."""
-        labels, said, probability, in_top = (column.all().cpu() for column in self._seen)
+        labels, said, probability, in_top, _ = (column.all().cpu() for column in self._seen)
         wrong = (said != labels).nonzero().squeeze(1)
         surest = probability[wrong].nan_to_num(-1).argsort(descending=True, stable=True)
         return Findings(
@@ -119,13 +121,17 @@ class Examiner(Meter):
             ],
         )
 
+    def num_not_finite(self) -> int:
+        """Pictures for which the net gave NaN or infinity. Waits for the device."""
+        return int((~self._seen[-1].all()).sum())
+
     def reset(self) -> None:
         super().reset()
         self._seen, self._num_classes = _columns(), 0
 
 
 def _columns() -> tuple[Gathered, ...]:
-    return tuple(Gathered() for _ in range(4))
+    return tuple(Gathered() for _ in range(5))
 
 
 def count_confusion(labels: Tensor, said: Tensor, num_classes: int) -> Confusion:

@@ -17,6 +17,7 @@ from trainer import checkpoint
 from trainer.entries import read
 from trainer.errors import UserError
 from trainer.paths import at_home
+from trainer.soundness import listed, not_finite
 
 # Weights as found, ours or other people's, and what they were trained to see.
 Start = foreign.ForeignWeights[Tensor]
@@ -41,6 +42,11 @@ def from_file(path: Path, model: nn.Module) -> Start:
         raise UserError(f"{path}: there is no such file.")
     if checkpoint.is_ours(path):
         entries = read(path)
+        if names := not_finite(entries["model"]):
+            raise UserError(
+                f"{path}: NaN or infinite in {len(names):,} tensors: {listed(names)}. Nothing can "
+                "start from it; take an earlier checkpoint."
+            )
         channels, height, width = entries["shape"]
         return Start(
             entries["model"], entries["classes"], tuple(entries["mean"]), tuple(entries["std"]),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from trainer import config as knobs
 from trainer.bars import starting
 from trainer.errors import UserError
 from trainer.paths import at_home
 from trainer.words import meant, of_option
+
+T = TypeVar("T")
 
 # What may change when a checkpoint is used: where and how it computes, never what it is.
 MACHINE_KEYS = (
@@ -70,6 +73,7 @@ def refuse_in_words(
     parser: argparse.ArgumentParser, argv: Sequence[str], keys: Iterable[str]
 ) -> None:
     """What argparse says against the words becomes a UserError, with what they may have meant."""
+    refuse_empty(parser)
     single = [key for key in (*keys, *knobs.KNOBS) if key in knobs.KNOBS or key in knobs.GROUPS]
 
     def refuse(message: str) -> NoReturn:
@@ -78,6 +82,22 @@ def refuse_in_words(
         raise UserError(f"{parser.prog}: {message[:500]}\n{hint or usage}")
 
     parser.error = refuse  # type: ignore[method-assign]
+
+
+def refuse_empty(parser: argparse.ArgumentParser) -> None:
+    """No path may be the empty text, which a script makes of a variable that is not set: pathlib
+    takes it for the current folder."""
+    for action in parser._actions:
+        is_word = action.nargs != 0 and not action.option_strings
+        if is_word or action.type is Path:
+            action.type = partial(filled, Path if action.type is Path else str)
+
+
+def filled(kind: Callable[[str], T], text: str) -> T:
+    """Raises what argparse makes a message of."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is empty; must be a path (. is the current folder).")
+    return kind(text)
 
 
 def takes_value(parser: argparse.ArgumentParser, words: Sequence[str]) -> bool:
@@ -90,6 +110,14 @@ def takes_value(parser: argparse.ArgumentParser, words: Sequence[str]) -> bool:
         action for name, action in options.items() if last[:2] == "--" and name.startswith(last)
     ]  # fmt: skip
     return bool(found) and found[0].nargs is None
+
+
+def refuse_to_replace(path: Path, source: Path, force: bool) -> None:
+    """Raises UserError if a file is there that may not be replaced; what is read never may."""
+    if path.exists() and path.samefile(source):
+        raise UserError(f"-o {path}: this is the checkpoint itself. Give another name.")
+    if path.exists() and not force:
+        raise UserError(f"{path}: exists. --force replaces it, -o FILE takes another name.")
 
 
 def refuse_long(path: Path, longest: int) -> None:

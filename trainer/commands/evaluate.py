@@ -14,7 +14,7 @@ from trainer.commands import idle
 from trainer.commands.arguments import MACHINE_KEYS, existing, parse_words
 from trainer.commands.evaluated_data import is_same_data, load, relabelled
 from trainer.commands.figures import as_json, figures, show
-from trainer.errors import UserError
+from trainer.errors import TrainingError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -85,6 +85,8 @@ def main(argv: list[str]) -> int:
         model, parts.make_evaluation_loss(config), BarredBatches(batches, split),
         runtime.autocast(config["precision"], device), examiner,
     )  # fmt: skip
+    if count := examiner.num_not_finite():
+        raise TrainingError(no_result(args.checkpoint, entries, count, config["precision"]))
     findings = examiner.findings()
 
     results = {
@@ -228,6 +230,22 @@ def average_over_mirror(model: nn.Module) -> None:
         return logits
 
     model.forward = averaged
+
+
+def no_result(path: Path, entries: Mapping[str, Any], count: int, precision: str) -> str:
+    """Why there are no figures: an argmax of NaN is a class like any other, and would count."""
+    from trainer.soundness import listed, not_finite
+
+    if names := not_finite(entries["model"]):
+        why = f"It holds NaN or infinity in {listed(names)}. Take an earlier checkpoint."
+    elif precision in ("fp16", "bf16"):
+        why = f"precision={precision} may be too narrow for this net; try precision=fp32."
+    else:
+        why = "Its weights are finite, but too large, or its mean and std do not fit these images."
+    return (
+        f"{path}: the net's output for {count:,} of the images is not finite. Nothing was "
+        f"written.\n{why}"
+    )
 
 
 def write(

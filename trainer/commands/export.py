@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.commands.arguments import existing, parse_words
+from trainer.commands.arguments import existing, parse_words, refuse_to_replace
 from trainer.errors import TrainingError, UserError
 
 if TYPE_CHECKING:
@@ -98,10 +98,7 @@ def choose_paths(args: argparse.Namespace) -> list[Path]:
         raise UserError(f"-o {path}: there is no folder {path.parent}.")
     paths = [path, path.with_suffix(".json")] if args.format == "state_dict" else [path]
     for file in paths:
-        if file.exists() and file.samefile(args.checkpoint):
-            raise UserError(f"-o {path}: this is the checkpoint itself. Give another name.")
-        if file.exists() and not args.force:
-            raise UserError(f"{file}: exists. --force replaces it, -o FILE takes another name.")
+        refuse_to_replace(file, args.checkpoint, args.force)
     return paths
 
 

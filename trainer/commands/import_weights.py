@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainer import config as knobs
 from trainer.commands import bare, idle
-from trainer.commands.arguments import existing, parse_words
+from trainer.commands.arguments import existing, parse_words, refuse_to_replace
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,22 +39,25 @@ def main(argv: list[str]) -> int:
         "--classes", type=Path, metavar="FILE",
         help="a text with the names of the classes, one a line, in the order of the outputs",
     )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
     keys = ("model.", "data", "data.root", *(f"data.{key}" for key in DESCRIBING))
     args, values = parse_words(parser, argv, keys)
     existing(args.file)
     idle.refuse(values, idle.FRESH_WEIGHTS, idle.FROM_THE_FILE)
-    check_output(args.output)
+    check_output(args.output, args.file, args.force)
     names = read_classes(args.classes) if args.classes else None
     if names and "data" not in values:
         values.setdefault("data.num_classes", str(len(names)))
     config, told = compose(args.model, values)
 
     from models.weights import WeightsError
-    from trainer import checkpoint, parts, runtime, weights
+    from trainer import checkpoint, described, parts, runtime, weights
     from trainer.targets import check_options
 
     runtime.leave_compiler_unimported()
     check_options("model", {**config["model"], **config["data"]})
+    described.check_options(config["data"])
+    described.check_number(config["data"]["num_classes"])
     model = parts.make_model(config, *parts.announced_size(config["data"]))
     try:
         start = weights.from_file(args.file, model)
@@ -81,6 +84,7 @@ def main(argv: list[str]) -> int:
         mean=told.mean or start.mean, std=told.std or start.std,
     )  # fmt: skip
     entries = describe(config, start, model.state_dict(), told)
+    described.check(entries)
     checkpoint.write(args.output, entries)
     for note in start.notes:
         print(note)
@@ -173,11 +177,12 @@ def read_classes(file: Path) -> list[str]:
     return names
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, source: Path, force: bool) -> None:
     if path.suffix != ".pth":
         raise UserError(f"-o {path}: a checkpoint's name ends in .pth.")
     if not path.absolute().parent.is_dir():
         raise UserError(f"-o {path}: there is no folder {path.parent}.")
+    refuse_to_replace(path, source, force)
 
 
 def describe(
