@@ -11,6 +11,7 @@ from trainer.progress import Best
 from trainer.run import Run
 from trainer.side_files import set_aside
 from trainer.soundness import listed, not_finite
+from trainer.tensors import differences
 
 log = logging.getLogger("trainer")
 
@@ -72,6 +73,10 @@ def best_state(run: Run) -> dict[str, Any] | None:
         except UserError:
             continue
         progress, best = state["progress"], state["best"]
+        if not run.about.data.has_fingerprint(state.get("data", "")) or differences(
+            state["model"], run.model.state_dict()
+        ):  # a file of another training
+            continue
         is_best = best["epoch"] == progress["epoch"] and not progress["batch"]
         if is_best and progress["step"] <= run.progress.step and not not_finite(state):
             return state

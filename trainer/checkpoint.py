@@ -84,7 +84,8 @@ def read(path: Path) -> dict[str, Any]:
     weights_only is spelled out because an environment variable can turn off the default.
     """
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file.")
+        what = "is no file but a folder, a pipe or a device" if path.exists() else None
+        raise UserError(f"{path}: {what or 'there is no such file'}.")
     try:
         _check_archive(path)
         with warnings.catch_warnings():  # of what a damaged description seems to be
@@ -224,10 +225,13 @@ def states_in(folder: Path) -> list[Path]:
     """The full states in a run's checkpoints/, oldest step first; by name, for a clock may have
     been set back and files copied."""
     found = folder.glob("step_*.pth")
-    steps = {
-        int(m[1]): p for p in found if (m := re.fullmatch(r"step_(0|[1-9][0-9]*)\.pth", p.name))
-    }
-    return [steps[step] for step in sorted(steps)]
+    states = [p for p in found if re.fullmatch(r"step_(0|[1-9][0-9]*)\.pth", p.name)]
+    return sorted(states, key=step_of)
+
+
+def step_of(state: Path) -> int:
+    """As its name tells it."""
+    return int(state.stem.removeprefix("step_"))
 
 
 class CheckpointFolder:
@@ -250,7 +254,9 @@ class CheckpointFolder:
         path = self.folder / f"step_{step}.pth"
         write(path, entries)
         self._link_last(path)
-        for old in self.states()[: -self.keep]:
+        # One of a higher step could not be read or renamed before: it pushes none of ours out.
+        done = [state for state in self.states() if step_of(state) <= step]
+        for old in done[: -self.keep]:
             old.unlink()
         return path
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainer.checkpoint import step_of
 from trainer.errors import NO_ROOM, TrainingError, UserError
 from trainer.optimizer_state import trial_state
 from trainer.run import Run
@@ -72,10 +73,10 @@ def no_write(error: OSError, run: Run, folder: Path) -> TrainingError:
 
 def last_state(run: Run) -> str:
     """What is left to go on from."""
-    states = run.checkpoints.states()
-    if not states:
+    steps = [step_of(state) for state in run.checkpoints.states()]
+    step = max((step for step in steps if step <= run.progress.step), default=None)
+    if step is None:
         return "No state was saved yet."
-    step = int(states[-1].stem.removeprefix("step_"))
     folder = run.checkpoints.folder.parent
     return (
         f"The state of step {step:,} is intact; this goes on from it: "

@@ -6,6 +6,7 @@ from __future__ import annotations
 import bisect
 import json
 import math
+import os
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -145,5 +146,25 @@ def numbered(numbers: Sequence[int], most: int = 8) -> str:
 
 
 def set_aside(file: Path) -> Path:
-    """Under another name beside it, which is given back."""
-    return file.replace(file.with_name(f"{file.name}.damaged"))
+    """Under another name beside it, which is given back; what was set aside before stays."""
+    aside, number = file.with_name(f"{file.name}.damaged"), 2
+    while os.path.lexists(aside):
+        aside, number = file.with_name(f"{file.name}.damaged.{number}"), number + 1
+    return file.replace(aside)
+
+
+def kept(file: Path) -> str:
+    """Set it aside, and say in a sentence where it is now: a name may be too long to be made
+    longer, and that must not end what goes on without the file."""
+    try:
+        return f"It is kept as {set_aside(file).name}."
+    except OSError as error:
+        return f"It stays where it is: {error.strerror}."
+
+
+def is_no_file(path: Path) -> bool:
+    """Whether a folder, a pipe or a device is there, which can hang who opens it."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False

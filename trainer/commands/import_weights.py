@@ -11,6 +11,7 @@ from trainer import config as knobs
 from trainer.commands import bare, idle
 from trainer.commands.arguments import existing, parse_words, refuse_to_replace
 from trainer.errors import UserError
+from trainer.side_files import is_no_file
 
 if TYPE_CHECKING:
     from trainer.weights import Start
@@ -161,6 +162,10 @@ def read_classes(file: Path) -> list[str]:
     """The names in a text file, one a line. Raises UserError."""
     from trainer.entries import LONGEST_NAME, MOST_NAMES
 
+    if is_no_file(file):  # reading from a pipe might wait for ever
+        raise UserError(
+            f"--classes {file}: is no file but a folder, a pipe or a device. Give a text file."
+        )
     try:
         with file.open(encoding="utf-8-sig") as lines:
             names = [line.strip() for line in lines.read(MOST_NAMES * LONGEST_NAME).splitlines()]

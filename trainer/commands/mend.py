@@ -11,9 +11,22 @@ import yaml
 
 from trainer import config as knobs
 from trainer.display.runs import read_overrides
-from trainer.side_files import UNREADABLE, read_json, read_yaml, set_aside
+from trainer.side_files import UNREADABLE, is_no_file, kept, read_json, read_yaml, set_aside
 
 log = logging.getLogger("trainer")
+
+# Written without being read first. The others are looked after where they are read.
+WRITTEN = ("trainer.log", "metrics.jsonl", "checkpoints/last.pth", "checkpoints/best.pth")
+
+
+def set_aside_no_files(folder: Path) -> list[str]:
+    """What stands in the place of a file that the run writes and is a folder, a pipe or a device is
+    kept under another name. Returns what is to be said of it."""
+    return [
+        f"{file}: is no file but a folder, a pipe or a device. {kept(file)}"
+        for file in (folder / name for name in WRITTEN)
+        if is_no_file(file)
+    ]
 
 
 def mend_side_files(folder: Path, config_text: str, config: Mapping[str, Any]) -> None:

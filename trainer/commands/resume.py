@@ -9,31 +9,21 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from trainer import config as knobs
 from trainer.commands import idle
 from trainer.commands.arguments import parse_words
-from trainer.commands.mend import choices, mend_side_files
+from trainer.commands.changes import FREE_KEYS, check_changes
+from trainer.commands.mend import choices, mend_side_files, set_aside_no_files
 from trainer.display.runs import read_runs
 from trainer.errors import Stopped, UserError
 from trainer.lock import is_locked, locked
 from trainer.side_files import UNREADABLE, read_json, status_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 LONGEST_REASON = 300  # characters, of why another run failed
-
-# What may change without another result being trained: where and how loudly it computes.
-FREE_KEYS = (
-    "device", "layers", "num_threads", "num_workers", "log_interval", "save_every_steps",
-    "save_every_minutes", "tensorboard", "histograms", "profile", "trust", "data.root",
-    "data.download", "data.mirrors", "data.cache_dir", "data.verify", "data.archive_md5",
-    "data.file_md5",
-)  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
@@ -77,12 +67,16 @@ def resume(folder: Path, values: dict[str, str], force: bool) -> int:
         raise UserError(f"{folder}: is finished. A larger epochs=N extends it.")
 
     from trainer import build, checkpoint, job, restore, stored
+    from trainer.commands.newest import newest_sound_state
 
     for path in (folder, folder / "checkpoints", folder / job.LOG_NAME):
         if path.exists() and not os.access(path, os.W_OK):
             raise UserError(f"{path}: cannot be written to: Permission denied.")
     checkpoint.remove_half_written(folder)
+    said = set_aside_no_files(folder)  # before the log is opened, which may be one of them
     log_to(folder / job.LOG_NAME)
+    for line in said:
+        logging.getLogger("trainer").warning("%s", line)
     state = newest_sound_state(folder)
     begun, notes = stored.own_sources(stored.configuration(state, values), values)
     for note in notes:
@@ -183,54 +177,6 @@ def placed(
     if config["epochs"] < reached:
         raise UserError(f"epochs={config['epochs']}: the run is in epoch {reached} already.")
     return asdict(place)
-
-
-def newest_sound_state(folder: Path) -> dict[str, Any]:
-    """The state of the highest step that passes its digest; damaged ones are named on the way."""
-    from trainer import checkpoint, entries, soundness
-
-    log = logging.getLogger("trainer")
-    for path in reversed(checkpoint.states_in(folder / "checkpoints")):
-        try:
-            state = entries.read(path, state=True)
-            if names := soundness.not_finite(state):  # as earlier versions saved it
-                raise UserError(f"{path}: holds NaN or infinity in {soundness.listed(names)}.")
-        except UserError as error:
-            log.warning("%s", error)
-            if not isinstance(error.__cause__, OSError):  # else it would count as one of the newest
-                path.rename(path.with_name(f"{path.name}.damaged"))
-            continue
-        log.info("resuming from step %s of %s", f"{state['step']:,}", path)
-        return state
-    raise UserError(f"{folder}: no sound state in its checkpoints/ to go on from.")
-
-
-def check_changes(stored: Mapping[str, Any], config: Mapping[str, Any], force: bool) -> None:
-    """Raises UserError that lists the changes that would make it another training."""
-    changed = [
-        (key, old, new)
-        for key, old, new in differences(stored, config)
-        if key not in FREE_KEYS
-        and not key.startswith("data.file_md5.")
-        and not (key == "epochs" and new > old)
-    ]
-    if changed and not force:
-        lines = [f"  {key}: {knobs.spell(old)} -> {knobs.spell(new)}" for key, old, new in changed]
-        raise UserError(
-            "This would no longer be the training that was begun:\n" + "\n".join(lines)
-            + "\nLeave these keys out, or add --force."
-        )  # fmt: skip
-
-
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    for key in {**old, **new}:
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            yield from differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            yield prefix + key, before, after
 
 
 def log_to(file: Path) -> None:
