@@ -90,6 +90,7 @@ WRONG = [
     (["evaluate", "x.pth", "split=all"], ["x.pth", "no such file"]),
     (["evaluate", "x.pth", "optimizer.lr=1"], ["optimizer.lr", "device"]),
     (["report", "nofolder"], ["nofolder"]),
+    (["weights=."], [".: this is a folder", "checkpoints/best.pth"]),
     (["hydra.run.dir=/dev/null/x"], ["/dev/null/x"]),
 ]  # fmt: skip
 

@@ -38,6 +38,10 @@ def find(source: str, model: nn.Module) -> Start:
 def from_file(path: Path, model: nn.Module) -> Start:
     """A checkpoint of ours, or any file that `models.weights` reads; torchvision's own files bring
     their class names and preprocessing. Raises UserError or WeightsError."""
+    if os.path.isdir(path):
+        raise UserError(
+            f"{path}: this is a folder. Name a file in it; a run's is checkpoints/best.pth."
+        )
     if not os.path.isfile(path):  # also of a name that no file can have
         raise UserError(f"{path}: there is no such file.")
     if checkpoint.is_ours(path):
