@@ -214,16 +214,6 @@ def test_a_word_without_end_is_refused_at_once(dispatch: Dispatch, name: str) ->
     assert "a word may have 4,096" in done.stderr
 
 
-def test_a_key_that_stands_twice_is_refused(dispatch: Dispatch, default_run: TrainedRun) -> None:
-    best = str(default_run.best)
-    done = dispatch("evaluate", best, "split=val", "split=test", "-o", "out")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "split=test: it stands there before as split=val" in done.stderr
-    assert os.listdir() == []
-    done = dispatch("evaluate", best, "split=val", "split=val", "limit_batches=1", "-o", "out")
-    assert done.returncode == 0, done.output
-
-
 OPTIONS = {
     "evaluate": ["-o", "--flip"],
     "predict": ["--top-k", "--fit", "-o", "--json", "--invert", "--max-pixels"],

@@ -50,11 +50,6 @@ def parse_words(
                 near = meant(key, (k for k in (*keys, *knobs.KNOBS) if takes(k, keys)))
                 hint = f"\n{key} may be {near}=..." if near else ""
                 raise UserError(knobs.unknown("key of this command", key, names) + hint)
-            if values.get(key, value) != value:
-                raise UserError(
-                    f"{key}={value[:300]}: it stands there before as {key}={values[key][:300]}. "
-                    "Leave one of the two out."
-                )
             values[key] = value
         else:
             words.append(word)
