@@ -113,6 +113,7 @@ class RunLog(Watcher):
                 {"accuracy/test": test.accuracy, "loss/test": test.loss,
                  "accuracy/val": run.best.accuracy},
             )  # fmt: skip
+        self.save(run)  # before summary.json says that all is done
 
     def row(self, progress: Progress, split: str, metrics: Metrics, lr: float) -> None:
         """One row of metrics.jsonl and its two points in TensorBoard."""
