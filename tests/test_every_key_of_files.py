@@ -114,6 +114,7 @@ def using(dispatch: Dispatch, used: dict[str, Any], words: Words) -> Outcome:
     """What came out, and how it was computed; not the folder, which is named after the keys, nor
     the time that it took."""
     used.clear()
+    parts._load_data.cache_clear()  # a set that was used before has its fingerprint already
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(False)
     done = dispatch(*words)
