@@ -202,3 +202,5 @@ def test_the_world_of_one_process() -> None:
     assert (world.rank, world.size, world.is_main) == (0, 1, True)
     assert not World(rank=1, size=2).is_main
     assert torch.equal(world.reduce(torch.arange(3)), torch.arange(3))
+    with pytest.raises(AssertionError):  # no sum of one process in the place of that of two
+        World(size=2).reduce(torch.arange(3))

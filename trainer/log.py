@@ -64,10 +64,8 @@ class RunLog(Watcher):
 
     def step(self, run: Run) -> None:
         """The bar, ten times a second at most; at the log interval the epoch's figures so far."""
-        if run.is_interval:
-            so_far = run.meter.read()  # the sync
-            if run.progress.batch < len(run.train):  # else `epoch` writes this point
-                self.writer.add_scalar("lr", run.lr, run.progress.step)
+        if run.is_interval and run.progress.batch < len(run.train):  # else `epoch` writes it
+            self.writer.add_scalar("lr", run.lr, run.progress.step)
         if not self.show_bar:
             return
         now = time.monotonic()
@@ -80,6 +78,7 @@ class RunLog(Watcher):
             self.bar.update(run.progress.batch - self.bar.n)
             self.bar_shown_at = now
         if run.is_interval:
+            so_far = run.meter.read()  # a sync
             speed = (self.bar.format_dict["rate"] or 0.0) * self.batch_size
             self.bar.set_postfix_str(
                 f"loss {so_far.loss:.4f}, accuracy {so_far.accuracy:.4f}, {speed:,.0f} images/s",
