@@ -7,7 +7,6 @@ browser the HTML, a spreadsheet the formulas; so each place that prints cleans w
 from __future__ import annotations
 
 import contextlib
-import html
 import io
 import logging
 import unicodedata
@@ -53,6 +52,8 @@ def in_lines(text: object) -> str:
 
 def in_html(text: object, keep: str = "") -> str:
     """As a part of a page: printable, and no HTML."""
+    import html  # its table of entities is a hundredth of the start of --help
+
     return html.escape(printable(text, keep))
 
 
