@@ -28,9 +28,11 @@ from pathlib import Path
 import torch
 
 from benchmarks import turns
-from trainer import build, compose, loop
-from trainer.run import Run
-from trainer.signals import StopSignals
+from trainer.build import training_run
+from trainer.config import compose
+from trainer.system.signals import StopSignals
+from trainer.training import loop
+from trainer.training.run import Run
 
 NETS = {
     "mlp": ["model=mlp", "data=synthetic", "data.num_train=60100", "data.val_size=0.001664"],
@@ -49,7 +51,7 @@ def make_run(net: str, folder: Path, is_compiled: bool, num_threads: int = 0) ->
     composer = compose.Composer(compose.parse(words))
     config = compose.plain(composer.jobs(composer.master())[0])
     folder.mkdir()
-    return build.build(config, folder, StopSignals())
+    return training_run.build(config, folder, StopSignals())
 
 
 def products(batch_size: int) -> Iterator[None]:

@@ -34,18 +34,12 @@ import torch
 import yaml
 
 from benchmarks import processes
-from trainer import (
-    checkpoint,
-    config,
-    entries,
-    optimizer_state,
-    parts,
-    plain_yaml,
-    restore,
-    stored,
-    targets,
-)
+from trainer import checkpoints
+from trainer.build import factories, restore
+from trainer.checkpoints import entries
+from trainer.config import knobs, plain_yaml, stored, targets
 from trainer.errors import UserError
+from trainer.training import optimizer_state
 
 WORDS = ("data=synthetic", "data.num_train=48", "data.val_size=0.34", "data.num_test=20",
          "data.shape=[1,4,4]", "model.hidden=[8]", "batch_size=8", "epochs=1",
@@ -64,12 +58,12 @@ VALUES: dict[str, list[Any]] = {
         "${oc.env:HOME}", "${nope}", "${model}", "???", ["${seed}"],
         f"${{oc.decode:'{{_target_: os.system, command: \"touch {CANARY}\"}}'}}",
     ],
-    "a call": [CALL, [CALL], {"a": CALL}, {"_target_": "data.bad_pictures._write",
+    "a call": [CALL, [CALL], {"a": CALL}, {"_target_": "data.image_folder.bad_images._write",
                "path": CANARY, "lines": ["x"]}, {"_args_": [1], **CALL}],
 }  # fmt: skip
 TARGETS = [
-    "os.system", "builtins.eval", "subprocess.run", "data.bad_pictures._write",
-    "data.files.expanded", "models.weights.child.main", "torch.load", "models.mlp",
+    "os.system", "builtins.eval", "subprocess.run", "data.image_folder.bad_images._write",
+    "data.roots.expanded", "models.weights.child.main", "torch.load", "models.mlp",
     "torch.optim.lr_scheduler.StepLR", "", "_target_", "..", "a" * 5000, "trainer.job.run",
     "models.init.initialise",
     "torchvision.models.resnet18", "models.torchvision_zoo.get_model",
@@ -110,7 +104,7 @@ def dump(content: Any, **options: Any) -> str:
     return str(yaml.dump(content, Dumper=Plain, width=10**6, **options))
 
 
-def valid_value(knob: config.Knob, chooser: random.Random) -> Any:
+def valid_value(knob: knobs.Knob, chooser: random.Random) -> Any:
     """Any that the table of keys allows, for a key that is no text."""
     if knob.choices or knob.kind == "bool":
         return chooser.choice(knob.choices or (True, False))
@@ -121,7 +115,7 @@ def valid_value(knob: config.Knob, chooser: random.Random) -> Any:
     return one if knob.length else one[0]
 
 
-def is_drawn(knob: config.Knob | None) -> bool:
+def is_drawn(knob: knobs.Knob | None) -> bool:
     """Whether a valid value can be drawn from what the table says."""
     return knob is not None and (knob.kind != "str" or bool(knob.choices)) and knob.length != 0
 
@@ -130,19 +124,19 @@ def valid(content: dict[str, Any], chooser: random.Random) -> None:
     """Another choice of a group whole, now and then, and other values of up to three keys."""
     if chooser.random() < 0.5:
         group = chooser.choice(GROUPS_TO_CHANGE)
-        file = chooser.choice(sorted((config.CONFIGS / group).glob("*.yaml")))
+        file = chooser.choice(sorted((knobs.CONFIGS / group).glob("*.yaml")))
         content[group] = yaml.safe_load(file.read_text())
-    places = {"": content} | {f"{group}.": content[group] for group in config.GROUPS}
+    places = {"": content} | {f"{group}.": content[group] for group in knobs.GROUPS}
     names = [
         prefix + name
         for prefix, place in places.items()
         for name in place
-        if prefix + name not in FIXED and is_drawn(config.KNOBS.get(prefix + name))
+        if prefix + name not in FIXED and is_drawn(knobs.KNOBS.get(prefix + name))
     ]
     for name in chooser.sample(names, 3):
         prefix, _, key = name.rpartition(".")
         place = content[prefix] if prefix else content
-        place[key] = valid_value(config.KNOBS[name], chooser)
+        place[key] = valid_value(knobs.KNOBS[name], chooser)
 
 
 def other_notation(content: dict[str, Any], chooser: random.Random) -> str:
@@ -170,9 +164,9 @@ def forged(text: str, number: int, seed: int) -> tuple[str, str]:
             valid(content, chooser)
             return kind, dump(content)
         return kind, other_notation(content, chooser)
-    group = chooser.choice([*config.GROUPS, ""])
+    group = chooser.choice([*knobs.GROUPS, ""])
     if group and chooser.random() < 0.5:
-        file = chooser.choice(sorted((config.CONFIGS / group).glob("*.yaml")))
+        file = chooser.choice(sorted((knobs.CONFIGS / group).glob("*.yaml")))
         options = yaml.safe_load(file.read_text())
         content[group] = options.get(group, options)
         content[group].update({"shape": [1, 4, 4], "num_classes": 10} if group == "data" else {})
@@ -206,13 +200,15 @@ def use(state: dict[str, Any]) -> torch.Tensor:
         del found["data"]["download"]
     made = restore.reconfigure(found, {})
     model = restore.restore(state, made)
-    for group in config.GROUPS:
+    for group in knobs.GROUPS:
         targets.check_options(group, made[group])
-    parts.make_loss(made)
-    parts.make_schedule(made["scheduler"], total_steps=10, steps_per_epoch=5)
-    optimizer_state.check_state(parts.make_optimizer(made["optimizer"], model), state["optimizer"])
+    factories.make_loss(made)
+    factories.make_schedule(made["scheduler"], total_steps=10, steps_per_epoch=5)
+    optimizer_state.check_state(
+        factories.make_optimizer(made["optimizer"], model), state["optimizer"]
+    )
     with contextlib.suppress(UserError):  # no files here, and where they lie is the user's to say
-        parts.load_data(made["data"])
+        factories.load_data(made["data"])
     with torch.no_grad():
         dtype = next(model.parameters()).dtype
         logits: torch.Tensor = model(torch.linspace(-1, 1, 32, dtype=dtype).view(2, 1, 4, 4))
@@ -288,7 +284,7 @@ def main() -> None:
         processes.train(Path(name), *WORDS)
         os.chdir(name)
         began = time.monotonic()
-        file = checkpoint.states_in(Path("run/checkpoints"))[-1]
+        file = checkpoints.states_in(Path("run/checkpoints"))[-1]
         found = campaign(file, args.copies, args.seed)
     print(f"{datetime.date.today()}: {args.copies} configurations, seed {args.seed}, in "
           f"{time.monotonic() - began:.0f} s\n")  # fmt: skip

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import processes
-from trainer import checkpoint
+from trainer import checkpoints
 from trainer.errors import UserError
 
 WORDS = ("data=synthetic", "data.num_train=48", "data.val_size=0.34", "data.num_test=20",
@@ -115,7 +115,7 @@ DAMAGES: dict[str, Damage] = {
 def campaign(files: list[Path], copies: int, seed: int) -> dict[str, Counter[str]]:
     """How many copies of each kind of damage were refused, or read as they were written. Works in
     the first file's folder. Raises AssertionError with the copy, which is left there."""
-    sound = [(file.read_bytes(), checkpoint.digest(checkpoint.read(file))) for file in files]
+    sound = [(file.read_bytes(), checkpoints.digest(checkpoints.read(file))) for file in files]
     found = {name: Counter[str]() for name in DAMAGES}
     copy = files[0].with_name("damaged.pth")
     for number in range(copies):
@@ -124,7 +124,7 @@ def campaign(files: list[Path], copies: int, seed: int) -> dict[str, Counter[str
         content, digest = chooser.choice(sound)
         copy.write_bytes(DAMAGES[name](content, chooser))
         try:
-            entries = checkpoint.read(copy)
+            entries = checkpoints.read(copy)
         except UserError as error:
             message = str(error)
             assert message.startswith(f"{copy}: "), message
@@ -132,7 +132,7 @@ def campaign(files: list[Path], copies: int, seed: int) -> dict[str, Counter[str
             assert "weights_only" not in message, message
             found[name]["refused"] += 1
         else:
-            assert checkpoint.digest(entries) == digest, f"{copy}: {name}: read, and wrong"
+            assert checkpoints.digest(entries) == digest, f"{copy}: {name}: read, and wrong"
             found[name]["unharmed"] += 1
     copy.unlink()
     return found
@@ -147,7 +147,7 @@ def main() -> None:
         processes.train(Path(name), *WORDS)
         folder = Path(name) / "run" / "checkpoints"
         began = time.monotonic()
-        files = [checkpoint.states_in(folder)[-1], folder / "best.pth"]
+        files = [checkpoints.states_in(folder)[-1], folder / "best.pth"]
         found = campaign(files, args.copies, args.seed)
     print(f"{datetime.date.today()}: {args.copies} copies, seed {args.seed}, in "
           f"{time.monotonic() - began:.0f} s\n")  # fmt: skip

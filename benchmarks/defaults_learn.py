@@ -15,8 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from trainer import build, compose, config, loop, runtime
-from trainer.signals import StopSignals
+from trainer.build import training_run
+from trainer.config import compose, knobs
+from trainer.system.signals import StopSignals
+from trainer.system.torch_internals import leave_compiler_unimported
+from trainer.training import loop
 
 CHEAP_FIRST = [
     "mlp", "lenet5", "lenet_caffe", "cifar_net", "torchvision", "googlenet", "alexnet", "vgg11",
@@ -31,10 +34,10 @@ def losses_of(net: str, root: Path, num_steps: int) -> list[float]:
              "data.shape=[1,32,32]", "batch_size=32"]  # fmt: skip
     composer = compose.Composer(compose.parse(words))
     settings = compose.plain(composer.jobs(composer.master())[0])
-    config.check(settings)
-    runtime.leave_compiler_unimported()
+    knobs.check(settings)
+    leave_compiler_unimported()
     with tempfile.TemporaryDirectory() as folder:
-        run = build.build(settings, Path(folder), StopSignals())
+        run = training_run.build(settings, Path(folder), StopSignals())
         run.model.train()
         losses = []
         for images, targets in run.train.epoch(0):

@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 
 from data.idx import read_idx
-from data.pictures import FORMATS, read_picture
+from data.images.decode import FORMATS, read_picture
 from data.types import DataError
 
 H, W = 24, 36

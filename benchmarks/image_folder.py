@@ -29,8 +29,10 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.training_loop import usual_epoch
-from trainer import build, compose, loop, parts
-from trainer.signals import StopSignals
+from trainer.build import factories, training_run
+from trainer.config import compose
+from trainer.system.signals import StopSignals
+from trainer.training import loop
 
 NUM_CLASSES, BATCH_SIZE, SIDE, NUM_WORKERS = 10, 64, 64, 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -64,7 +66,7 @@ def their_batches(root: Path) -> DataLoader[Any]:
 
 def their_epoch(batches: DataLoader[Any], config: dict[str, Any]) -> float:
     """Seconds of an epoch as tutorials write it."""
-    model = parts.make_model(config, (3, SIDE, SIDE), NUM_CLASSES)
+    model = factories.make_model(config, (3, SIDE, SIDE), NUM_CLASSES)
     return usual_epoch(model, batches)
 
 
@@ -77,7 +79,7 @@ def our_config(root: Path, model: str) -> dict[str, Any]:
 
 def our_run(config: dict[str, Any], use: Callable[[Any], float]) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        run = build.build(config, Path(folder), StopSignals())
+        run = training_run.build(config, Path(folder), StopSignals())
         seconds = use(run)
         run.close()
     return seconds
@@ -119,7 +121,7 @@ def main() -> None:
         write_jpegs(root, args.images)
         config, theirs = our_config(root, args.model), their_batches(root)
         start = time.perf_counter()
-        parts.load_data(config["data"])
+        factories.load_data(config["data"])
         print(f"packed at first use in {time.perf_counter() - start:.1f} s")
         loading_alone(theirs)  # the first epoch of both, which is not counted
         our_run(config, our_epoch)

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 from benchmarks import processes, results
-from trainer import checkpoint
+from trainer import checkpoints
 
 # Dropout, augmentation and batch norm, as far as the net has them: what would tell a forgotten
 # generator. A schedule that looks at the validation: its memory has to come back, too.
@@ -123,12 +123,12 @@ def controls(folder: Path, words: tuple[str, ...]) -> dict[str, bool]:
 
 def forget(run: Path) -> None:
     """Take the optimizer's moments out of the newest state, and sign it anew."""
-    path = checkpoint.states_in(run / "checkpoints")[-1]
-    entries = checkpoint.read(path)
+    path = checkpoints.states_in(run / "checkpoints")[-1]
+    entries = checkpoints.read(path)
     for kept in entries["optimizer"]["state"].values():
         for name, value in kept.items():
             kept[name] = value.new_zeros(value.shape)
-    checkpoint.write(path, entries)
+    checkpoints.write(path, entries)
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.pack import packed
-from data.packing import File, Reading, file_at
-from data.pictures import read_picture
+from data.image_folder.pack import packed
+from data.image_folder.packing import File, Reading, file_at
+from data.images.decode import read_picture
 
 SHAPE = (3, 12, 12)
 NUM_IMAGES = 24

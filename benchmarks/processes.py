@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import TextIO
 
 PRELOADED = [
-    "trainer.job", "trainer.commands.train", "trainer.commands.resume", "trainer.commands.evaluate",
-    "trainer.commands.predict", "torch.utils.tensorboard", "torch.utils.flop_counter",
+    "trainer.job", "trainer.cli.train", "trainer.cli.resume", "trainer.cli.evaluate",
+    "trainer.cli.predict", "torch.utils.tensorboard", "torch.utils.flop_counter",
     "tensorboard.summary.writer.event_file_writer", "hydra.core.plugins", "data.mnist",
-    "data.augment", "data.synthetic", "models.mlp", "models.lenet", "models.resnet",
+    "data.augment.policy", "data.synthetic", "models.mlp", "models.lenet", "models.resnet",
     "benchmarks.processes",
 ]  # fmt: skip
 

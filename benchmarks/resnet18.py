@@ -36,9 +36,11 @@ from torch.nn import functional as F
 
 from benchmarks import turns
 from models.resnet import ResNet
-from trainer import build, compose, runtime
-from trainer.run import Run
-from trainer.signals import StopSignals
+from trainer.build import training_run
+from trainer.config import compose
+from trainer.system.device import synchronize
+from trainer.system.signals import StopSignals
+from trainer.training.run import Run
 
 BATCH_SIZE, NUM_IMAGES = 128, 2048
 MATRIX = 2048
@@ -55,7 +57,7 @@ def our_run(folder: Path, device: str, compiled: str, precision: str) -> Run:
     composer = compose.Composer(compose.parse(words))
     config: dict[str, Any] = compose.plain(composer.jobs(composer.master())[0])
     folder.mkdir()
-    return build.build(config, folder, StopSignals())
+    return training_run.build(config, folder, StopSignals())
 
 
 class Ours:
@@ -68,11 +70,11 @@ class Ours:
 
     def seconds(self, steps: int) -> float:
         """Of one step."""
-        runtime.synchronize(self.run.about.device)
+        synchronize(self.run.about.device)
         start = time.perf_counter()
         for _ in range(steps):
             next(self.steps)
-        runtime.synchronize(self.run.about.device)
+        synchronize(self.run.about.device)
         return (time.perf_counter() - start) / steps
 
 
@@ -115,10 +117,10 @@ def peak_flops(device: torch.device) -> float:
     best = float("inf")
     with torch.inference_mode():
         for multiply in 10 * ways:
-            runtime.synchronize(device)
+            synchronize(device)
             start = time.perf_counter()
             multiply()
-            runtime.synchronize(device)
+            synchronize(device)
             best = min(best, time.perf_counter() - start)
     return 2 * MATRIX**3 / best
 

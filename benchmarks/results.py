@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trainer import checkpoint
+from trainer import checkpoints
 from trainer.errors import UserError
 
 Rows = list[dict[str, Any]]
@@ -51,16 +51,16 @@ def curves(run: Path) -> Curves:
 
 def newest_step(run: Path) -> int:
     """The step of the newest state by its name, unread; 0 if there is none."""
-    states = checkpoint.states_in(run / "checkpoints")
+    states = checkpoints.states_in(run / "checkpoints")
     return int(states[-1].stem.removeprefix("step_")) if states else 0
 
 
 def sound_steps(run: Path) -> list[int]:
     """The steps of all states that can be read."""
     found = []
-    for path in checkpoint.states_in(run / "checkpoints"):
+    for path in checkpoints.states_in(run / "checkpoints"):
         try:
-            found.append(int(checkpoint.read(path)["step"]))
+            found.append(int(checkpoints.read(path)["step"]))
         except UserError:
             continue
     return found
@@ -95,8 +95,8 @@ def assert_same_but_curves(run: Path, whole: Path) -> None:
     assert {key: have[key] for key in told} == {key: want[key] for key in told}
     assert rows(run) == rows(whole)
     best, best_of_whole = (
-        checkpoint.read(folder / "checkpoints" / "best.pth") for folder in (run, whole)
+        checkpoints.read(folder / "checkpoints" / "best.pth") for folder in (run, whole)
     )
     assert best["epoch"] == want["best_epoch"]
-    assert checkpoint.digest(best["model"]) == checkpoint.digest(best_of_whole["model"])
+    assert checkpoints.digest(best["model"]) == checkpoints.digest(best_of_whole["model"])
     assert leftovers(run) == []

@@ -16,8 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from trainer import build, compose, loop
-from trainer.signals import StopSignals
+from trainer.build import training_run
+from trainer.config import compose
+from trainer.system.signals import StopSignals
+from trainer.training import loop
 
 PICTURE = Path(__file__).with_suffix(".svg")
 SIZES = (6_000, 20_000, 60_000, 200_000, 600_000)
@@ -43,7 +45,7 @@ def seconds_of(point: Point) -> tuple[float, int]:
     composer = compose.Composer(compose.parse(words_of(point)))
     config: dict[str, Any] = compose.plain(composer.jobs(composer.master())[0])
     with tempfile.TemporaryDirectory() as folder:
-        run = build.build(config, Path(folder), StopSignals())
+        run = training_run.build(config, Path(folder), StopSignals())
         loop.fit(run)
         run.close()
     return run.progress.train_s, run.progress.num_images

@@ -28,10 +28,12 @@ import yaml
 
 from benchmarks import processes
 from benchmarks.damage_campaign import WORDS, cut, flips, zero_tail
-from trainer import checkpoint, log, side_files
-from trainer.commands import mend, report, resume
-from trainer.display import pages, runs
+from trainer import checkpoints
+from trainer.cli import report, resume
 from trainer.errors import UserError
+from trainer.monitoring import run_logger
+from trainer.runs import mend, read, side_files
+from trainer.runs.report import pages
 
 LONGEST_S = 60  # for one copy, on a busy machine: far from what a hang or a bomb takes
 FILES = (
@@ -120,14 +122,14 @@ class Told(logging.Handler):
 
 def check_report(run: Path) -> str:
     """Read as `report` does. Hands back the status that it shows."""
-    rows = runs.read_runs(run.parent)
+    rows = read.read_runs(run.parent)
     assert [row.folder for row in rows] == [run]
     row = rows[0]
     assert isinstance(report.table(rows, run.parent), str)
     assert pages.run_page(row).endswith("</html>\n")
     assert pages.runs_page(rows, run.parent, "report.html").endswith("</html>\n")
     says = told_by(run / "summary.json")
-    for name in runs.NUMBERS:
+    for name in read.NUMBERS:
         value = getattr(row, name)
         assert value is None or (math.isfinite(value) and abs(value) < 1e15), (name, value)
         if says is not None:
@@ -163,7 +165,7 @@ def check_resume(run: Path, state: dict[str, Any], config: dict[str, Any], told:
     for name in (".hydra/config.yaml", ".hydra/hydra.yaml"):
         yaml.safe_load((run / name).read_text("utf-8"))
     before = (run / "metrics.jsonl").read_bytes()
-    log.drop_rows_after(run / "metrics.jsonl", state["step"], state["epoch"])
+    run_logger.drop_rows_after(run / "metrics.jsonl", state["step"], state["epoch"])
     check_rows(before, (run / "metrics.jsonl").read_bytes(), told.text, state)
 
 
@@ -190,8 +192,8 @@ def campaign(whole: Path, copies: int, seed: int) -> dict[str, Counter[str]]:
     folder of a finished run. Raises AssertionError, or whatever a reader raised, with the copy."""
     run = whole.parent / "mutated" / "run"
     shutil.copytree(whole, run)
-    newest = checkpoint.states_in(run / "checkpoints")[-1]
-    state = checkpoint.read(newest)
+    newest = checkpoints.states_in(run / "checkpoints")[-1]
+    state = checkpoints.read(newest)
     config = yaml.safe_load(state["config"])
     sound = {name: (run / name).read_bytes() for name in FILES if name != "events"}
     found = {name: Counter[str]() for name in FILES}
@@ -216,7 +218,9 @@ def campaign(whole: Path, copies: int, seed: int) -> dict[str, Counter[str]]:
             try:
                 found[name][check_report(run)] += 1
                 check_resume(run, state, config, told)
-                log.event_writer(run / "tensorboard", 4).close() if name == "events" else None
+                run_logger.event_writer(
+                    run / "tensorboard", 4
+                ).close() if name == "events" else None
             except Exception as error:
                 raise AssertionError(f"{name}, copy {number}, {kind}: {run}") from error
             took = time.monotonic() - began

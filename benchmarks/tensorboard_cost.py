@@ -22,9 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer import log
 from trainer.__main__ import main as trainer_main
-from trainer.display import gallery
+from trainer.monitoring import run_logger, visualizer
 
 WORDS = (
     "data=synthetic", "data.num_train=60000", "data.num_test=10000", "data.noise=0.9",
@@ -57,10 +56,10 @@ def one_run(words: list[str]) -> None:
     """A training in this process; the last line says the seconds in TensorBoard, and in all."""
     watch = Stopwatch()
     for name in ("start", "epoch", "best", "finish"):
-        watch.round(gallery.Gallery, name)
+        watch.round(visualizer.Gallery, name)
     for name in ("row", "interval", "hparams", "flush", "close"):
-        watch.round(log.RunLog, name)
-    watch.round(log, "event_writer")  # its imports, too
+        watch.round(run_logger.RunLog, name)
+    watch.round(run_logger, "event_writer")  # its imports, too
     sys.argv = ["trainer", *words]
     try:
         trainer_main()

@@ -29,8 +29,10 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from benchmarks import turns
-from trainer import build, compose, loop, parts
-from trainer.signals import StopSignals
+from trainer.build import factories, training_run
+from trainer.config import compose
+from trainer.system.signals import StopSignals
+from trainer.training import loop
 
 NUM_IMAGES, BATCH_SIZE = 60_000, 64
 MEAN, STD = 0.1307, 0.3081
@@ -114,7 +116,7 @@ def our_loop(config: dict[str, Any]) -> tuple[float, float]:
     """Seconds of the training epoch as the run reports them, and as a stopwatch has them that
     starts with the first batch asked for and stops when validation begins."""
     with tempfile.TemporaryDirectory() as folder:
-        run = build.build(config, Path(folder), StopSignals())
+        run = training_run.build(config, Path(folder), StopSignals())
         clock: list[float] = []
         for batches in (run.train, run.val):
             batches.epoch = noting_the_time(batches.epoch, clock)  # type: ignore[method-assign]
@@ -124,7 +126,7 @@ def our_loop(config: dict[str, Any]) -> tuple[float, float]:
 
 
 def our_steps(config: dict[str, Any], folder: Path) -> Iterator[None]:
-    return turns.steps_of(build.build(config, folder, StopSignals()))
+    return turns.steps_of(training_run.build(config, folder, StopSignals()))
 
 
 def main() -> None:
@@ -145,7 +147,7 @@ def main() -> None:
             seconds, stopwatch = our_loop(config)  # sets its threads
             epochs["ours"].append(seconds)
             reported.append(stopwatch / seconds)
-        train = parts.load_data(config["data"]).train
+        train = factories.load_data(config["data"]).train
         sides = {
             "ours": our_steps(config, root),
             "bare loop": bare_steps(train.images, train.labels),

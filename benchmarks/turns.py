@@ -7,8 +7,8 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 
-from trainer import loop
-from trainer.run import Run
+from trainer.training import loop
+from trainer.training.run import Run
 
 
 def steps_of(run: Run) -> Iterator[None]:

@@ -1,0 +1,1 @@
+"""Datasets: read, verified, brought to shape, handed on in batches."""

@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from data.files import FETCH_AGAIN
+from data.download.checksums import FETCH_AGAIN
 from data.memory import free_bytes
 from data.types import DataError
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.fetch import fetch
-from data.files import WAY_OUT, check_md5_names, reading, resolve_root
+from data.download.checksums import check_md5_names
+from data.download.fetch import fetch
 from data.idx import idx_shape, read_idx
-from data.prepare import Preparation
+from data.preparation import Preparation
+from data.roots import WAY_OUT, reading, resolve_root
 from data.types import DataError, Dataset, Fit, Split
 
 DIGITS = tuple("0123456789")

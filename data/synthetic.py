@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from data.memory import check_memory
-from data.prepare import Preparation
+from data.preparation import Preparation
 from data.types import DataError, Dataset, Fit, Split
 
 _PATTERNS, _TRAIN, _TEST = range(3)  # independent random streams of one seed

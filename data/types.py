@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from data.sums import sums_of
+from data.digests import sums_of
 
 _FINGERPRINT = 2  # the version of how it is made
 _SAMPLE = 256  # images of a split that an earlier version's fingerprint had read
@@ -92,7 +92,7 @@ class Dataset:
         hflip: a picture mirrored left to right keeps its label, so augmentation may flip it.
         notes: what the user should know of how it was read, for the log.
         pixel_range: which numbers of grey of more than 8 bits became 0 and 255, where files had it.
-        sums: checksums of the images that all splits share, see `data.sums`, where they are known.
+        sums: checksums of the images that all splits share, see `data.digests`, where known.
         fit: how images of another size were brought to this one: "crop" (the shorter side resized,
             the centre taken) or "squash" (both sides resized).
         resize: pixels of the shorter side before the crop; None: those of the shape.

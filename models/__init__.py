@@ -1,0 +1,1 @@
+"""Networks: one file each, and their layers by hand."""

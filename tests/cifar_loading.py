@@ -7,7 +7,7 @@ from typing import Any
 
 import data_files
 
-from data.cifar import CIFAR10, load_cifar10
+from data.cifar.load import CIFAR10, load_cifar10
 from data.types import Dataset
 
 Files = dict[str, bytes]

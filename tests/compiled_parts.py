@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer import runtime
-from trainer.compiling.compiled import CompiledStep
-from trainer.guard import Guard
-from trainer.loop import update
 from trainer.losses import CrossEntropy
+from trainer.system.device import autocast, float_dtype
+from trainer.system.seeds import seed_generators
+from trainer.training.compiling.compiled import CompiledStep
+from trainer.training.loop import update
+from trainer.training.step import Guard
 
 CPU = torch.device("cpu")
 BATCH, CLASSES = 16, 4
@@ -70,10 +71,10 @@ def parts(
 ) -> tuple[nn.Module, nn.Module, Guard, Any]:
     """The first four arguments of `loop.update`, always the same ones."""
     torch.manual_seed(0)
-    model = net().to(runtime.float_dtype(precision)).to(memory_format=torch.channels_last)
+    model = net().to(float_dtype(precision)).to(memory_format=torch.channels_last)
     trained = [p for p in model.parameters() if p.requires_grad]
     made = optimizer(trained, **(options or {"lr": 0.02, "momentum": 0.9, "fused": True}))
-    return model, CrossEntropy(), Guard(made, trained, clip_norm), runtime.autocast(precision, CPU)
+    return model, CrossEntropy(), Guard(made, trained, clip_norm), autocast(precision, CPU)
 
 
 def batch(step: int, size: int = BATCH, side: int = 3) -> tuple[Tensor, Tensor]:
@@ -86,7 +87,7 @@ def batch(step: int, size: int = BATCH, side: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def seed(step: int) -> None:
-    runtime.seed_generators(1000 + step, CPU)
+    seed_generators(1000 + step, CPU)
 
 
 def everything(model: nn.Module, guard: Guard) -> list[Tensor]:

@@ -108,7 +108,7 @@ def dispatch(
 ) -> Callable[..., Finished]:
     """The command line inside this process, for words that end before any training starts."""
     monkeypatch.chdir(tmp_path)
-    from trainer import commands
+    from trainer.cli import dispatch as commands
 
     def call(*argv: str) -> Finished:
         capsys.readouterr()

@@ -16,7 +16,7 @@ from typing import Any
 
 from data_files import md5
 
-from data.fetch import fetch
+from data.download.fetch import fetch
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHERWISE = "Or do without."

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import processes, results
 from benchmarks.processes import Ended
-from trainer import checkpoint
+from trainer import checkpoints
 
 # Two epochs of four steps; dropout and augmentation, so that a forgotten generator would show. At
 # this learning rate the first epoch is the best one, so that best and last weights are different.
@@ -69,7 +69,7 @@ def signal_at(number: int, at: int, evaluating: bool, times: int = 1) -> None:
     or of evaluation."""
     import torch
 
-    from trainer.metrics import Meter
+    from trainer.evaluation.metrics import Meter
 
     add, count = Meter.add, iter(range(at))
 
@@ -84,4 +84,4 @@ def signal_at(number: int, at: int, evaluating: bool, times: int = 1) -> None:
 
 def as_checkpoint(**model: Any) -> dict[str, Any]:
     """What claims to be a checkpoint, for torch.save."""
-    return {"model": model, "format": checkpoint.FORMAT, "digest": "0" * 64}
+    return {"model": model, "format": checkpoints.FORMAT, "digest": "0" * 64}

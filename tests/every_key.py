@@ -19,10 +19,11 @@ import yaml
 from conftest import Finished, train
 from PIL import Image
 
-from data import cifar, mnist
+from data import mnist
+from data.cifar import load
 from data.types import DataError
-from trainer import checkpoint
-from trainer import config as knobs
+from trainer import checkpoints
+from trainer.config import knobs
 
 Dispatch = Callable[..., Finished]
 Words = list[str]
@@ -256,9 +257,9 @@ def make_places(top: Path) -> dict[str, Path]:
     (top / "archive" / "cifar-10-python.tar.gz").write_bytes(b"junk")
     best = train(top, *TINY, "epochs=1").best
     torch.save(torch.load(best, weights_only=True)["model"], top / "bare.pth")
-    foreign = checkpoint.read(best)
+    foreign = checkpoints.read(best)
     foreign["config"] = foreign["config"].replace("models.mlp.MLP", "my_nets.Net")
-    checkpoint.write(top / "foreign.pth", foreign)
+    checkpoints.write(top / "foreign.pth", foreign)
     return {path.stem: path for path in top.iterdir()} | {"best": best}
 
 
@@ -281,5 +282,5 @@ def refuse_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(root: Path, md5: Any, mirrors: Any, *_: Any) -> None:
         raise DataError(f"would fetch {md5} from {mirrors}")
 
-    monkeypatch.setattr(cifar, "fetch", fetch)
+    monkeypatch.setattr(load, "fetch", fetch)
     monkeypatch.setattr(mnist, "fetch", fetch)

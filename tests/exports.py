@@ -11,8 +11,9 @@ import torch
 from conftest import Finished
 from torch import Tensor, nn
 
-from trainer import checkpoint, parts, weights
-from trainer.commands import import_weights
+from trainer import checkpoints
+from trainer.build import factories, pretrained
+from trainer.cli import import_weights
 
 Dispatch = Callable[..., Finished]
 Loaded = Callable[[Tensor], Tensor]
@@ -27,20 +28,20 @@ def make_checkpoint(path: Path, name: str, shape: tuple[int, int, int], **run: s
     torch.manual_seed(0)
     sizes = {"data.shape": str(list(shape)), "data.num_classes": str(NUM_CLASSES)}
     config, told = import_weights.compose(name, sizes)
-    model = parts.make_model(config, shape, NUM_CLASSES)
+    model = factories.make_model(config, shape, NUM_CLASSES)
     with torch.no_grad():
-        model.train()(torch.randn(8, shape[0], *parts.input_size(model, shape)))
+        model.train()(torch.randn(8, shape[0], *factories.input_size(model, shape)))
     mean, std = ([0.4, 0.5, 0.6][: shape[0]], [0.2, 0.3, 0.25][: shape[0]])
-    start = weights.Start(model.state_dict(), mean=tuple(mean), std=tuple(std))
+    start = pretrained.Start(model.state_dict(), mean=tuple(mean), std=tuple(std))
     entries = import_weights.describe({**config, **run}, start, model.state_dict(), told)
     if run.get("precision") == "fp64":
         entries["model"] = {name: tensor.double() for name, tensor in entries["model"].items()}
-    checkpoint.write(path, {**entries, "classes": CLASSES})
+    checkpoints.write(path, {**entries, "classes": CLASSES})
     return model.eval()
 
 
 def noise(net: nn.Module, num: int, shape: tuple[int, int, int]) -> Tensor:
-    return torch.randn(num, shape[0], *parts.input_size(net, shape))
+    return torch.randn(num, shape[0], *factories.input_size(net, shape))
 
 
 def load_onnx(path: Path) -> tuple[Loaded, dict[str, Any]]:

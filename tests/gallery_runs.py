@@ -7,11 +7,12 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer import build, compose
-from trainer.display.gallery import Gallery
-from trainer.metrics import Metrics
-from trainer.run import Run
-from trainer.signals import StopSignals
+from trainer.build import training_run
+from trainer.config import compose
+from trainer.evaluation.metrics import Metrics
+from trainer.monitoring.visualizer import Gallery
+from trainer.system.signals import StopSignals
+from trainer.training.run import Run
 
 WORDS = (
     "data=synthetic", "data.num_train=80", "data.num_test=40", "data.num_classes=4",
@@ -25,7 +26,7 @@ def compose_words(*words: str) -> dict[str, Any]:
 
 
 def built(config: dict[str, Any], folder: Path, **changes: Any) -> Run:
-    return build.build({**config, **changes}, folder, StopSignals())
+    return training_run.build({**config, **changes}, folder, StopSignals())
 
 
 def gallery_of(run: Run) -> Gallery:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from data.augment import Augment
-from data.loader import Preprocess
+from data.augment.policy import Augment
+from data.loading.preprocess import Preprocess
 from data.types import Split
 
 CPU = torch.device("cpu")

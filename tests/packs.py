@@ -11,11 +11,11 @@ import pytest
 import torch
 from picture_files import write_picture
 
-import data.pack
-import data.packing
-from data.pack import packed
-from data.packing import File, Pack, Reading, file_at
-from data.pictures import read_picture
+import data.image_folder.pack
+import data.image_folder.packing
+from data.image_folder.pack import packed
+from data.image_folder.packing import File, Pack, Reading, file_at
+from data.images.decode import read_picture
 
 SHAPE = (3, 8, 10)
 
@@ -49,7 +49,7 @@ def counting_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted[path.name] += 1
         return read_picture(path, *args, **options)
 
-    monkeypatch.setattr(data.packing, "read_picture", read)
+    monkeypatch.setattr(data.image_folder.packing, "read_picture", read)
     return counted
 
 

@@ -17,8 +17,8 @@ from conftest import ROOT
 from omegaconf import DictConfig
 from PIL import Image
 
-from data.image_folder import _pack_folder
-from data.pictures import read_picture
+from data.image_folder.load import _pack_folder
+from data.images.decode import read_picture
 from data.types import DataError, Dataset, Split
 
 SHAPE = (3, 12, 16)

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from scipy import stats
 
-from data.augment import Augment
+from data.augment.policy import Augment
 from data.types import DataError
 
 CHOICES = sorted((ROOT / "configs" / "augment").glob("*.yaml"))

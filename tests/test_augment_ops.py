@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as theirs
 
-from data import augment_ops as ops
+from data.augment import ops
 
 BYTE_OPS: dict[str, Callable[..., Tensor]] = {
     "flip": partial(ops.flip, probability=0.5),

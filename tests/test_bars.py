@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from trainer import bars
-from trainer.batches import BarredBatches
+from trainer.system import progress_bars
+from trainer.training.batches import BarredBatches
 
 LONG_VALIDATION = [
     "data=synthetic", "data.num_train=60000", "data.num_test=10", "data.val_size=0.99",
@@ -79,7 +79,7 @@ def test_starting_is_said_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('asked for torch')\n")
     code = (
         f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]\n"
-        "from trainer.commands import dispatch\n"
+        "from trainer.cli.dispatch import dispatch\n"
         "try:\n    dispatch(sys.argv[1:])\nexcept ImportError as error:\n    print(error)"
     )
     ours, theirs = pty.openpty()
@@ -127,9 +127,9 @@ def test_a_bar_ends_nothing_where_the_terminal_is_gone(
 ) -> None:
     terminal = Written(is_gone)
     monkeypatch.setattr(sys, "__stderr__", terminal)
-    monkeypatch.setattr(bars, "is_watched", lambda: True)
-    monkeypatch.setattr(bars, "DELAY_S", 0)
-    with bars.bar(3, "some", delay=0) as shown:
+    monkeypatch.setattr(progress_bars, "is_watched", lambda: True)
+    monkeypatch.setattr(progress_bars, "DELAY_S", 0)
+    with progress_bars.bar(3, "some", delay=0) as shown:
         shown.update(3)
     assert ("some" in terminal.text) is not is_gone
     assert list(BarredBatches(Batches(), "some").epoch()) == [0, 1, 2]
@@ -139,7 +139,7 @@ def test_a_bar_is_not_drawn_once_it_is_over(monkeypatch: pytest.MonkeyPatch) -> 
     terminal = Written(False)
     monkeypatch.setattr(sys, "__stderr__", terminal)
     over: list[bool] = []
-    with bars.bar(3, "some", shown=True, delay=0, is_over=lambda: bool(over)) as shown:
+    with progress_bars.bar(3, "some", shown=True, delay=0, is_over=lambda: bool(over)) as shown:
         shown.update(1)
         shown.refresh()
         drawn = terminal.text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer import checkpoint
+from trainer import checkpoints
 from trainer.errors import UserError
 
 
@@ -30,8 +30,8 @@ def entries() -> dict[str, object]:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    checkpoint.write(tmp_path / "a.pth", entries())
-    back, expected = checkpoint.read(tmp_path / "a.pth"), entries()
+    checkpoints.write(tmp_path / "a.pth", entries())
+    back, expected = checkpoints.read(tmp_path / "a.pth"), entries()
     weights, wanted = back.pop("model"), expected.pop("model")
     assert back == expected
     assert list(weights) == list(wanted)  # type: ignore[call-overload]
@@ -42,7 +42,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_anybody_can_load_it_safely(tmp_path: Path) -> None:
-    checkpoint.write(tmp_path / "a.pth", entries())
+    checkpoints.write(tmp_path / "a.pth", entries())
     content = torch.load(tmp_path / "a.pth", map_location="cpu", weights_only=True)
     assert content["format"] == 1
     assert len(content["digest"]) == 64
@@ -50,13 +50,13 @@ def test_anybody_can_load_it_safely(tmp_path: Path) -> None:
 
 def test_only_plain_types(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="PosixPath"):
-        checkpoint.write(tmp_path / "a.pth", {"path": Path("x")})
+        checkpoints.write(tmp_path / "a.pth", {"path": Path("x")})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_single_value_counts_in_the_digest() -> None:
     def digest(**changes: object) -> str:
-        return checkpoint.digest(entries() | changes)
+        return checkpoints.digest(entries() | changes)
 
     model = entries()["model"]
     assert isinstance(model, dict)
@@ -78,15 +78,15 @@ def test_every_single_value_counts_in_the_digest() -> None:
 
 def test_a_changed_byte_is_found_or_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "a.pth"
-    checkpoint.write(file, entries())
-    sound, expected = file.read_bytes(), checkpoint.digest(checkpoint.read(file))
+    checkpoints.write(file, entries())
+    sound, expected = file.read_bytes(), checkpoints.digest(checkpoints.read(file))
     chooser, found = random.Random(0), 0
     for _ in range(150):
         damaged = bytearray(sound)
         damaged[chooser.randrange(len(sound))] ^= 1 << chooser.randrange(8)
         file.write_bytes(damaged)
         try:
-            read = checkpoint.digest(checkpoint.read(file))
+            read = checkpoints.digest(checkpoints.read(file))
         except UserError:
             found += 1
         else:
@@ -97,10 +97,10 @@ def test_a_changed_byte_is_found_or_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.9, 0.999])
 def test_a_cut_file_is_named(tmp_path: Path, share: float) -> None:
     file = tmp_path / "a.pth"
-    checkpoint.write(file, entries())
+    checkpoints.write(file, entries())
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
     with pytest.raises(UserError, match=r"a\.pth: .*(empty|damaged)"):
-        checkpoint.read(file)
+        checkpoints.read(file)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_cut_file_is_named(tmp_path: Path, share: float) -> None:
 def test_other_files_are_told_apart(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(UserError, match=said):
-        checkpoint.read(tmp_path / "x.pth")
+        checkpoints.read(tmp_path / "x.pth")
 
 
 class _Malicious:
@@ -133,18 +133,18 @@ def test_code_in_a_file_is_not_run(
     else:
         torch.save(_Malicious(), "x.pth", _use_new_zipfile_serialization=kind == "torch")
     with pytest.raises(UserError, match=r"x\.pth"):
-        checkpoint.read(Path("x.pth"))
+        checkpoints.read(Path("x.pth"))
     assert not Path("canary").exists()
 
 
 def test_weights_of_another_program_are_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.ones(2, 2)}, tmp_path / "x.pth")
     with pytest.raises(UserError, match="not a checkpoint of this program"):
-        checkpoint.read(tmp_path / "x.pth")
+        checkpoints.read(tmp_path / "x.pth")
 
 
 def test_rotation_keeps_the_newest_two_and_links_the_last(tmp_path: Path) -> None:
-    folder = checkpoint.CheckpointFolder(tmp_path)
+    folder = checkpoints.CheckpointFolder(tmp_path)
     for step in (9, 10, 100):
         folder.save_state(step, {"model": {"w": torch.tensor(float(step))}})
     folder.save_best({"model": {"w": torch.tensor(-1.0)}})
@@ -161,16 +161,16 @@ def test_without_hard_links_the_last_is_a_copy(
         raise OSError("not supported here")
 
     monkeypatch.setattr(os, "link", no_links)
-    folder = checkpoint.CheckpointFolder(tmp_path)
+    folder = checkpoints.CheckpointFolder(tmp_path)
     folder.save_state(5, {"model": {"w": torch.tensor(5.0)}})
-    assert checkpoint.read(tmp_path / "last.pth")["model"]["w"] == 5
+    assert checkpoints.read(tmp_path / "last.pth")["model"]["w"] == 5
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "a.pth"
-    checkpoint.write(file, {"model": {}, "step": 1})
+    checkpoints.write(file, {"model": {}, "step": 1})
     before = file.read_bytes()
 
     def full(*_: object) -> None:
@@ -178,6 +178,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.write(file, {"model": {}, "step": 2})
+        checkpoints.write(file, {"model": {}, "step": 2})
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]

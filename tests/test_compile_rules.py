@@ -25,19 +25,19 @@ from compiled_parts import (
 )
 from torch import Tensor, nn
 
-from trainer import runtime
-from trainer.compiling import compiled
-from trainer.compiling.agreement import Trial, disagreement
-from trainer.compiling.compiled import CompiledStep, check, compile_model
-from trainer.compiling.step_graph import keeps_state
 from trainer.errors import TrainingError, UserError
-from trainer.guard import Guard
-from trainer.loop import update
+from trainer.system.torch_internals import leave_compiler_unimported
+from trainer.training.compiling import compiled
+from trainer.training.compiling.agreement import Trial, disagreement
+from trainer.training.compiling.compiled import CompiledStep, check, compile_model
+from trainer.training.compiling.step_graph import keeps_state
+from trainer.training.loop import update
+from trainer.training.step import Guard
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    runtime.leave_compiler_unimported()  # as every run does before it builds anything
+    leave_compiler_unimported()  # as every run does before it builds anything
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

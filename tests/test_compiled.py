@@ -28,16 +28,16 @@ from compiled_parts import (
 from conftest import train
 from torch import nn
 
-from trainer import runtime
-from trainer.checkpoint import weights_sha256
-from trainer.compiling.compiled import CompiledStep, compile_model
+from trainer.checkpoints import weights_sha256
 from trainer.errors import TrainingError
-from trainer.loop import update
+from trainer.system.torch_internals import leave_compiler_unimported
+from trainer.training.compiling.compiled import CompiledStep, compile_model
+from trainer.training.loop import update
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    runtime.leave_compiler_unimported()  # as every run does before it builds anything
+    leave_compiler_unimported()  # as every run does before it builds anything
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -158,7 +158,7 @@ print("sha256", test_compiled.train_from(*sys.argv[2:]))
 def train_from(first: int | str, last: int | str, read: str = "", write: str = "") -> str:
     """Steps first..last-1 with new objects, from a state in a file and into one."""
     torch.set_num_threads(1)
-    runtime.leave_compiler_unimported()
+    leave_compiler_unimported()
     model, loss, guard, autocast = parts(
         Convolutions, torch.optim.Adam, {"lr": 0.01, "fused": True}, clip_norm=1.0
     )

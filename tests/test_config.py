@@ -12,7 +12,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from trainer import config
+from trainer.config import knobs
 from trainer.errors import UserError
 
 CONFIGS = ROOT / "configs"
@@ -30,14 +30,14 @@ def test_there_are_files() -> None:
 
 
 def test_run_wide_keys_and_the_table_agree() -> None:
-    table = {key for key in config.KNOBS if "." not in key}
+    table = {key for key in knobs.KNOBS if "." not in key}
     assert keys_of(CONFIGS / "config.yaml") == table
 
 
 @pytest.mark.parametrize("group", CHECKED_GROUPS)
 def test_group_keys_and_the_table_agree(group: str) -> None:
     in_files = set().union(*(keys_of(f) for f in (CONFIGS / group).glob("*.yaml")))
-    in_table = {key.partition(".")[2] for key in config.KNOBS if key.startswith(group + ".")}
+    in_table = {key.partition(".")[2] for key in knobs.KNOBS if key.startswith(group + ".")}
     assert in_table <= in_files
     own = {"num_train", "num_test", "noise", "seed", "file_md5"}
     assert in_files <= in_table | own  # what one data set alone has, its own function checks
@@ -63,7 +63,7 @@ def test_every_default_is_within_its_range(file: Path) -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         composed = compose("config", overrides=overrides)
     plain: Any = OmegaConf.to_container(composed, resolve=True)
-    config.check(plain)
+    knobs.check(plain)
 
 
 def test_a_net_carries_its_own_values_between_the_groups_and_the_experiment(
@@ -94,17 +94,17 @@ def test_a_net_carries_its_own_values_between_the_groups_and_the_experiment(
 @pytest.mark.parametrize(
     ("knob", "right", "wrong"),
     [
-        (config.Knob("int", low=1), [1, 10**12], [0, 1.0, True, "1", None, [1]]),
-        (config.Knob("float", above=0, high=1), [1, 0.5], [0, -1, 1.01, True, float("nan")]),
-        (config.Knob("bool"), [True, False], [0, 1, "true", None]),
-        (config.Knob("str", choices=("auto", True, False)), ["auto", True], ["on", 1, 0]),
-        (config.Knob("str", pattern=r"cuda(:\d+)?"), ["cuda", "cuda:3"], ["cuda:", "xcuda"]),
-        (config.Knob("int", low=1, length=3), [[1, 2, 3]], [[1, 2], [0, 1, 2], 3, "123"]),
-        (config.Knob("float", length=0), [[], [0.5, 1]], [["a"], 0.5]),
-        (config.Knob("int", nullable=True), [None, 3], ["null"]),
+        (knobs.Knob("int", low=1), [1, 10**12], [0, 1.0, True, "1", None, [1]]),
+        (knobs.Knob("float", above=0, high=1), [1, 0.5], [0, -1, 1.01, True, float("nan")]),
+        (knobs.Knob("bool"), [True, False], [0, 1, "true", None]),
+        (knobs.Knob("str", choices=("auto", True, False)), ["auto", True], ["on", 1, 0]),
+        (knobs.Knob("str", pattern=r"cuda(:\d+)?"), ["cuda", "cuda:3"], ["cuda:", "xcuda"]),
+        (knobs.Knob("int", low=1, length=3), [[1, 2, 3]], [[1, 2], [0, 1, 2], 3, "123"]),
+        (knobs.Knob("float", length=0), [[], [0.5, 1]], [["a"], 0.5]),
+        (knobs.Knob("int", nullable=True), [None, 3], ["null"]),
     ],
 )
-def test_knobs(knob: config.Knob, right: list[object], wrong: list[object]) -> None:
+def test_knobs(knob: knobs.Knob, right: list[object], wrong: list[object]) -> None:
     assert all(knob.allows(value) for value in right)
     assert not [value for value in wrong if knob.allows(value)]
     assert knob.allowed()
@@ -113,7 +113,7 @@ def test_knobs(knob: config.Knob, right: list[object], wrong: list[object]) -> N
 def test_messages_name_key_value_and_range() -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         plain: Any = OmegaConf.to_container(compose("config"), resolve=True)
-    config.check(plain)
+    knobs.check(plain)
     plain["optimizer"]["betas"] = [0.9, 1.0]
     with pytest.raises(UserError, match=r"optimizer\.betas=\[0\.9,1\.0\]: must be a list of 2"):
-        config.check(plain)
+        knobs.check(plain)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import crash_points, processes, results
 from benchmarks.crash_points import TRAIN, Change
-from trainer import checkpoint
+from trainer import checkpoints
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def test_last_is_the_newest_at_any_time(watched: Watched) -> None:
         last = photograph / "run" / "checkpoints" / "last.pth"
         if last.exists():
             steps = results.sound_steps(photograph / "run")
-            assert checkpoint.read(last)["step"] in steps[-2:]
+            assert checkpoints.read(last)["step"] in steps[-2:]
 
 
 @pytest.mark.slow

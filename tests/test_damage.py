@@ -19,7 +19,7 @@ from conftest import Finished
 from durable import as_checkpoint, limit_memory, refused, whole_run
 
 from benchmarks import damage_campaign, processes, results
-from trainer import checkpoint
+from trainer import checkpoints
 from trainer.errors import UserError
 
 Dispatch = Callable[..., Finished]
@@ -31,7 +31,7 @@ def sound_run() -> Path:
 
 
 def states(run: Path) -> list[Path]:
-    return checkpoint.states_in(run / "checkpoints")
+    return checkpoints.states_in(run / "checkpoints")
 
 
 @pytest.mark.parametrize("copies", [100, pytest.param(500, marks=pytest.mark.slow)])
@@ -42,7 +42,7 @@ def test_no_damage_gives_a_wrong_tensor(sound_run: Path, tmp_path: Path, copies:
     found = damage_campaign.campaign(files, copies, seed=copies)
     assert sum(ends.total() for ends in found.values()) == copies
     assert sum(ends["refused"] for ends in found.values()) > 0.9 * copies
-    assert checkpoint.read(files[0])["step"] == 8  # the twin
+    assert checkpoints.read(files[0])["step"] == 8  # the twin
 
 
 def test_the_campaign_sees_a_wrong_tensor(
@@ -58,7 +58,7 @@ def test_the_campaign_sees_a_wrong_tensor(
         except Exception as error:
             raise UserError(f"{path}: no") from error
 
-    monkeypatch.setattr(checkpoint, "read", unchecked)
+    monkeypatch.setattr(checkpoints, "read", unchecked)
     with pytest.raises(AssertionError, match="read, and wrong"):
         damage_campaign.campaign([file], 200, seed=0)
 
@@ -234,12 +234,12 @@ def test_only_plain_tensors(tmp_path: Path, tensor: Callable[[], torch.Tensor]) 
         warnings.simplefilter("ignore")
         torch.save(as_checkpoint(w=tensor()), tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"x\.pth: "):
-        checkpoint.read(tmp_path / "x.pth")
+        checkpoints.read(tmp_path / "x.pth")
 
 
 def test_tied_weights_count_once_for_the_file_and_twice_for_the_digest(tmp_path: Path) -> None:
     weight = torch.randn(100, 100)
-    checkpoint.write(tmp_path / "x.pth", {"model": {"one": weight, "other": weight}})
-    back = checkpoint.read(tmp_path / "x.pth")["model"]
+    checkpoints.write(tmp_path / "x.pth", {"model": {"one": weight, "other": weight}})
+    back = checkpoints.read(tmp_path / "x.pth")["model"]
     assert torch.equal(back["one"], weight)
     assert torch.equal(back["other"], weight)

@@ -16,7 +16,7 @@ import torch
 import torchvision
 from omegaconf import DictConfig, OmegaConf
 
-from data.cifar import CIFAR10, CIFAR100
+from data.cifar.load import CIFAR10, CIFAR100
 from data.types import DataError, Dataset
 
 YAMLS = sorted((Path(__file__).parents[1] / "configs" / "data").glob("*.yaml"))
@@ -138,7 +138,7 @@ def test_mean_and_std_are_those_of_the_train_part() -> None:
 @pytest.mark.slow
 def test_importing_loads_no_torchvision_and_prints_nothing() -> None:
     code = (
-        "import data.cifar, data.image_folder, data.mnist, data.synthetic, sys;"
+        "import data.cifar.load, data.image_folder.load, data.mnist, data.synthetic, sys;"
         "assert not {'torchvision', 'mlxtend', 'trainer', 'models'} & set(sys.modules)"
     )
     done = subprocess.run(

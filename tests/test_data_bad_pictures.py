@@ -17,8 +17,8 @@ from picture_files import (
     write_picture,
 )
 
-import data.bad_pictures
-from data import bad_pictures
+import data.image_folder.bad_images
+from data.image_folder import bad_images
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.bad_pictures, "MOST_NAMED", 20)
+    monkeypatch.setattr(data.image_folder.bad_images, "MOST_NAMED", 20)
 
 
 def bad_in(root: Path) -> list[str]:
@@ -90,12 +90,12 @@ def test_a_disk_that_is_only_read_gets_no_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There, even removing what is not there is an error."""
-    bad = {f"{i}.png": "the file is empty." for i in range(bad_pictures.MOST_NAMED + 5)}
-    assert "all are listed in" in bad_pictures.named(tmp_path, bad, tmp_path)[-1]
+    bad = {f"{i}.png": "the file is empty." for i in range(bad_images.MOST_NAMED + 5)}
+    assert "all are listed in" in bad_images.named(tmp_path, bad, tmp_path)[-1]
 
     def refuse(*args: object, **options: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "write_text", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
-    assert bad_pictures.named(tmp_path, bad, tmp_path)[-1] == "and 5 more"
+    assert bad_images.named(tmp_path, bad, tmp_path)[-1] == "and 5 more"

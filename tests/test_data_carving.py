@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from picture_files import PARTS, load, paths_of, splits_of, write_classes, write_picture
 
-from data.image_folder import carved
-from data.packing import File
-from data.prepare import validation_counts
+from data.image_folder.load import carved
+from data.image_folder.packing import File
+from data.splits import validation_counts
 
 SIZES = {"test": 0.1, "val": 0.1}
 Found = dict[str, list[File]]
@@ -101,7 +101,7 @@ def test_a_file_more_or_less_moves_hardly_any(sizes: dict[str, float]) -> None:
 
 def test_by_position_it_would_all_move() -> None:
     """The twin: the first file of a class taken away, as the sets of fixed files are carved."""
-    from data.prepare import choose_validation
+    from data.splits import choose_validation
 
     before, after = (choose_validation(np.zeros(n, int), 0.1, 0, "a") for n in (200, 201))
     by_position = (before != after[1:]).sum()

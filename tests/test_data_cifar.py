@@ -14,8 +14,8 @@ import torch
 import torchvision
 from cifar_loading import COMMON, Files, load, sums, write_archive
 
-from data.cifar import CIFAR10, CIFAR100, load_cifar100
-from data.prepare import choose_validation
+from data.cifar.load import CIFAR10, CIFAR100, load_cifar100
+from data.splits import choose_validation
 from data.types import Dataset
 
 

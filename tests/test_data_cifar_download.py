@@ -12,7 +12,7 @@ import torch
 from cifar_loading import COMMON, load, sums, write_archive
 from data_mirror import Mirror, serve
 
-from data.cifar import CIFAR10, CIFAR100, load_cifar100
+from data.cifar.load import CIFAR10, CIFAR100, load_cifar100
 from data.types import DataError
 
 

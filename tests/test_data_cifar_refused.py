@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from cifar_loading import load, sums, write_archive
 
-from data.cifar import CIFAR10
+from data.cifar.load import CIFAR10
 from data.types import DataError
 
 # Checksums

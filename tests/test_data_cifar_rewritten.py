@@ -19,9 +19,9 @@ import torch
 from cifar_loading import load
 from conftest import run_trainer
 
-from data.cifar import CIFAR10, CIFAR100
-from data.cifar_pickle import read_pickle
-from data.pickled_arrays import Array, NotPlainError
+from data.cifar.load import CIFAR10, CIFAR100
+from data.cifar.pickle_reader import read_pickle
+from data.cifar.pickled_arrays import Array, NotPlainError
 from data.types import DataError
 
 Dump = Callable[[Any], bytes]
@@ -258,7 +258,7 @@ def fuzz(count: int) -> None:
 @pytest.mark.slow
 def test_mutated_sets_end_as_data_errors(tmp_path: Path) -> None:
     """All the way: CIFAR-10 and CIFAR-100, through the loader."""
-    from data.cifar import load_cifar100
+    from data.cifar.load import load_cifar100
 
     rng = random.Random(1)
     ten, hundred = data_files.cifar10_files(), data_files.cifar100_files()

@@ -15,7 +15,7 @@ import pytest
 from conftest import Finished, train
 from data_mirror import Mirror, serve, wait_until
 
-from data.cifar import CIFAR10
+from data.cifar.load import CIFAR10
 
 Dispatch = Callable[..., Finished]
 

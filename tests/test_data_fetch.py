@@ -11,14 +11,14 @@ import pytest
 from data_files import md5
 from data_mirror import CONTENT, OTHERWISE, Mirror, check_arrived, get, serve, silent_server
 
-import data.fetch
-from data.fetch import fetch
+import data.download.fetch
+from data.download.fetch import fetch
 from data.types import DataError
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.fetch, "PAUSE_S", 0)
+    monkeypatch.setattr(data.download.fetch, "PAUSE_S", 0)
 
 
 def fails(folder: Path, *mirrors: str) -> str:
@@ -79,9 +79,9 @@ FAILURES: dict[str, tuple[dict[str, Any], str, int]] = {
 def test_each_failure_is_told_and_the_next_mirror_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
-    monkeypatch.setattr(data.fetch, "MAX_BYTES", 500_000)
+    monkeypatch.setattr(data.download.fetch, "MAX_BYTES", 500_000)
     if failure == "silent":
-        monkeypatch.setattr(data.fetch, "TIMEOUT_S", 0.2)
+        monkeypatch.setattr(data.download.fetch, "TIMEOUT_S", 0.2)
     knobs, reason, times = FAILURES[failure]
     for good in (False, True):
         bad = Mirror(**{"files": {"file": CONTENT}, **knobs, "faults": knobs.get("faults", [])[:]})
@@ -114,7 +114,7 @@ def test_no_way_to_a_server_is_told(
 ) -> None:
     """And asked for again only where somebody took the call."""
     pauses: list[float] = []
-    monkeypatch.setattr(data.fetch, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(data.download.fetch, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(time, "sleep", pauses.append)
     with silent_server() as silent:
         message = fails(tmp_path / "new", address.replace("SILENT", silent))
@@ -173,7 +173,7 @@ def test_redirects_are_followed_but_not_out_of_encryption(tmp_path: Path) -> Non
             get(tmp_path, first)
     check_arrived(tmp_path)
     assert there.ranges_asked() == ["bytes=1000-"]
-    handler = data.fetch._Redirects()
+    handler = data.download.fetch._Redirects()
     handler.add_parent(build_opener())
     with (tmp_path / "file").open("rb") as reply:
         for new in ("http://a/b", "ftp://a/b", "HTTP://a/b"):

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from data_mirror import CONTENT, Mirror, check_arrived, get, serve
 
-import data.fetch
+import data.download.fetch
 from data.types import DataError
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.fetch, "PAUSE_S", 0)
+    monkeypatch.setattr(data.download.fetch, "PAUSE_S", 0)
 
 
 def begin(folder: Path, content: bytes) -> Path:
@@ -33,7 +33,7 @@ def test_what_breaks_off_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, etag: str
 ) -> None:
     if fault == "stall":
-        monkeypatch.setattr(data.fetch, "TIMEOUT_S", 0.5)
+        monkeypatch.setattr(data.download.fetch, "TIMEOUT_S", 0.5)
     faults = [(fault, 100_000), (fault, 50_001)]
     mirror = Mirror({"file": CONTENT}, faults=faults, etag=etag)
     with serve(mirror) as address:

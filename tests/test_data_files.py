@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from data_files import md5
 
-import data.files
-from data.files import check_md5, default_root, md5_of, resolve_root
+import data.roots
+from data.download.checksums import check_md5, md5_of
+from data.roots import default_root, resolve_root
 from data.types import DataError
 
 
@@ -15,7 +16,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As if the package lay in a folder without pyproject.toml, as site-packages is."""
     package = tmp_path / "site-packages" / "data"
     package.mkdir(parents=True)
-    monkeypatch.setattr(data.files, "__file__", str(package / "files.py"))
+    monkeypatch.setattr(data.roots, "__file__", str(package / "files.py"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
     return package

@@ -22,7 +22,7 @@ from picture_files import (
     write_picture,
 )
 
-from data.class_folders import listed
+from data.image_folder.class_folders import listed
 from data.types import printable
 
 # A class folder that is a link to nowhere

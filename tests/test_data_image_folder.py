@@ -34,10 +34,10 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional as TF
 
-import data.pack
-import data.packing
-from data.passed_over import SUFFIXES
-from data.pictures import FORMATS, read_picture
+import data.image_folder.pack
+import data.image_folder.packing
+from data.images.decode import FORMATS, read_picture
+from data.images.ignored_files import SUFFIXES
 
 
 def test_a_folder_of_classes_is_carved_class_by_class(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_colours_and_grey(tmp_path: Path) -> None:
 def test_later_runs_decode_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_classes(tmp_path)
     expected = load(root)
-    monkeypatch.setattr(data.packing, "read_picture", None)
+    monkeypatch.setattr(data.image_folder.packing, "read_picture", None)
     again = load(root)
     assert again.fingerprint == expected.fingerprint
     with pytest.raises(TypeError):

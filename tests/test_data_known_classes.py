@@ -13,8 +13,8 @@ import pytest
 from conftest import Finished
 from picture_files import pack_folder, write_classes, write_parts
 
-from trainer import build, parts
-from trainer.compose import Composer, parse, plain
+from trainer.build import factories, training_run
+from trainer.config.compose import Composer, parse, plain
 from trainer.errors import UserError
 
 Dispatch = Callable[..., Finished]
@@ -60,31 +60,31 @@ def test_wrong_words_about_the_net_pack_nothing(
 
 def test_right_words_pack_after_the_net_was_checked(root: Path) -> None:
     config = job(*words_for(root), "model=alexnet", "model.dropout=0.7", "freeze=['*bias']")
-    build.check(config)
+    training_run.check(config)
     assert not pack_folder(root).exists()
-    build.check_data(config)
+    training_run.check_data(config)
     assert (pack_folder(root) / "3x32x32.pack").is_file()
 
 
 def test_wrong_words_about_the_folders_are_said_by_the_first_check(root: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root=null"):
-        build.check(job("data=image_folder"))
+        training_run.check(job("data=image_folder"))
     with pytest.raises(UserError, match="does not exist"):
-        build.check(job("data=image_folder", "data.root=nowhere"))
+        training_run.check(job("data=image_folder", "data.root=nowhere"))
     with pytest.raises(UserError, match="one class folder only, root"):
-        build.check(job("data=image_folder", f"data.root={root.parent}"))
-    build.check(job("data=image_folder", f"data.root={root}"))
+        training_run.check(job("data=image_folder", f"data.root={root.parent}"))
+    training_run.check(job("data=image_folder", f"data.root={root}"))
 
 
 def test_names_are_those_of_the_loaded_set(root: Path, tmp_path: Path) -> None:
     for folder in (root, write_parts(tmp_path / "parts", "train", "test")):
         options = job("data=image_folder", f"data.root={folder}", "data.shape=[3,8,8]")["data"]
-        names = parts.class_names(options)
+        names = factories.class_names(options)
         assert not pack_folder(folder).exists()
-        assert parts.announced_size(options) == ((3, 8, 8), 3)
+        assert factories.announced_size(options) == ((3, 8, 8), 3)
         assert not pack_folder(folder).exists()
-        assert names == ("cat", "dog", "owl") == parts.load_data(options).classes
-    assert parts.class_names(job()["data"]) is None  # the digits' module has no such function
+        assert names == ("cat", "dog", "owl") == factories.load_data(options).classes
+    assert factories.class_names(job()["data"]) is None  # the digits' module has no such function
 
 
 def test_a_set_of_the_users_own_without_such_a_function_is_loaded(
@@ -101,9 +101,9 @@ def test_a_set_of_the_users_own_without_such_a_function_is_loaded(
     options = {**job("data=synthetic")["data"], "num_classes": None}
     shape = tuple(options["shape"])
     without = {**options, "_target_": "set_of_theirs.load"}
-    assert parts.known_size(without) is None
-    assert parts.announced_size(without) == (shape, 10)
-    assert parts.known_size({**options, "_target_": "named_set_of_theirs.load"}) == (shape, 3)
+    assert factories.known_size(without) is None
+    assert factories.announced_size(without) == (shape, 10)
+    assert factories.known_size({**options, "_target_": "named_set_of_theirs.load"}) == (shape, 3)
 
 
 def test_a_constant_of_that_name_is_no_function(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,10 +111,10 @@ def test_a_constant_of_that_name_is_no_function(monkeypatch: pytest.MonkeyPatch)
     module.load = lambda **options: None  # type: ignore[attr-defined]
     module.class_names = ("cat", "dog")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "my_pictures", module)
-    assert parts.class_names({"_target_": "my_pictures.load"}) is None
+    assert factories.class_names({"_target_": "my_pictures.load"}) is None
 
     def class_names(**options: object) -> tuple[str, ...]:
         return "cat", "dog"
 
     module.class_names = class_names  # type: ignore[attr-defined]
-    assert parts.class_names({"_target_": "my_pictures.load"}) == ("cat", "dog")
+    assert factories.class_names({"_target_": "my_pictures.load"}) == ("cat", "dog")

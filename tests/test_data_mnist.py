@@ -29,7 +29,7 @@ from mnist_loading import (
 import data.mnist
 from data.make_mnist_5k import main
 from data.mnist import load_fashion_mnist, load_mnist_5k
-from data.prepare import choose_validation
+from data.splits import choose_validation
 from data.types import DataError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

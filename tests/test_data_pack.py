@@ -13,11 +13,11 @@ import torch
 from packs import SHAPE, Reading, check, counting_reads, files_of, names_in, pack_of, write_root
 from picture_files import as_written, write_picture
 
-import data.making
-import data.pack
-import data.packing
-from data.pack import packed
-from data.pack_file import mapped
+import data.image_folder.exclusive_file
+import data.image_folder.pack
+import data.image_folder.packing
+from data.image_folder.pack import packed
+from data.image_folder.pack_file import mapped
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_packing_is_told_where_no_bar_is(root: Path, capsys: pytest.CaptureFixtu
 
 
 def test_without_posix_locks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.making, "fcntl", None)
+    monkeypatch.setattr(data.image_folder.exclusive_file, "fcntl", None)
     check(pack_of(root), root)
     assert names_in(root / ".packed") == ["3x8x10.pack"]
 
@@ -122,7 +122,7 @@ def test_another_version_reads_all_again(
     root: Path, reads: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack_of(root)
-    monkeypatch.setattr(data.packing, "MADE_BY", "1, Pillow 1.1.7")
+    monkeypatch.setattr(data.image_folder.packing, "MADE_BY", "1, Pillow 1.1.7")
     reads.clear()
     check(pack_of(root), root)
     assert len(reads) == 6

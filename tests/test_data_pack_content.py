@@ -13,8 +13,8 @@ import torch
 from packs import SHAPE, Reading, check, counting_reads, files_of, pack_of, write_root
 from PIL import Image
 
-import data.pack
-import data.packing
+import data.image_folder.pack
+import data.image_folder.packing
 from benchmarks.pack_campaign import campaign
 from data.types import Dataset, Split
 
@@ -138,7 +138,7 @@ def test_a_pack_of_the_earlier_format_is_made_again(
 def test_a_file_that_changes_while_it_is_packed_is_looked_at_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = data.packing.read_picture
+    read = data.image_folder.packing.read_picture
 
     def change(path: Path, *args: object, **options: object) -> np.ndarray:
         found = read(path, *args, **options)  # type: ignore[arg-type]
@@ -147,9 +147,9 @@ def test_a_file_that_changes_while_it_is_packed_is_looked_at_again(
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(data.packing, "read_picture", change)
+        patch.setattr(data.image_folder.packing, "read_picture", change)
         files = files_of(root)
-        data.pack.packed(root, files, Reading(SHAPE), root / ".packed")
+        data.image_folder.pack.packed(root, files, Reading(SHAPE), root / ".packed")
     check(pack_of(root), root)
 
 

@@ -20,10 +20,10 @@ from conftest import ROOT
 from packs import SHAPE, Reading, check, files_of, names_in, pack_of, write_root
 from picture_files import as_nobody
 
-import data.pack
-import data.packing
-from data.pack import packed
-from data.pictures import read_picture
+import data.image_folder.pack
+import data.image_folder.packing
+from data.image_folder.pack import packed
+from data.images.decode import read_picture
 from data.types import DataError
 
 
@@ -47,7 +47,7 @@ def test_a_signal_ends_packing_and_nothing_is_left(
     def stop(number: int, frame: Any) -> None:
         raise error
 
-    monkeypatch.setattr(data.packing, "read_picture", slow_read)
+    monkeypatch.setattr(data.image_folder.packing, "read_picture", slow_read)
     files = files_of(root) * 1000  # ten minutes' work
     num_threads = threading.active_count()
     before = signal.signal(signal.SIGALRM, stop)
@@ -108,9 +108,9 @@ def test_a_file_where_the_folder_should_be(root: Path) -> None:
 PACKING = """
 import sys, time
 from pathlib import Path
-import data.pack
-import data.packing
-from data.pictures import read_picture
+import data.image_folder.pack
+import data.image_folder.packing
+from data.images.decode import read_picture
 sys.path.insert(0, "tests")
 from packs import SHAPE, Reading, files_of
 
@@ -119,9 +119,9 @@ def read(*args, **options):
     time.sleep(float(sys.argv[2]))
     return read_picture(*args, **options)
 
-data.packing.read_picture = read
+data.image_folder.packing.read_picture = read
 root = Path(sys.argv[1])
-pack = data.pack.packed(root, files_of(root), Reading(SHAPE), root / ".packed")
+pack = data.image_folder.pack.packed(root, files_of(root), Reading(SHAPE), root / ".packed")
 print("sum", pack.images.sum().item(), flush=True)
 """
 

@@ -22,10 +22,10 @@ from picture_files import (
     write_picture,
 )
 
-import data.pack
-import data.packing
-from data.pack import packed
-from data.pictures import read_picture
+import data.image_folder.pack
+import data.image_folder.packing
+from data.image_folder.pack import packed
+from data.images.decode import read_picture
 from data.types import DataError
 
 
@@ -53,7 +53,7 @@ def test_a_machine_at_its_end_is_told_once_and_nothing_is_kept(
         return read_picture(path, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data.packing, "read_picture", read)
+        patch.setattr(data.image_folder.packing, "read_picture", read)
         with pytest.raises(DataError) as caught:
             pack_of(root)
     message = str(caught.value)
@@ -77,7 +77,7 @@ def test_threads_that_cannot_be_started(root: Path, monkeypatch: pytest.MonkeyPa
     num_threads = threading.active_count()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        patch.setattr(data.packing, "num_cores", lambda: 4)
+        patch.setattr(data.image_folder.packing, "num_cores", lambda: 4)
         with pytest.raises(DataError, match="ran out of threads"):
             packed(root, files_of(root) * 10, Reading(SHAPE), root / ".packed")
     assert threading.active_count() == num_threads
@@ -90,7 +90,7 @@ def test_other_errors_of_the_program_are_not_dressed_up(
     def read(*args: Any, **options: Any) -> np.ndarray:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(data.packing, "read_picture", read)
+    monkeypatch.setattr(data.image_folder.packing, "read_picture", read)
     with pytest.raises(RuntimeError, match="no such kernel"):
         pack_of(root)
     assert names_in(root) == ["a", "b"]
@@ -118,7 +118,7 @@ def test_what_could_not_be_read_is_read_when_it_can_be(
 ) -> None:
     """A drive that fails for a while: the files' dates tell nothing of it."""
     unread = {"1.png", "4.png"}
-    counting = data.packing.read_picture
+    counting = data.image_folder.packing.read_picture
 
     def read(path: Path, *args: Any, **options: Any) -> np.ndarray:
         if path.name in unread:
@@ -130,7 +130,7 @@ def test_what_could_not_be_read_is_read_when_it_can_be(
         reads.clear()
         return [file.name for file, _ in pack_of(root).bad]
 
-    monkeypatch.setattr(data.packing, "read_picture", read)
+    monkeypatch.setattr(data.image_folder.packing, "read_picture", read)
     (root / "a" / "2.png").write_bytes(b"no picture")
     path = root / ".packed" / "3x8x10.pack"
     assert bad_now() == ["a/2.png", "a/4.png", "b/1.png"]
@@ -177,8 +177,9 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     """Exit code 2 and one message, of which the last line says the way out."""
     root = write_classes(tmp_path / "root", per_class=5)
     (tmp_path / "sitecustomize.py").write_text(
-        "import data.pack\n\n\ndef read(*args, **options):\n    raise MemoryError\n\n\n"
-        "data.packing.read_picture = read\n"
+        "import data.image_folder.pack\n\n\n"
+        "def read(*args, **options):\n    raise MemoryError\n\n\n"
+        "data.image_folder.packing.read_picture = read\n"
     )
     words = ["data=image_folder", f"data.root={root}", "data.val_size=0.3", "data.test_size=0.3"]
     done = run_trainer(*words, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from data_mirror import CONTENT, Mirror, check_arrived, get, serve, wait_until
 
-import data.fetch
-import data.part
-from data.part import claimed
+import data.download.fetch
+import data.download.partial_file
+from data.download.partial_file import claimed
 from data.types import DataError
 
 HALF = len(CONTENT) // 2
@@ -121,7 +121,7 @@ def test_a_signal_ends_it_at_once(tmp_path: Path, number: str, kind: Any, after:
             begin = time.monotonic()
             with pytest.raises(kind):
                 get(folder, address)
-            assert time.monotonic() - begin < data.fetch.TIMEOUT_S / 2
+            assert time.monotonic() - begin < data.download.fetch.TIMEOUT_S / 2
             left = {path.name: path.stat().st_size for path in tmp_path.rglob("*.part")}
             assert left == ({"file.part": after} if after else {})
             assert folder.exists() == bool(after)

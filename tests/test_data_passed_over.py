@@ -10,8 +10,8 @@ from conftest import Finished, TrainedRun, run_trainer
 from picture_files import load, paths_of, refused, splits_of, write_classes, write_parts
 from PIL import Image
 
-from data.kinds import claims_to_be_an_image
-from data.passed_over import MARK, Passed, is_own, walk
+from data.images.file_types import claims_to_be_an_image
+from data.images.ignored_files import MARK, Passed, is_own, walk
 
 from picture_files import write_picture  # isort: skip
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import data.resizing
-from data.prepare import Preparation, choose_validation, fit_channels, validation_counts
+from data.preparation import Preparation, fit_channels
 from data.resizing import to_shape
+from data.splits import choose_validation, validation_counts
 from data.types import DataError, Split
 
 KEYS: dict[str, Any] = {

@@ -25,12 +25,12 @@ from picture_files import (
     write_parts,
 )
 
-import data.pack
-import data.packing
-from data.class_folders import find_classes, find_parts, find_pictures
-from data.image_folder import carved
-from data.loader import Batches, own_pictures
-from data.pack_file import mapped
+import data.image_folder.pack
+import data.image_folder.packing
+from data.image_folder.class_folders import find_classes, find_parts, find_pictures
+from data.image_folder.load import carved
+from data.image_folder.pack_file import mapped
+from data.loading.batches import Batches, own_pictures
 from data.types import Dataset, Split
 
 OTHERS = ({"split_seed": 1}, {"val_size": 0.3}, {"test_size": 0.2, "val_size": 0.2}, {})
@@ -74,7 +74,7 @@ def test_another_split_reads_and_writes_nothing(
     root = write_classes(tmp_path)
     prints = {load(root).fingerprint}
     made = as_written(pack_folder(root) / "3x12x16.pack")
-    monkeypatch.setattr(data.packing, "read_picture", None)
+    monkeypatch.setattr(data.image_folder.packing, "read_picture", None)
     capsys.readouterr()
     prints |= {load(root, **keys).fingerprint for keys in OTHERS}
     assert as_written(pack_folder(root) / "3x12x16.pack") == made
@@ -157,7 +157,7 @@ def test_another_device_gets_only_the_splits_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_rows, alone = pair(tmp_path)
-    monkeypatch.setattr("data.loader._CHUNK", 5)
+    monkeypatch.setattr("data.loading.batches._CHUNK", 5)
     assert torch.equal(own_pictures(by_rows, CPU), alone.images)
     assert own_pictures(alone, CPU).data_ptr() == alone.images.data_ptr()
     for split in (by_rows, alone):

@@ -18,8 +18,8 @@ from conftest import ROOT
 from data_files import md5
 from data_mirror import CONTENT, Mirror, check_arrived, get, serve, wait_until
 
-import data.fetch
-import data.part
+import data.download.fetch
+import data.download.partial_file
 from data.types import DataError
 
 HALF = len(CONTENT) // 2
@@ -128,7 +128,7 @@ def test_a_drive_without_locks_still_works(
         raise error
 
     locks = SimpleNamespace(lockf=refuse, LOCK_EX=2, LOCK_NB=4)
-    monkeypatch.setattr(data.part, "fcntl", locks if error else None)
+    monkeypatch.setattr(data.download.partial_file, "fcntl", locks if error else None)
     with serve(Mirror({"file": CONTENT})) as address:
         get(tmp_path / "new", address)
     check_arrived(tmp_path / "new")
@@ -137,7 +137,7 @@ def test_a_drive_without_locks_still_works(
 FETCH = """
 import sys
 from pathlib import Path
-from data.fetch import fetch
+from data.download.fetch import fetch
 fetch(Path(sys.argv[1]), {"file": sys.argv[2]}, sys.argv[3:], "Or do without.")
 """
 

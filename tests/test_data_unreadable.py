@@ -15,8 +15,8 @@ import mnist_loading
 import pytest
 from picture_files import as_nobody
 
-from data.cifar import CIFAR10
-from data.files import resolve_root
+from data.cifar.load import CIFAR10
+from data.roots import resolve_root
 from data.types import DataError
 
 Load = Callable[[Path], Any]

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from tiff_files import PACKED, write_tiff
 
-import data.depths
-from data.depths import Depth, grey_in_8_bits, to_8_bits
-from data.pictures import read_picture
+import data.images.bit_depth
+from data.images.bit_depth import Depth, grey_in_8_bits, to_8_bits
+from data.images.decode import read_picture
 from data.types import DataError
 
 H, W = 12, 20
@@ -191,7 +191,7 @@ def test_bands_are_scaled_as_the_whole(
     """The least and the greatest value lie in other bands than most."""
     pixels = numbers(dtype)
     whole = to_8_bits(pixels)
-    monkeypatch.setattr(data.depths, "_BAND", 5 * W + 3)  # 5, 5 and 2 rows
+    monkeypatch.setattr(data.images.bit_depth, "_BAND", 5 * W + 3)  # 5, 5 and 2 rows
     found = np.asarray(grey_in_8_bits(Image.fromarray(pixels), depth))
     np.testing.assert_array_equal(found, 255 - whole if depth.inverted else whole)
 
@@ -200,7 +200,7 @@ def test_bands_are_scaled_as_the_whole(
 def test_one_nan_in_any_band_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
-    monkeypatch.setattr(data.depths, "_BAND", W)
+    monkeypatch.setattr(data.images.bit_depth, "_BAND", W)
     pixels = numbers("<f4")
     file = write_tiff(tmp_path / "a.tif", pixels)
     read(file)

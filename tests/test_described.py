@@ -15,11 +15,13 @@ from conftest import Finished, run_trainer, train
 from durable import TINY, whole_run
 
 from models.mlp import MLP
-from trainer import build, checkpoint, described
-from trainer import config as knobs
-from trainer.compose import Composer, parse, plain
-from trainer.description import Description
-from trainer.entries import read
+from trainer import checkpoints
+from trainer.build import training_run
+from trainer.checkpoints import describable
+from trainer.checkpoints.description import Description
+from trainer.checkpoints.entries import read
+from trainer.config import knobs
+from trainer.config.compose import Composer, parse, plain
 from trainer.errors import UserError
 
 Dispatch = Callable[..., Finished]
@@ -69,7 +71,7 @@ def test_up_to_the_table_all_is_taken(words: list[str]) -> None:
     composer = Composer(parse([*SYNTHETIC, *words]))
     config = plain(composer.jobs(composer.master())[0])
     knobs.check(config)
-    build.check(config)
+    training_run.check(config)
 
 
 def test_what_was_trained_at_the_edge_is_read_again(tmp_path: Path) -> None:
@@ -100,10 +102,10 @@ def description(**changed: Any) -> Description:
 )
 def test_what_a_data_set_of_ones_own_may_say(changed: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(UserError) as error:
-        described.check_description(description(**changed))
+        describable.check_description(description(**changed))
     assert all(part in str(error.value) for part in parts), error.value
-    described.check_description(description())  # the twin
-    described.check_description(description(classes=["b" * 1000], pixel_range=[1.0, 5.0]))
+    describable.check_description(description())  # the twin
+    describable.check_description(description(classes=["b" * 1000], pixel_range=[1.0, 5.0]))
 
 
 # --- import-weights -------------------------------------------------------------------------------
@@ -155,10 +157,10 @@ def test_import_weights_never_replaces_what_it_reads(dispatch: Dispatch, bare: P
 
 def spoilt(path: Path, value: float) -> str:
     """A checkpoint with this number in one of its weights, whose name is returned."""
-    entries = checkpoint.read(whole_run() / "checkpoints" / "best.pth")
+    entries = checkpoints.read(whole_run() / "checkpoints" / "best.pth")
     name = list(entries["model"])[-1]
     entries["model"][name][0] = value
-    checkpoint.write(path, entries)
+    checkpoints.write(path, entries)
     return name
 
 

@@ -11,8 +11,8 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from trainer.display import drawing
-from trainer.display.drawing import annotated, confusion, confusion_matrix, drawable, picture_grid
+from trainer.evaluation import plots
+from trainer.evaluation.plots import annotated, confusion, confusion_matrix, drawable, picture_grid
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -48,14 +48,14 @@ def test_a_matrix_of_any_size_is_a_picture_of_bearable_size(num: int) -> None:
 def test_cells_have_the_colour_of_their_share() -> None:
     """A hundred classes, each taken for itself: cells of 11 pixels without a number in them."""
     names = [""] * 100
-    of_scale = num_of(confusion_matrix(torch.zeros(0, 3, dtype=torch.int64), names), drawing.HUE)
+    of_scale = num_of(confusion_matrix(torch.zeros(0, 3, dtype=torch.int64), names), plots.HUE)
     whole = confusion_matrix(eye(100, 5), names)
-    assert num_of(whole, drawing.HUE) == 100 * 11**2 + of_scale
+    assert num_of(whole, plots.HUE) == 100 * 11**2 + of_scale
     row = torch.zeros(100, 100, dtype=torch.int64)
     row[0, :4] = torch.tensor([64, 25, 10, 1])
     image = pixels(confusion_matrix(cells_of(row), names))
-    left = image.shape[1] - 7 * drawing.TEXT - 1100  # as the scale's room is
-    shades = [image[drawing.GAP + 5, left + 11 * k + 5, 0] for k in range(5)]
+    left = image.shape[1] - 7 * plots.TEXT - 1100  # as the scale's room is
+    shades = [image[plots.GAP + 5, left + 11 * k + 5, 0] for k in range(5)]
     assert shades == sorted(shades)
     assert len(set(shades)) == 5  # one picture in a hundred shows, too
     assert shades[4] == 255
@@ -83,7 +83,7 @@ def test_names_stand_on_both_sides() -> None:
 
 def test_classes_without_pictures_are_white() -> None:
     image = confusion_matrix(torch.zeros(0, 3, dtype=torch.int64), ["a", "b"])
-    assert num_of(image, drawing.WHITE) > 192**2
+    assert num_of(image, plots.WHITE) > 192**2
 
 
 def test_more_classes_than_pixels_are_a_list_of_confusions() -> None:
@@ -93,7 +93,7 @@ def test_more_classes_than_pixels_are_a_list_of_confusions() -> None:
     drawn = [pixels(confusion(cells, names)) for cells in (one, other, one.flip(0))]
     assert drawn[0].shape == drawn[1].shape
     rows, _ = np.nonzero((drawn[0] != drawn[1]).any(axis=2))
-    assert rows.max() < 2 * (drawing.TEXT + drawing.GAP) + drawing.GAP  # the commonest comes first
+    assert rows.max() < 2 * (plots.TEXT + plots.GAP) + plots.GAP  # the commonest comes first
     assert (drawn[0] == drawn[2]).all()
     right = confusion(torch.tensor([[7, 7, 90]]), names)
     assert right.height < drawn[0].shape[0]
@@ -154,10 +154,10 @@ def test_an_annotated_picture_keeps_its_pixels_above_bars_of_the_probabilities()
     image = annotated(Image.fromarray(small), [("cat", 0.75), ("dog", 0.25), ("cow", 0.0)])
     drawn = pixels(image)
     np.testing.assert_array_equal(drawn[:360, :360], small.repeat(18, axis=0).repeat(18, axis=1))
-    full = (drawn[360:] == drawing.HUE).all(axis=2).sum(axis=1)
+    full = (drawn[360:] == plots.HUE).all(axis=2).sum(axis=1)
     lengths = [int(n) for n in full[full > 100]]
     assert lengths
-    room = image.width - 2 * drawing.GAP
+    room = image.width - 2 * plots.GAP
     assert set(lengths) <= {round(0.75 * room) + 1, round(0.25 * room) + 1}
     large = annotated(Image.new("RGB", (800, 600), "red"), [("cat", 1.0)])
     assert num_of(large, (255, 0, 0)) == 800 * 600
@@ -167,23 +167,23 @@ def test_an_annotated_picture_keeps_its_pixels_above_bars_of_the_probabilities()
 @pytest.mark.parametrize("width", [1, 40, 120, 400])
 def test_a_long_name_is_cut_where_one_letter_more_would_not_fit(text: str, width: int) -> None:
     """Against trying every length, one by one."""
-    fitting = [n for n in range(len(text)) if drawing._width(text[:n] + "...", 12) <= width]
-    whole = drawing._width(text, 12) <= width
+    fitting = [n for n in range(len(text)) if plots._width(text[:n] + "...", 12) <= width]
+    whole = plots._width(text, 12) <= width
     expected = text if whole else text[: max(fitting, default=0)] + "..."
-    assert drawing._cut(text, 12, width) == expected
+    assert plots._cut(text, 12, width) == expected
 
 
 def test_a_long_name_costs_no_more_than_a_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    width = drawing._width
-    monkeypatch.setattr(drawing, "_width", lambda *given: looks.append(1) or width(*given))
-    assert drawing._cut("a" * 100_000, 12, 120).endswith("...")
+    width = plots._width
+    monkeypatch.setattr(plots, "_width", lambda *given: looks.append(1) or width(*given))
+    assert plots._cut("a" * 100_000, 12, 120).endswith("...")
     assert len(looks) < 20
 
 
 def test_drawing_needs_no_torch() -> None:
     code = (
-        "import sys, trainer.display.drawing; print('torch' in sys.modules, 'PIL' in sys.modules)"
+        "import sys, trainer.evaluation.plots; print('torch' in sys.modules, 'PIL' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == ["False", "True"], done.stderr

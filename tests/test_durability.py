@@ -13,7 +13,7 @@ import pytest
 from durable import TINY, refused, signal_at, train, whole_run
 
 from benchmarks import kill_campaign, processes, results
-from trainer import checkpoint
+from trainer import checkpoints
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_time_is_not_trusted(whole: Path, tmp_path: Path) -> None:
     newest state is the one of the highest step, and the curves are drawn once."""
     run = stopped(tmp_path, signal.SIGTERM, "at the last step of all", "save_every_steps=3",
                   "tensorboard=true")  # fmt: skip
-    for age, path in enumerate(checkpoint.states_in(run / "checkpoints")):
+    for age, path in enumerate(checkpoints.states_in(run / "checkpoints")):
         os.utime(path, (10**9 - age, 10**9 - age))
     ended = processes.run(tmp_path, "resume", "run", prepare=set_back)
     assert ended.code == 0, ended.output
@@ -192,7 +192,7 @@ def set_back() -> None:
 
 
 def test_the_newest_is_the_highest_step_not_the_last_name(tmp_path: Path) -> None:
-    folder = checkpoint.CheckpointFolder(tmp_path)
+    folder = checkpoints.CheckpointFolder(tmp_path)
     for step in (9, 10, 100):
         folder.save_state(step, {"model": {}, "step": step})
     assert [path.name for path in folder.states()] == ["step_10.pth", "step_100.pth"]
@@ -252,7 +252,7 @@ def test_a_forced_option_is_in_effect(unfinished: Path, whole: Path, tmp_path: P
     assert ended.code == 0, ended.output
     last, usual = (results.rows(folder)[-1]["lr"] for folder in (run, whole))
     assert last == usual / 4
-    state = checkpoint.read(checkpoint.states_in(run / "checkpoints")[-1])
+    state = checkpoints.read(checkpoints.states_in(run / "checkpoints")[-1])
     assert state["optimizer"]["param_groups"][0]["initial_lr"] == 0.75
 
 
@@ -260,10 +260,10 @@ def test_a_forced_option_is_in_effect(unfinished: Path, whole: Path, tmp_path: P
 def test_another_machine_is_a_warning(unfinished: Path, tmp_path: Path) -> None:
     """Of the last bits nobody can promise anything across versions and numbers of threads."""
     run = Path(shutil.copytree(unfinished, tmp_path / "run"))
-    newest = checkpoint.states_in(run / "checkpoints")[-1]
-    entries = checkpoint.read(newest)
+    newest = checkpoints.states_in(run / "checkpoints")[-1]
+    entries = checkpoints.read(newest)
     entries["machine"] |= {"torch": "2.13.0", "num_threads": "4"}
-    checkpoint.write(newest, entries)
+    checkpoints.write(newest, entries)
     ended = processes.run(tmp_path, "resume", "run")
     assert ended.code == 0, ended.output
     assert "torch was 2.13.0" in ended.output

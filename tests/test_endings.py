@@ -38,7 +38,7 @@ def test_an_error_that_nobody_foresaw(tmp_path: Path) -> None:
 
 
 def break_something() -> None:
-    from trainer import loop
+    from trainer.training import loop
 
     loop.train_step = lambda *_: 1 / 0
 

@@ -13,7 +13,8 @@ import torch
 from conftest import Finished
 from durable import whole_run
 
-from trainer import checkpoint, entries
+from trainer import checkpoints
+from trainer.checkpoints import entries
 from trainer.errors import UserError
 
 Dispatch = Callable[..., Finished]
@@ -22,12 +23,12 @@ Edit = Callable[[dict[str, Any]], Any]
 
 @pytest.fixture
 def state() -> dict[str, Any]:
-    return checkpoint.read(checkpoint.states_in(whole_run() / "checkpoints")[-1])
+    return checkpoints.read(checkpoints.states_in(whole_run() / "checkpoints")[-1])
 
 
 def test_what_a_training_writes_fits_the_table(state: dict[str, Any]) -> None:
     entries.check(state, state=True)
-    entries.check(checkpoint.read(whole_run() / "checkpoints" / "best.pth"))
+    entries.check(checkpoints.read(whole_run() / "checkpoints" / "best.pth"))
     assert state.keys() == entries.TABLE.keys(), "an entry without a row, or a row of nothing"
 
 
@@ -135,9 +136,9 @@ def test_plain_tensors_in_any_order_of_memory_are_taken(tensor: torch.Tensor) ->
     ],
 )  # fmt: skip
 def test_commands_end_with_one_message(dispatch: Dispatch, edit: Edit) -> None:
-    best = checkpoint.read(whole_run() / "checkpoints" / "best.pth")
+    best = checkpoints.read(whole_run() / "checkpoints" / "best.pth")
     edit(best)
-    checkpoint.write(Path("odd.pth"), best)
+    checkpoints.write(Path("odd.pth"), best)
     for words in (["predict", "odd.pth", "odd.pth"], ["evaluate", "odd.pth"],
                   ["export", "odd.pth", "--format", "state_dict"],
                   ["weights=odd.pth"]):  # fmt: skip
@@ -160,11 +161,11 @@ def test_resume_goes_on_from_the_state_before(
 ) -> None:
     """Or, if all are odd, ends with one message."""
     run = Path(shutil.copytree(whole_run(), tmp_path / "run"))
-    first, last = checkpoint.states_in(run / "checkpoints")
+    first, last = checkpoints.states_in(run / "checkpoints")
     for path in (last, first):
-        odd = checkpoint.read(path)
+        odd = checkpoints.read(path)
         edit(odd)
-        checkpoint.write(path, odd)
+        checkpoints.write(path, odd)
         if path == last:
             (run / "summary.json").unlink()
             done = dispatch("resume", "run", "epochs=1")  # too few: refused once a state is found

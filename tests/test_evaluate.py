@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 from data.types import Split
 from models.mlp import MLP
-from trainer import checkpoint
-from trainer.commands import evaluate
-from trainer.display import drawing
-from trainer.findings import Confusion, Findings, Mistake
+from trainer import checkpoints
+from trainer.cli import evaluate
+from trainer.evaluation import plots
+from trainer.evaluation.findings import Confusion, Findings, Mistake
 
 Dispatch = Callable[..., Finished]
 ALL_RIGHT = Confusion(torch.tensor([[0, 0, 1], [1, 1, 1]]), 2)
@@ -175,14 +175,14 @@ def test_what_is_written_below_a_mistake_fits_its_tile(monkeypatch: pytest.Monke
         captions.extend(lines)
         return Image.new("RGB", (1, 1))
 
-    monkeypatch.setattr(drawing, "picture_grid", grid)
+    monkeypatch.setattr(plots, "picture_grid", grid)
     mistakes = [Mistake(8, 0, 1, 0.999)]
     pictures = Split(torch.zeros(9, 1, 8, 8, dtype=torch.uint8), torch.zeros(9).long())
     evaluate.drawn(Findings(ALL_RIGHT, 1.0, 0.0, mistakes), ["cat", "dog"], pictures)
     assert captions == ["said dog 100%\nwas cat\nnumber 8"]
     for line in (*captions[0].split("\n"), "number 1000000"):
-        assert drawing._cut(line, drawing.TEXT, drawing.TILE) == line
-    assert drawing._cut("100.0 %, number 100", drawing.TEXT, drawing.TILE).endswith("...")
+        assert plots._cut(line, plots.TEXT, plots.TILE) == line
+    assert plots._cut("100.0 %, number 100", plots.TEXT, plots.TILE).endswith("...")
 
 
 def test_what_was_measured_is_told_though_it_cannot_be_written(
@@ -223,7 +223,7 @@ def test_flipping_averages_the_logits(best: Path, dispatch: Dispatch) -> None:
 
 def synthetic_checkpoint(file: Path, template: Path, num_classes: int) -> Path:
     """A net that has learned nothing, for made-up pictures of so many classes."""
-    entries = checkpoint.read(template)
+    entries = checkpoints.read(template)
     config = yaml.safe_load(entries["config"])
     data = yaml.safe_load((ROOT / "configs" / "data" / "synthetic.yaml").read_text())
     config["data"] = {
@@ -236,7 +236,7 @@ def synthetic_checkpoint(file: Path, template: Path, num_classes: int) -> Path:
     entries["model"] = MLP((1, 28, 28), num_classes).state_dict()
     entries["classes"] = [f"kind {k}" for k in range(num_classes)]
     entries["config"] = yaml.safe_dump(config)
-    checkpoint.write(file, entries)
+    checkpoints.write(file, entries)
     return file
 
 

@@ -15,9 +15,9 @@ from conftest import Finished, TrainedRun, train
 from picture_files import pack_folder, write_classes, write_picture
 
 from data.types import Split
-from trainer import checkpoint
-from trainer.commands import evaluated_data
+from trainer import checkpoints
 from trainer.errors import UserError
+from trainer.inference import evaluation_data
 
 Dispatch = Callable[..., Finished]
 WARNING = "Warning: these are not the data, or not the split, that the net was trained with"
@@ -88,14 +88,14 @@ def test_another_set_and_old_checkpoints_need_no_warning(
     said, results = evaluated(dispatch, animals / "best.pth", *other)
     assert "Warning" not in said
     assert results["same_data"] is None
-    config = yaml.safe_load(checkpoint.read(animals / "best.pth")["config"])
+    config = yaml.safe_load(checkpoints.read(animals / "best.pth")["config"])
     own = ("data=image_folder", f"data.root={config['data']['root']}", "data.split_seed=7")
     said, results = evaluated(dispatch, animals / "best.pth", *own)  # the twin: it is its own
     assert "Warning" in said
     assert results["same_data"] is False
-    entries = checkpoint.read(animals / "best.pth")
+    entries = checkpoints.read(animals / "best.pth")
     del entries["data"]
-    checkpoint.write(Path("old.pth"), entries)
+    checkpoints.write(Path("old.pth"), entries)
     said, results = evaluated(dispatch, "old.pth", f"data.root={pictures}")
     assert "Warning" not in said
     assert results["same_data"] is None
@@ -167,9 +167,9 @@ def test_the_folder_of_the_training_at_another_place_is_not_taken_whole(
 
 
 def test_another_set_of_as_many_classes(default_run: TrainedRun, dispatch: Dispatch) -> None:
-    entries = checkpoint.read(default_run.best)
+    entries = checkpoints.read(default_run.best)
     entries["classes"] = [f"digit {k}" for k in range(10)]
-    checkpoint.write(Path("renamed.pth"), entries)
+    checkpoints.write(Path("renamed.pth"), entries)
     said, results = evaluated(dispatch, "renamed.pth", "data=mnist_5k", "split=val")
     assert "those of this data set differ" in said
     assert "val split of data=mnist_5k, 400 pictures on " in said
@@ -179,7 +179,7 @@ def test_another_set_of_as_many_classes(default_run: TrainedRun, dispatch: Dispa
     known = [f"kind {k}" for k in range(11)]
     for num, told in ((10, "kind 9);"), (11, "kind 9, and 1 more);")):
         with pytest.raises(UserError) as refusal:
-            evaluated_data.numbers_of(["a", *known[:2]], known[:num])
+            evaluation_data.numbers_of(["a", *known[:2]], known[:num])
         assert told in str(refusal.value)
     refused = dispatch("evaluate", "renamed.pth", "data=synthetic", "data.num_classes=3")
     assert refused.returncode == 2
@@ -191,13 +191,13 @@ def test_the_same_classes_in_another_order_are_matched_by_name(
     """A net whose outputs stand in another order, with their names: the same figures, class by
     class. With the names alone in another order nothing fits."""
     order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
-    entries = checkpoint.read(default_run.best)
+    entries = checkpoints.read(default_run.best)
     entries["classes"] = [entries["classes"][k] for k in order]
-    checkpoint.write(Path("names.pth"), entries)
+    checkpoints.write(Path("names.pth"), entries)
     for name in list(entries["model"])[-2:]:
         assert len(entries["model"][name]) == 10
         entries["model"][name] = entries["model"][name][order]
-    checkpoint.write(Path("all.pth"), entries)
+    checkpoints.write(Path("all.pth"), entries)
 
     said, plain = evaluated(dispatch, default_run.best)
     assert "matched by name" not in said
@@ -221,9 +221,9 @@ def test_the_same_classes_in_another_order_are_matched_by_name(
     ],
 )  # fmt: skip
 def test_which_class_is_which(found: str, known: str, numbers: list[int]) -> None:
-    assert evaluated_data.numbers_of(list(found), list(known)) == numbers
+    assert evaluation_data.numbers_of(list(found), list(known)) == numbers
     split = Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([2, 0, 1]))
-    labels = evaluated_data.relabelled(split, list(found), list(known)).labels
+    labels = evaluation_data.relabelled(split, list(found), list(known)).labels
     assert labels.tolist() == [numbers[2], numbers[0], numbers[1]]
     assert labels.dtype == torch.int64
 
@@ -238,11 +238,11 @@ def test_which_class_is_which(found: str, known: str, numbers: list[int]) -> Non
 )  # fmt: skip
 def test_what_leaves_a_doubt_is_refused(found: str, known: str, told: str) -> None:
     with pytest.raises(UserError) as refusal:
-        evaluated_data.numbers_of(list(found), list(known))
+        evaluation_data.numbers_of(list(found), list(known))
     assert told in str(refusal.value)
 
 
 def test_a_part_of_the_classes_goes_by_name() -> None:
-    assert evaluated_data.numbers_of(list("cb"), list("abc")) == [2, 1]
+    assert evaluation_data.numbers_of(list("cb"), list("abc")) == [2, 1]
     split = Split(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 0]))
-    assert evaluated_data.relabelled(split, list("cb"), list("abc")).labels.tolist() == [1, 2]
+    assert evaluation_data.relabelled(split, list("cb"), list("abc")).labels.tolist() == [1, 2]

@@ -27,12 +27,14 @@ from every_key import (
     traits,
 )
 
-from trainer import checkpoint, job, loop, parts
-from trainer.commands import train as train_command
-from trainer.compose import Composer, plain, without_hydra
-from trainer.display.gallery import Gallery
+from trainer import checkpoints, job
+from trainer.build import factories
+from trainer.cli import train as train_command
+from trainer.config.compose import Composer, plain, without_hydra
 from trainer.errors import UserError
-from trainer.log import RunLog
+from trainer.monitoring.run_logger import RunLog
+from trainer.monitoring.visualizer import Gallery
+from trainer.training import loop
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +74,7 @@ def unchanged() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-    parts._load_data.cache_clear()
+    factories._load_data.cache_clear()
 
 
 @pytest.fixture
@@ -147,9 +149,9 @@ def resumed(dispatch: Dispatch, seen: list[Any], places: dict[str, Path]) -> Cal
         os.remove("run/summary.json")
         if of_a_foreign_model:
             for file in Path("run/checkpoints").glob("step_*.pth"):
-                entries = checkpoint.read(file)
+                entries = checkpoints.read(file)
                 entries["config"] = entries["config"].replace("models.mlp.MLP", "my_nets.Net")
-                checkpoint.write(file, entries)
+                checkpoints.write(file, entries)
         seen.clear()
         done = dispatch("resume", "run", *placed(list(words), places))
         return (0, seen[0]) if seen else (done.returncode, done.output)

@@ -28,10 +28,12 @@ from every_key import (
     traits,
 )
 
-from trainer import checkpoint, parts, restore, weights
-from trainer.commands import bare, evaluate, export, import_weights
-from trainer.commands.arguments import MACHINE_KEYS, takes
+from trainer import checkpoints
+from trainer.build import factories, pretrained, restore
+from trainer.cli import evaluate, export, import_weights
+from trainer.cli.arguments import MACHINE_KEYS, takes
 from trainer.errors import UserError
+from trainer.inference import state_dict_input
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +44,7 @@ def unchanged() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-    parts._load_data.cache_clear()
+    factories._load_data.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -61,22 +63,22 @@ def fitting(monkeypatch: pytest.MonkeyPatch) -> None:
     parses them takes a second, and there would have to be a file for each net."""
     found: dict[str, Any] = {}
 
-    def from_file(path: Path, model: Any) -> weights.Start:
+    def from_file(path: Path, model: Any) -> pretrained.Start:
         generator = torch.Generator().manual_seed(0)
         for name, tensor in {} if found else model.state_dict().items():
             drawn = torch.rand(tensor.shape, generator=generator) - 0.5
             found[name] = (drawn.abs() if name.endswith("var") else drawn / 10).to(tensor.dtype)
-        return weights.Start(dict(found))
+        return pretrained.Start(dict(found))
 
-    monkeypatch.setattr(weights, "from_file", from_file)
+    monkeypatch.setattr(pretrained, "from_file", from_file)
 
 
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """How a checkpoint's model was placed, and what of the data was asked for."""
     found: dict[str, Any] = {}
-    place, load_data, on_layers = restore.place, parts.load_data, restore.on_layers
-    make_model = parts.make_model
+    place, load_data, on_layers = restore.place, factories.load_data, restore.on_layers
+    make_model = factories.make_model
 
     def placing(model: Any, *how: Any) -> Any:
         found["placed"] = [str(one) for one in how]
@@ -104,8 +106,8 @@ def used(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return on_layers(layers, model)
 
     monkeypatch.setattr(restore, "place", placing)
-    monkeypatch.setattr(parts, "load_data", loading)
-    monkeypatch.setattr(parts, "make_model", making)
+    monkeypatch.setattr(factories, "load_data", loading)
+    monkeypatch.setattr(factories, "make_model", making)
     monkeypatch.setattr(restore, "on_layers", layering)
     return found
 
@@ -114,7 +116,7 @@ def using(dispatch: Dispatch, used: dict[str, Any], words: Words) -> Outcome:
     """What came out, and how it was computed; not the folder, which is named after the keys, nor
     the time that it took."""
     used.clear()
-    parts._load_data.cache_clear()  # a set that was used before has its fingerprint already
+    factories._load_data.cache_clear()  # a set that was used before has its fingerprint already
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(False)
     done = dispatch(*words)
@@ -200,7 +202,7 @@ def test_the_same_evaluation_is_the_same_outcome(
     assert using(dispatch, used, words) == first
 
 
-@pytest.mark.parametrize("key", rows_of((*MACHINE_KEYS, *bare.KEYS)))
+@pytest.mark.parametrize("key", rows_of((*MACHINE_KEYS, *state_dict_input.KEYS)))
 def test_of_predict(
     dispatch: Dispatch, used: dict[str, Any], places: dict[str, Path], key: str
 ) -> None:
@@ -211,7 +213,7 @@ def test_of_predict(
 BARE = ["model=mlp", "data=synthetic", "data.num_classes=4", "data.shape=[3,8,8]"]
 
 
-@pytest.mark.parametrize("key", rows_of(bare.KEYS))
+@pytest.mark.parametrize("key", rows_of(state_dict_input.KEYS))
 def test_of_predict_on_bare_weights(
     dispatch: Dispatch, used: dict[str, Any], places: dict[str, Path], fitting: None, key: str
 ) -> None:
@@ -257,7 +259,7 @@ def test_of_import_weights(
         done = dispatch(*placed(list(words), places))
         if done.returncode:
             return done.returncode, done.output
-        entries = checkpoint.read(Path("out.pth"))
+        entries = checkpoints.read(Path("out.pth"))
         return 0, {name: traits(value) for name, value in entries.items() if name != "digest"}
 
     if key in ("data", "data.root"):

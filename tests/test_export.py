@@ -28,7 +28,7 @@ from PIL import Image
 from test_models import NAMES, REPEATING
 from torch import Tensor
 
-from trainer import checkpoint
+from trainer import checkpoints
 
 # ---- the graphs ----
 
@@ -166,10 +166,10 @@ def test_graphs_are_float32_on_the_cpu_whatever_the_run_was(
 def test_a_state_dict_is_tensors_alone(dispatch: Dispatch) -> None:
     """It loads into torchvision's own network of the same names, which computes the same."""
     net = make_checkpoint(Path("net.pth"), "resnet18", (3, 64, 64))
-    entries = checkpoint.read(Path("net.pth"))
+    entries = checkpoints.read(Path("net.pth"))
     bulky = {k: torch.cat([v, v])[: len(v)] if v.ndim else v for k, v in entries["model"].items()}
     bulky["conv1.weight"] = bulky["conv1.weight"].to(memory_format=torch.channels_last)
-    checkpoint.write(Path("net.pth"), {**entries, "model": bulky})
+    checkpoints.write(Path("net.pth"), {**entries, "model": bulky})
     done = dispatch("export", "net.pth", "--format=state_dict")
     assert done.returncode == 0, done.output
     assert done.stderr == ""
@@ -200,7 +200,7 @@ def test_the_description_beside_it_is_enough_to_build_the_net(dispatch: Dispatch
 @pytest.mark.parametrize("layers", ["torch", "numpy"])
 def test_a_state_dict_keeps_its_dtype(layers: str, dispatch: Dispatch) -> None:
     make_checkpoint(Path("net.pth"), "lenet5", (1, 28, 28), precision="fp64")
-    doubles = checkpoint.read(Path("net.pth"))["model"]
+    doubles = checkpoints.read(Path("net.pth"))["model"]
     done = dispatch("export", "net.pth", "--format=state_dict", f"layers={layers}")
     assert done.returncode == 0, done.output
     found = torch.load("net.state_dict.pth", weights_only=True)

@@ -24,7 +24,10 @@ from exports import (
 )
 from torch import Tensor, nn
 
-from trainer import checkpoint, exporting, restore
+from trainer.build import restore
+from trainer.checkpoints import read, write
+from trainer.inference import export_formats
+from trainer.system import files as system_files
 
 # ---- what is not written ----
 
@@ -36,14 +39,14 @@ def test_a_file_that_computes_something_else_is_not_written(
 ) -> None:
     """As if the exporter were wrong by a thousandth in one weight matrix; and the twin."""
     make_checkpoint(Path("net.pth"), "mlp", (1, 28, 28))
-    to_bytes, from_bytes = exporting.FORMATS[format]
+    to_bytes, from_bytes = export_formats.FORMATS[format]
 
     def spoiled(program: Any, description: Any) -> bytes:
         with torch.no_grad():
             next(iter(program.state_dict.values())).mul_(1 + change)
         return to_bytes(program, description)
 
-    monkeypatch.setitem(exporting.FORMATS, format, (spoiled, from_bytes))
+    monkeypatch.setitem(export_formats.FORMATS, format, (spoiled, from_bytes))
     file = Path(f"net.{format}")
     file.write_bytes(b"earlier")
     done = dispatch("export", "net.pth", "--format", format, "--force")
@@ -64,18 +67,20 @@ def saying(*logits: float) -> Loaded:
 def test_the_difference_is_of_the_largest_logit_and_sees_nan() -> None:
     description = {"shape": [1, 2, 3], "input_size": [2, 3], "mean": [0.5], "std": [0.5]}
     for wrong in (0.0, 1e-3, math.nan):
-        found = exporting.largest_difference(saying(8, -16), saying(8 + wrong, -16), description)
+        found = export_formats.largest_difference(
+            saying(8, -16), saying(8 + wrong, -16), description
+        )
         assert found == pytest.approx(wrong / 16, nan_ok=True)
-    assert exporting.largest_difference(saying(0, 0), saying(0, 0), description) == 0
-    assert exporting.largest_difference(saying(0, 0), saying(0, 1e-30), description) > 1e-5
+    assert export_formats.largest_difference(saying(0, 0), saying(0, 0), description) == 0
+    assert export_formats.largest_difference(saying(0, 0), saying(0, 1e-30), description) > 1e-5
 
 
 @pytest.mark.parametrize("format", ["state_dict", "pt2"])
 def test_weights_that_compute_nonsense(format: str, dispatch: Dispatch) -> None:
     make_checkpoint(Path("net.pth"), "mlp", (1, 28, 28))
-    entries = checkpoint.read(Path("net.pth"))
+    entries = read(Path("net.pth"))
     next(iter(entries["model"].values())).fill_(torch.nan)
-    checkpoint.write(Path("net.pth"), entries)
+    write(Path("net.pth"), entries)
     done = dispatch("export", "net.pth", "--format", format)
     assert done.returncode == 1
     assert "not finite" in done.stderr
@@ -88,14 +93,14 @@ def test_a_full_disk_leaves_what_was_there(
     full: bool, earlier: bytes | None, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_checkpoint(Path("net.pth"), "mlp", (1, 28, 28))
-    write_bytes = checkpoint.write_bytes
+    write_bytes = system_files.write_bytes
 
     def filling(path: Path, content: bytes) -> None:
         if full and ".json" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
         write_bytes(path, content)
 
-    monkeypatch.setattr(checkpoint, "write_bytes", filling)
+    monkeypatch.setattr(system_files, "write_bytes", filling)
     files = [Path("net.state_dict.pth"), Path("net.state_dict.json")]
     for file in files if earlier else ():
         file.write_bytes(earlier or b"")
@@ -134,7 +139,7 @@ def test_more_than_an_onnx_file_holds(dispatch: Dispatch, monkeypatch: pytest.Mo
     net = make_checkpoint(Path("net.pth"), "mlp", (1, 28, 28))
     num_bytes = sum(tensor.nbytes for tensor in net.state_dict().values())
     for limit in (num_bytes, num_bytes - 1):
-        monkeypatch.setattr(exporting, "ONNX_LIMIT", limit)
+        monkeypatch.setattr(export_formats, "ONNX_LIMIT", limit)
         done = dispatch("export", "net.pth", "--format=onnx", "--force")
         assert done.returncode == (0 if limit == num_bytes else 2), done.output
     assert "--format pt2" in done.stderr
@@ -209,10 +214,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     middle = len(whole) // 2  # among the weights
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     (folder / "flipped.pth").write_bytes(flipped)
-    entries = checkpoint.read(folder / "net.pth")
+    entries = read(folder / "net.pth")
     config = yaml.safe_load(entries["config"])
     config["model"] = {"_target_": "os.system", "command": "touch hacked"}
-    checkpoint.write(folder / "hostile.pth", {**entries, "config": yaml.safe_dump(config)})
+    write(folder / "hostile.pth", {**entries, "config": yaml.safe_dump(config)})
     return folder
 
 

@@ -18,9 +18,12 @@ import torch
 from durable import TINY, limit_file_size, refused, train, whole_run
 
 from benchmarks import processes, results
-from trainer import checkpoint, faults, lock
-from trainer.guard import undecorated_step
-from trainer.runtime import leave_compiler_unimported
+from trainer import checkpoints
+from trainer.runs import lock
+from trainer.system.torch_internals import leave_compiler_unimported
+from trainer.training import sizes
+from trainer.training.sizes import state_bytes
+from trainer.training.step import undecorated_step
 
 IS_ROOT = os.getuid() == 0
 
@@ -136,12 +139,12 @@ def test_what_a_state_will_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         net(torch.ones(1, 300)).sum().backward()
         with torch.no_grad():
             undecorated_step(optimizer)(optimizer)  # torch's own imports its compiler
-        checkpoint.write(
+        checkpoints.write(
             tmp_path / "x.pth", {"model": net.state_dict(), "optimizer": optimizer.state_dict()}
         )
         size = (tmp_path / "x.pth").stat().st_size
-        assert faults.copies(optimizer) == copies
-        assert faults.state_bytes(net, optimizer) == pytest.approx(size, rel=0.03)
+        assert sizes.copies(optimizer) == copies
+        assert state_bytes(net, optimizer) == pytest.approx(size, rel=0.03)
 
 
 @pytest.mark.parametrize("free", [0, pytest.param(10**12, marks=pytest.mark.slow)])
@@ -223,7 +226,7 @@ def test_any_name_of_a_folder_works(tmp_path: Path, name: str) -> None:
 
 def no_memory(at: int, kind: str) -> None:
     """The `at`-th batch does not fit."""
-    from trainer import loop
+    from trainer.training import loop
 
     step, count = loop.train_step, iter(range(at))
 
@@ -252,9 +255,9 @@ def test_out_of_memory(tmp_path: Path, kind: str) -> None:
 
 def poison(where: str, at: int, value: float) -> None:
     """Put a NaN or inf into the `at`-th training step, counted from 0."""
-    from trainer import guard, loop
+    from trainer.training import loop, step
 
-    update, backward, count = loop.update, guard.Guard.backward, iter(range(at))
+    update, backward, count = loop.update, step.Guard.backward, iter(range(at))
     now = [False]
 
     def updating(model: Any, loss: Any, stepper: Any, autocast: Any, images: Any, targets: Any):
@@ -274,7 +277,7 @@ def poison(where: str, at: int, value: float) -> None:
         backward(self, loss)
 
     loop.update = updating
-    guard.Guard.backward = poisoned
+    step.Guard.backward = poisoned
 
 
 POISONS = [
@@ -302,7 +305,7 @@ def test_what_is_not_finite_ends_the_run_and_reaches_no_weight(
     assert results.summary(run)["status"] == "failed"
     assert results.sound_steps(run) == [4]
     for name in ("step_4.pth", "best.pth"):
-        entries = checkpoint.read(run / "checkpoints" / name)
+        entries = checkpoints.read(run / "checkpoints" / name)
         assert entries["step"] == 4
         assert all(tensor.isfinite().all() for tensor in entries["model"].values())
     assert [row["split"] for row in results.rows(run)] == ["train", "val"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.types import Split
-from trainer.findings import (
+from trainer.evaluation.findings import (
     Confusion,
     Examiner,
     Findings,
@@ -26,7 +26,7 @@ from trainer.findings import (
     mistakes_as_json,
     per_class,
 )
-from trainer.metrics import Meter
+from trainer.evaluation.metrics import Meter
 
 K = 8
 
@@ -234,7 +234,7 @@ import resource, sys
 import torch
 from torch.nn import functional as F
 from trainer import runtime
-from trainer.findings import Confusion, Examiner, per_class
+from trainer.evaluation.findings import Confusion, Examiner, per_class
 
 runtime.keep_freed_memory()
 many, batch_size, num_batches = 50_000, 64, 40

@@ -18,8 +18,8 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
 
 from trainer import job
-from trainer.display import exhibits
-from trainer.display.graph import graph_event
+from trainer.monitoring import tensorboard_images
+from trainer.monitoring.graph import graph_event
 
 MNIST = Path(__file__).resolve().parent.parent / "data" / "mnist_5k.npz"
 
@@ -134,8 +134,10 @@ def test_the_first_batch_is_shown_as_it_is_trained_on(
 ) -> None:
     run = built(config, tmp_path)
     shown: list[tuple[Tensor, list[str]]] = []
-    monkeypatch.setattr(exhibits.drawing, "picture_grid", lambda *given: shown.append(given))
-    monkeypatch.setattr(exhibits, "add_picture", lambda *given: None)
+    monkeypatch.setattr(
+        tensorboard_images.plots, "picture_grid", lambda *given: shown.append(given)
+    )
+    monkeypatch.setattr(tensorboard_images, "add_picture", lambda *given: None)
     gallery_of(run).start(run)
     first = run.train.order(0)[:16]  # type: ignore[attr-defined]
     (pixels, captions), split = shown[0], run.about.data.train
@@ -146,20 +148,22 @@ def test_the_first_batch_is_shown_as_it_is_trained_on(
 
 def test_mixed_labels_are_named_by_their_shares() -> None:
     classes = ["cat", "dog", "owl"]
-    assert exhibits.label_of(torch.tensor(2), classes) == "owl"
-    assert exhibits.label_of(torch.tensor([0.25, 0.75, 0.0]), classes) == "75% dog\n25% cat"
-    assert exhibits.label_of(torch.tensor([1.0, 0.0, 0.0]), classes) == "100% cat"
+    assert tensorboard_images.label_of(torch.tensor(2), classes) == "owl"
+    assert (
+        tensorboard_images.label_of(torch.tensor([0.25, 0.75, 0.0]), classes) == "75% dog\n25% cat"
+    )
+    assert tensorboard_images.label_of(torch.tensor([1.0, 0.0, 0.0]), classes) == "100% cat"
 
 
 def test_filters_keep_sign_and_scale() -> None:
     filters = torch.zeros(3, 1, 2, 2)
     filters[1, 0] = torch.tensor([[1.0, -1.0], [0.5, 0.0]])
     filters[2, 0] = 1e-3 * filters[1, 0]
-    grid = exhibits.filter_grid(filters)
+    grid = tensorboard_images.filter_grid(filters)
     side = grid.shape[0] // 2  # two in a row
     assert grid.shape == (2 * side, 2 * side, 3)
     assert grid[0, 0].tolist() == [128] * 3
-    zoom = exhibits.FILTERS_SIDE // 6
+    zoom = tensorboard_images.FILTERS_SIDE // 6
     cell = grid[: 2 * zoom : zoom, side : side + 2 * zoom : zoom, 0]
     assert cell.tolist() == [[255, 0], [191, 128]]
     below = grid[side : side + 2 * zoom : zoom, : 2 * zoom : zoom, 0]
@@ -179,7 +183,7 @@ def test_which_first_layers_are_pictures(
 ) -> None:
     run = built(config, tmp_path)
     run.model = nn.Sequential(weight)
-    exhibits.show_filters(gallery_of(run).writer, run, 3)
+    tensorboard_images.show_filters(gallery_of(run).writer, run, 3)
     run.close()
     assert ("filters/0.weight" in events(tmp_path).Tags()["images"]) == shown
 

@@ -11,11 +11,12 @@ import pytest
 from conftest import read_json
 from gallery_runs import built, compose_words, events, finish, gallery_of
 
-from trainer import loop
-from trainer.display import drawing, exhibits, gallery
-from trainer.display.gallery import Budget, Gallery
-from trainer.findings import Confusion
-from trainer.metrics import Metrics
+from trainer.evaluation import plots
+from trainer.evaluation.findings import Confusion
+from trainer.evaluation.metrics import Metrics
+from trainer.monitoring import tensorboard_images, visualizer
+from trainer.monitoring.visualizer import Budget, Gallery
+from trainer.training import loop
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_what_the_budget_refuses_is_drawn_at_the_end(
 
         (tmp_path / name).mkdir()
         run = built(config, tmp_path / name)
-        gallery_of(run).budget = Budget(gallery.SHARE, clock)
+        gallery_of(run).budget = Budget(visualizer.SHARE, clock)
         gallery_of(run).start(run)
         loop.fit(run)
         for watcher in run.watchers:
@@ -120,8 +121,8 @@ def test_no_picture_is_worth_a_training(
         raise ValueError("no font")
 
     run = built(config, tmp_path)
-    monkeypatch.setattr(exhibits, "show_batch", broken)
-    monkeypatch.setattr(gallery, "write_findings", broken)
+    monkeypatch.setattr(tensorboard_images, "show_batch", broken)
+    monkeypatch.setattr(visualizer, "write_findings", broken)
     monkeypatch.setattr(logging.getLogger("trainer"), "propagate", True)
     gallery_of(run).start(run)
     finish(run)
@@ -140,13 +141,13 @@ def test_more_classes_than_a_picture_has_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run ends well, all that is shown stays small, and nothing is as large as the matrix."""
-    num = drawing.LARGEST_MATRIX + 1
+    num = plots.LARGEST_MATRIX + 1
     config = compose_words(
         "model.hidden=[2]", f"data.num_classes={num}", f"data.num_test={num}",
         f"data.num_train={2 * num}", "data.val_size=0.5", "data.shape=[1,4,4]",
     )  # fmt: skip
     monkeypatch.setattr(Confusion, "dense", None)
-    monkeypatch.setattr(drawing, "confusion_matrix", None)
+    monkeypatch.setattr(plots, "confusion_matrix", None)
     monkeypatch.setattr(logging.getLogger("trainer"), "warning", pytest.fail)
     run = built(config, tmp_path)
     finish(run)

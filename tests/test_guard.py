@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from trainer import loop
-from trainer.guard import Guard, undecorated_step
 from trainer.losses import CrossEntropy
-from trainer.runtime import AUTOCAST, autocast
+from trainer.system.device import AUTOCAST, autocast
+from trainer.training import loop
+from trainer.training.step import Guard, undecorated_step
 
 OPTIMIZERS: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
     (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "fused": True}),

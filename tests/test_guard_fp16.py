@@ -10,8 +10,8 @@ import torch
 from test_guard import OPTIMIZERS, loss_of, small_net, state_of
 from torch import nn
 
-from trainer.guard import ScalingGuard
-from trainer.runtime import autocast
+from trainer.system.device import autocast
+from trainer.training.step import ScalingGuard
 
 CPU = torch.device("cpu")
 

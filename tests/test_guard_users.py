@@ -10,9 +10,9 @@ import torch
 from test_guard import assert_same_steps, loss_of, small_net
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from trainer.compiling import compiled
 from trainer.errors import UserError
-from trainer.guard import Guard, has_torchs_step
+from trainer.training.compiling import compiled
+from trainer.training.step import Guard, has_torchs_step
 
 
 class Plain(torch.optim.SGD):

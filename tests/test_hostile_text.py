@@ -17,7 +17,7 @@ import torch
 from conftest import Finished, TrainedRun, run_trainer, train
 from PIL import Image
 
-from trainer import checkpoint
+from trainer import checkpoints
 
 MARKS = "\x1b]0;owned\x07\x1b[2J\r\u202e\u200b<img src=x onerror=alert(1)>"
 HIDDEN = set("\x1b\x07\r\u202e\u200b")
@@ -120,11 +120,11 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 def test_fields_of_a_checkpoint(run: Path, program: Program, command: str, tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save("x.png")
-    entries = checkpoint.read(run / "checkpoints" / "best.pth")
+    entries = checkpoints.read(run / "checkpoints" / "best.pth")
     seen = []
     for name, changed in fields(entries):
         try:
-            checkpoint.write(tmp_path / "c.pth", changed)
+            checkpoints.write(tmp_path / "c.pth", changed)
         except Exception:  # what cannot be written by us can be by others
             torch.save({**changed, "digest": "0"}, tmp_path / "c.pth")
         shutil.rmtree("again", ignore_errors=True)
@@ -141,8 +141,8 @@ def test_fields_of_a_checkpoint(run: Path, program: Program, command: str, tmp_p
 
 def test_text_in_json_is_escaped(run: Path, program: Program, tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save("x.png")
-    entries = checkpoint.read(run / "checkpoints" / "best.pth")
-    checkpoint.write(tmp_path / "c.pth", {**entries, "classes": [f"{MARKS}{k}" for k in range(3)]})
+    entries = checkpoints.read(run / "checkpoints" / "best.pth")
+    checkpoints.write(tmp_path / "c.pth", {**entries, "classes": [f"{MARKS}{k}" for k in range(3)]})
     done = program(*COMMANDS["json"])
     top = json.loads(done.stdout)["top"]
     assert {row["class"] for row in top} == {f"{MARKS}{k}" for k in range(3)}
@@ -250,8 +250,8 @@ def tensorboard_text(folder: Path) -> str:
 @pytest.mark.slow
 def test_onnx_metadata_is_clean(run: Path, program: Program, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    entries = checkpoint.read(run / "checkpoints" / "best.pth")
-    checkpoint.write(tmp_path / "c.pth", {**entries, "classes": [f"{MARKS}{k}" for k in range(3)]})
+    entries = checkpoints.read(run / "checkpoints" / "best.pth")
+    checkpoints.write(tmp_path / "c.pth", {**entries, "classes": [f"{MARKS}{k}" for k in range(3)]})
     done = program("export", "c.pth", "--format", "onnx", "-o", "e.onnx")
     assert done.returncode == 0, done.output
     content = onnx.load(str(tmp_path / "e.onnx"))
@@ -263,8 +263,8 @@ def test_onnx_metadata_is_clean(run: Path, program: Program, tmp_path: Path) -> 
 
 def test_the_twin_shows_what_is_no_threat(run: Path, program: Program, tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save("x.png")
-    entries = checkpoint.read(run / "checkpoints" / "best.pth")
-    checkpoint.write(tmp_path / "c.pth", {**entries, "classes": ["naïve <b>", "犬", "a b"]})
+    entries = checkpoints.read(run / "checkpoints" / "best.pth")
+    checkpoints.write(tmp_path / "c.pth", {**entries, "classes": ["naïve <b>", "犬", "a b"]})
     done = program("evaluate", "c.pth")
     assert done.returncode == 0, done.output
     assert all(name in done.stdout for name in ("naïve <b>", "犬", "a b"))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from every_key import ALL_KEYS, ROWS, Dispatch
 
-from trainer.commands import idle
-from trainer.compose import Composer, parse, plain
+from trainer.build import idle_keys
+from trainer.config.compose import Composer, parse, plain
 from trainer.errors import UserError
 
 
@@ -21,7 +21,7 @@ def refuse(*words: str) -> None:
     args = parse(list(words))
     composer = Composer(args)
     jobs = [plain(job) for job in composer.jobs(composer.master())]
-    idle.refuse_in_training(idle.keys_in(args.overrides), jobs)
+    idle_keys.refuse_in_training(idle_keys.keys_in(args.overrides), jobs)
 
 
 SMALL_VGG = ["model=vgg11", "data=cifar10"]

@@ -10,9 +10,10 @@ from loader_parts import CPU, STRONG, plain, same, split
 from torch import Tensor
 from torchvision.transforms import v2
 
-from data import loader
-from data.augment import Augment
-from data.loader import Batches, Preprocess, enlarged
+from data.augment.policy import Augment
+from data.loading import batches as loader
+from data.loading.batches import Batches
+from data.loading.preprocess import Preprocess, enlarged
 from data.seeds import derive_seed
 from data.types import Split
 

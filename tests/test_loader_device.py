@@ -10,8 +10,9 @@ import torch
 from loader_parts import CPU, plain, same, split
 from torch import Tensor
 
-from data import loader
-from data.loader import Batches
+from data.loading import batches as loader
+from data.loading.batches import Batches
+from data.loading.preprocess import Preprocess
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_epochs_on_a_gpu_keep_no_more_memory() -> None:
     """The allocator keeps blocks for each stream: a new one an epoch would reserve them anew."""
     gpu = torch.device("cuda")
     data = split(64, side=256, channels=3)
-    preprocess = loader.Preprocess((0.0,) * 3, (1.0,) * 3, 1, gpu)
+    preprocess = Preprocess((0.0,) * 3, (1.0,) * 3, 1, gpu)
     batches = Batches(data, 16, preprocess, gpu, shuffle=True, resident=False, num_workers=2)
     for epoch in range(2):
         list(batches.epoch(epoch))

@@ -15,11 +15,13 @@ import torch
 from loader_parts import CPU, STRONG, plain, same, split
 from torch import Tensor
 
-from data import loader
-from data.augment import Augment
-from data.loader import Batches, Preprocess, read_ahead
+from data.augment.policy import Augment
+from data.loading import batches as loader
+from data.loading.batches import Batches
+from data.loading.prefetch import read_ahead
+from data.loading.preprocess import Preprocess
 from data.types import Split
-from trainer.batches import WatchedBatches
+from trainer.training.batches import WatchedBatches
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ import pytest
 from durable import TINY, refused, whole_run
 
 from benchmarks import processes, results
-from trainer import lock
 from trainer.errors import UserError
+from trainer.runs import lock
 
 LONG = (*TINY, "epochs=100000", "hydra.run.dir=run")
 
@@ -68,7 +68,7 @@ def test_equal_names_get_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """The same without waiting for three processes to meet in one second."""
     from omegaconf import OmegaConf
 
-    from trainer.commands.train import claim_folder
+    from trainer.runs.folder import claim_folder
 
     monkeypatch.chdir(tmp_path)
     master = OmegaConf.create({"hydra": {"job": {"chdir": False}, "run": {"dir": "out/now"}}})

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from trainer.metrics import (
+from trainer.evaluation.metrics import (
     BLOCK,
     COUNT_BITS,
     MOST_LOGITS,

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from trainer import loop, losses
-from trainer.guard import Guard, ScalingGuard
-from trainer.metrics import Meter
+from trainer import losses
+from trainer.evaluation.metrics import Meter
+from trainer.training import loop
+from trainer.training.step import Guard, ScalingGuard
 
 # SGD and Adagrad look at the real GPU when torch groups their tensors.
 OPTIMIZERS: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [

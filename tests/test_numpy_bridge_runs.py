@@ -107,7 +107,7 @@ def test_what_numpy_cannot_do_is_refused(words: list[str], said: list[str], tmp_
 
 
 def test_auto_takes_the_cpu() -> None:
-    from trainer.runtime import available_devices, pick_device
+    from trainer.system.device import available_devices, pick_device
 
     assert pick_device("auto", "numpy").type == "cpu"
     assert str(pick_device("auto", "torch")) == available_devices()[0]

@@ -13,7 +13,7 @@ from torch import nn
 
 from models.numpy_nn.bridge import KEPT, TWINS, convert
 from trainer import losses
-from trainer.numpy_losses import convert_loss
+from trainer.build.numpy_losses import convert_loss
 
 NETS = [name for name in NAMES if name != "torchvision"]
 SHAPE = (1, 28, 28)

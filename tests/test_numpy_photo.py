@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, Finished, run_trainer
 from PIL import Image
 
-from data.pictures import read_picture
+from data.images.decode import read_picture
 from models.numpy_nn.examples import classify_photo
 from models.weights import WeightsError, read
 from models.weights.matconvnet import read_mat

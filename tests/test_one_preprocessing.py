@@ -15,13 +15,14 @@ from conftest import ROOT, Finished, TrainedRun, train
 from picture_files import write_classes
 from PIL import Image
 
-from data.packing import Reading
-from data.pictures import read_picture
-from data.prepare import cropped
+from data.image_folder.packing import Reading
+from data.images.decode import read_picture
+from data.preparation import cropped
 from data.resizing import to_shape
 from data.types import DataError
-from trainer import checkpoint
-from trainer.commands import evaluate, evaluated_data
+from trainer import checkpoints
+from trainer.cli import evaluate
+from trainer.inference import evaluation_data
 
 Dispatch = Callable[..., Finished]
 QUICK = ("epochs=2", "limit_batches=20", "tensorboard=false", "device=cpu")
@@ -60,10 +61,10 @@ def assert_predict_agrees(dispatch: Dispatch, path: Path, folder: Path) -> dict[
 
 def seen_in(path: Path, *words: str) -> tuple[torch.Tensor, list[str | None]]:
     """The images that evaluate gives to the model, and their files."""
-    entries = checkpoint.read(path)
+    entries = checkpoints.read(path)
     values = dict(word.split("=", 1) for word in words)
     config = evaluate.configured(entries, values, flip=False)
-    test = evaluated_data.load(config["data"], entries, values).test
+    test = evaluation_data.load(config["data"], entries, values).test
     return test.own_images(), [test.file_at(i) for i in range(len(test))]
 
 
@@ -101,7 +102,7 @@ def test_another_resize_than_the_side(tmp_path: Path, dispatch: Dispatch) -> Non
     own = write_classes(tmp_path / "own", per_class=10)
     run = train(tmp_path, *QUICK, "data=image_folder", f"data.root={own}", "data.shape=[3,12,12]",
                 "data.resize=15", "data.val_size=0.2", "data.test_size=0.2")  # fmt: skip
-    entries = checkpoint.read(run.best)
+    entries = checkpoints.read(run.best)
     assert (entries["fit"], entries["resize"]) == ("crop", 15)
     other = write_classes(tmp_path / "other", per_class=9)
     assert_predict_agrees(dispatch, run.best, other)
@@ -137,7 +138,7 @@ def test_imported_weights(tmp_path: Path, dispatch: Dispatch) -> None:
         (("data.resize=24",), "crop", 24), ((), "crop", 20), (("data.fit=squash",), "squash", 20),
     ):  # fmt: skip
         path = imported(dispatch, run, *words)
-        entries = checkpoint.read(path)
+        entries = checkpoints.read(path)
         assert (entries["fit"], entries["resize"]) == (fit, resize)
         assert_predict_agrees(dispatch, path, folder)
         images, names = seen_in(path, "data=image_folder", f"data.root={folder}")
@@ -193,7 +194,7 @@ def test_a_sets_images_are_cropped_as_files_are(
 def test_packs_of_each_fit_lie_side_by_side(tmp_path: Path) -> None:
     from packs import files_of, names_in, write_root
 
-    from data.pack import packed
+    from data.image_folder.pack import packed
 
     root, folder = write_root(tmp_path / "own"), tmp_path / "packs"
     shape = (3, 8, 10)

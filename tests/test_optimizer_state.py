@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainer.errors import UserError
-from trainer.optimizer_state import check_state, load_optimizer
+from trainer.training.optimizer_state import check_state, load_optimizer
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "Adam": {}, "AdamW": {"fused": True}, "SGD": {"momentum": 0.9, "lr": 0.1}, "Adagrad": {},

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from data.depths import to_8_bits
-from data.pictures import read_picture
+from data.images.bit_depth import to_8_bits
+from data.images.decode import read_picture
 from data.types import DataError
 
 H, W = 12, 20
@@ -315,16 +315,16 @@ def test_bombs_are_refused_before_they_are_unpacked(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)  # Pillow's own limit plays no part
     np.testing.assert_array_equal(read(file), three(GREY))
     assert Image.MAX_IMAGE_PIXELS == 1
-    monkeypatch.setattr("data.pictures.LARGE", H * W - 1)
+    monkeypatch.setattr("data.images.decode.LARGE", H * W - 1)
     np.testing.assert_array_equal(read(file), three(GREY))
-    monkeypatch.setattr("data.pictures.free_bytes", lambda device: 9 * H * W - 1)
+    monkeypatch.setattr("data.images.decode.free_bytes", lambda device: 9 * H * W - 1)
     with pytest.raises(DataError, match=r"cannot be read: its .* GB of memory are free"):
         read(file)
 
 
 @pytest.mark.slow
 def test_importing_changes_nothing_of_pillow() -> None:
-    code = ("from PIL import Image; n = Image.MAX_IMAGE_PIXELS; import data.pictures;"
+    code = ("from PIL import Image; n = Image.MAX_IMAGE_PIXELS; import data.images.decode;"
             "assert Image.MAX_IMAGE_PIXELS == n and n")  # fmt: skip
     subprocess.run([sys.executable, "-c", code], check=True)
 

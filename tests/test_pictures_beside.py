@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from data.beside import exif_of, orientation_of
-from data.pictures import read_picture
+from data.images.decode import read_picture
+from data.images.metadata import exif_of, orientation_of
 from data.types import DataError
 
 H, W = 12, 20

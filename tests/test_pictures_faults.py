@@ -14,8 +14,8 @@ from conftest import Finished, TrainedRun
 from digit_files import rows_of
 from PIL import Image
 
-import data.pictures
-from data.pictures import read_picture
+import data.images.decode
+from data.images.decode import read_picture
 from data.types import DataError
 
 Dispatch = Callable[..., Finished]
@@ -24,7 +24,7 @@ SIDE = 40  # of the picture that the machine cannot take
 
 def fail(monkeypatch: pytest.MonkeyPatch, error: BaseException, step: str = "fitted") -> None:
     """This step of reading raises it, of pictures that are SIDE pixels wide."""
-    original: Any = getattr(data.pictures, step)
+    original: Any = getattr(data.images.decode, step)
 
     def failing(*args: Any, **options: Any) -> Any:
         made = original(*args, **options)
@@ -32,7 +32,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, error: BaseException, step: str = "fit
             raise error
         return made
 
-    monkeypatch.setattr(data.pictures, step, failing)
+    monkeypatch.setattr(data.images.decode, step, failing)
 
 
 def written(path: Path, side: int = SIDE) -> Path:
@@ -105,17 +105,17 @@ def test_predict_goes_on_after_a_picture_that_memory_does_not_take(
 def test_predict_goes_on_after_a_copy_that_memory_does_not_take(
     default_run: TrainedRun, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer.display import drawing
+    from trainer.evaluation import plots
 
     written(Path("a.png")), written(Path("b.png"), 28)
-    original = drawing.annotated
+    original = plots.annotated
 
     def failing(picture: Image.Image, top: Any) -> Image.Image:
         if picture.width == SIDE:
             raise MemoryError
         return original(picture, top)
 
-    monkeypatch.setattr(drawing, "annotated", failing)
+    monkeypatch.setattr(plots, "annotated", failing)
     done = dispatch("predict", str(default_run.best), "a.png", "b.png", "-o", "out", "--json")
     assert done.returncode == 1
     first, second = rows_of(done)

@@ -17,7 +17,7 @@ from conftest import ROOT, Finished, TrainedRun, run_trainer
 from digit_files import NUM_DIGITS, rows_of, write_digits
 from PIL import Image
 
-from trainer import checkpoint
+from trainer import checkpoints
 
 Dispatch = Callable[..., Finished]
 
@@ -31,16 +31,17 @@ def test_predict_agrees_with_evaluate(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
     """The same weights see the same pictures, once as files: accuracy, and each probability."""
-    from trainer import parts, restore, stored
+    from trainer.build import factories, restore
+    from trainer.config import stored
 
     done = dispatch("predict", str(default_run.best), str(digits), "--json", "--top-k=10")
     assert done.returncode == 0, done.output
     rows = rows_of(done)
     assert [Path(row["file"]).name[:3] for row in rows] == [f"{i:03}" for i in range(NUM_DIGITS)]
 
-    entries = checkpoint.read(default_run.best)
+    entries = checkpoints.read(default_run.best)
     config = stored.configuration(entries)
-    test = parts.load_data(config["data"]).test
+    test = factories.load_data(config["data"]).test
     model = restore.restore(entries, config)
     preprocess = restore.preprocess(config, model, entries, torch.device("cpu"))
     labels = test.labels
@@ -87,9 +88,9 @@ def test_layers_by_hand_predict_the_same(
 def test_classes_that_are_not_the_weights_are_refused(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
-    entries = checkpoint.read(default_run.best)
+    entries = checkpoints.read(default_run.best)
     entries["classes"] = entries["classes"][:7]
-    checkpoint.write(Path("seven.pth"), entries)
+    checkpoints.write(Path("seven.pth"), entries)
     done = dispatch("predict", "seven.pth", str(digits / "007_7.png"))
     assert (done.returncode, done.stdout) == (2, "")
     assert "data.num_classes=10, and its network has 7" in done.stderr
@@ -99,9 +100,9 @@ def test_classes_that_are_not_the_weights_are_refused(
 def test_a_net_that_computes_nonsense_says_so(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
-    entries = checkpoint.read(default_run.best)
+    entries = checkpoints.read(default_run.best)
     next(iter(entries["model"].values())).fill_(torch.nan)
-    checkpoint.write(Path("nan.pth"), entries)
+    checkpoints.write(Path("nan.pth"), entries)
     done = dispatch("predict", "nan.pth", str(digits / "007_7.png"), "--json")
     assert done.returncode == 1
     assert "not finite" in rows_of(done)[0]["error"]
@@ -113,11 +114,11 @@ def test_weights_without_a_data_set(
     """import-weights knows no data set; its checkpoints predict all the same."""
     import yaml
 
-    entries = checkpoint.read(default_run.best)
+    entries = checkpoints.read(default_run.best)
     config = yaml.safe_load(entries["config"])
     config["data"] = {"shape": [1, 28, 28], "num_classes": 10}
     entries["config"] = yaml.safe_dump(config)
-    checkpoint.write(Path("imported.pth"), entries)
+    checkpoints.write(Path("imported.pth"), entries)
     picture = str(digits / "007_7.png")
     done = dispatch("predict", "imported.pth", picture)
     assert done.returncode == 0, done.output
@@ -127,7 +128,7 @@ def test_weights_without_a_data_set(
 @pytest.fixture
 def bare(default_run: TrainedRun) -> None:
     """bare.pth: the default run's weights and nothing else, in the current folder."""
-    torch.save(checkpoint.read(default_run.best)["model"], "bare.pth")
+    torch.save(checkpoints.read(default_run.best)["model"], "bare.pth")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_what_a_start_does_not_need_stays_unimported(default_run: TrainedRun, di
     )  # fmt: skip
     assert done.returncode == 0
     modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert {"torch", "data.pictures"} <= modules
+    assert {"torch", "data.images.decode"} <= modules
     assert not {"torchvision", "torch._dynamo", "triton", "tensorboard"} & modules
 
 

@@ -247,7 +247,7 @@ def test_a_bar_only_where_the_results_do_not_scroll_by(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("predict", str(default_run.best), str(digits), "--top-k=1")
-    monkeypatch.setattr("trainer.bars.DELAY_S", 0)
+    monkeypatch.setattr("trainer.system.progress_bars.DELAY_S", 0)
     for out, err, has_bar in ((True, True, False), (False, True, True), (False, False, False)):
         monkeypatch.setattr("sys.stdout.isatty", lambda answer=out: answer)
         monkeypatch.setattr("sys.stderr.isatty", lambda answer=err: answer)
@@ -264,7 +264,7 @@ def test_missing_files_are_told_before_torch_is_imported(default_run: TrainedRun
     )  # fmt: skip
     assert done.returncode == 2
     assert "nowhere.png" in done.stderr
-    assert "trainer.commands.arguments" in done.stderr
+    assert "trainer.cli.arguments" in done.stderr
     assert "torch" not in done.stderr
 
 

@@ -9,8 +9,8 @@ import unicodedata
 
 import pytest
 
-from trainer.display import html
-from trainer.printable import (
+from trainer.runs.report import html
+from trainer.text.printable import (
     LineFormatter,
     PrintableStream,
     guarded,

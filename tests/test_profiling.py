@@ -12,11 +12,14 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer import build, compose, loop, profiling
-from trainer.checkpoint import weights_sha256
-from trainer.profiling import Clock, memory_by_phase
-from trainer.run import Run
-from trainer.signals import StopSignals
+from trainer.build import training_run
+from trainer.checkpoints import weights_sha256
+from trainer.config import compose
+from trainer.monitoring import profiling
+from trainer.monitoring.profiling import Clock, memory_by_phase
+from trainer.system.signals import StopSignals
+from trainer.training import loop
+from trainer.training.run import Run
 
 CPU = torch.device("cpu")
 WORDS = ("model.dropout=0.3", "epochs=2", "limit_batches=25", "batch_size=16")
@@ -26,7 +29,7 @@ def make_run(folder: Path, *words: str) -> Run:
     composer = compose.Composer(compose.parse([*WORDS, *words]))
     config = compose.plain(composer.jobs(composer.master())[0])
     folder.mkdir()
-    return build.build(config, folder, StopSignals())
+    return training_run.build(config, folder, StopSignals())
 
 
 def test_a_phase_inside_another_interrupts_it(monkeypatch: pytest.MonkeyPatch) -> None:

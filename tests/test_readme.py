@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Finished
 
-from trainer import config as knobs
-from trainer.commands import COMMANDS
-from trainer.compose import Composer, parse, plain
+from trainer.cli.dispatch import COMMANDS
+from trainer.config import knobs
+from trainer.config.compose import Composer, parse, plain
 
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCK = re.search(r"^## Use\n\n```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from conftest import ROOT, Finished, TrainedRun
 
-from trainer.commands import report
-from trainer.display.runs import read_run
+from trainer.cli import report
+from trainer.runs.read import read_run
 
 VOID = {"meta", "img", "br"}  # elements without an end
 
@@ -219,7 +219,7 @@ def test_unfinished_runs(default_run: TrainedRun, tmp_path: Path, dispatch: Disp
 def test_a_running_run(run: Path, dispatch: Dispatch) -> None:
     """Its folder is locked by another process, whatever an earlier summary says."""
     code = (
-        "import sys; from pathlib import Path; from trainer.lock import locked\n"
+        "import sys; from pathlib import Path; from trainer.runs.lock import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -293,5 +293,5 @@ def test_runs_side_by_side(run: Path, default_run: TrainedRun, dispatch: Dispatc
 
 
 def test_report_imports_no_torch() -> None:
-    code = "import sys, trainer.commands.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, trainer.cli.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

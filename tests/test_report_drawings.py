@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from test_report import Page
 
-from trainer.display import found, svg
+from trainer.runs.report import evaluation_section, svg
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,9 @@ def test_confusion_matrices_of_any_size(num: int) -> None:
 
 def test_every_class_has_its_figures() -> None:
     """Against the formulas by hand: class a has 8 of 10 right, and 1 of b was taken for it."""
-    shown = Page(found.by_class([(0, 0, 8), (0, 1, 2), (1, 1, 4), (1, 0, 1)], ["a", "b"])).text
+    shown = Page(
+        evaluation_section.by_class([(0, 0, 8), (0, 1, 2), (1, 1, 4), (1, 0, 1)], ["a", "b"])
+    ).text
     assert f"a 10 {8 / 9:.4f} {8 / 10:.4f} {16 / 19:.4f}" in shown
     assert f"b 5 {4 / 6:.4f} {4 / 5:.4f} {8 / 11:.4f}" in shown
 
@@ -63,7 +65,7 @@ def test_a_page_of_many_classes_is_one_that_a_browser_shows(num: int, drawn: boo
     content: dict[str, Any] = {
         "confusion": cells, "top5": 0.9, "calibration_error": 0.1, "mistakes": [],
     }  # fmt: skip
-    shown = found.findings(content, [f"class {k}" for k in range(num)])
+    shown = evaluation_section.findings(content, [f"class {k}" for k in range(num)])
     page = Page(shown)
     assert bool(page.all("svg")) == drawn
     assert ("findings.json has its cells" in page.text) == (not drawn)

@@ -11,7 +11,8 @@ from conftest import TrainedRun, read_json, run_trainer, train
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer import losses, parts
+from trainer import losses
+from trainer.build import factories
 
 ROOT = Path(__file__).parent.parent
 SMOOTHING = 0.5
@@ -101,7 +102,7 @@ def test_a_loss_without_the_key_is_taken_as_it_is(layers: str) -> None:
     logits, labels = torch.randn(4, 3, dtype=torch.float64), torch.tensor([0, 2, 1, 1])
     options = {"_target_": "trainer.losses.MSE", "on": "logits"}
     config = {"layers": layers, "loss": options}
-    loss = parts.make_evaluation_loss(config)(logits, labels)
+    loss = factories.make_evaluation_loss(config)(logits, labels)
     assert loss.item() == pytest.approx(losses.MSE("logits")(logits, labels).item())
     assert config["loss"] is options
     assert options == {"_target_": "trainer.losses.MSE", "on": "logits"}

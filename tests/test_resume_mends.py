@@ -15,8 +15,8 @@ import pytest
 from durable import TINY, refused, whole_run
 
 from benchmarks import processes, results, side_files_campaign
-from trainer import checkpoint, schedules
-from trainer.progress import Progress
+from trainer import checkpoints, schedules
+from trainer.runs.progress import Progress
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_what_no_state_has_is_gone_and_said(cut_off: Path, how: str) -> None:
     assert summary["best_epoch"] in (2, 3)
     rows = {(row["epoch"], row["split"]): row for row in results.rows(cut_off)}
     assert summary["val_accuracy"] == rows[summary["best_epoch"], "val"]["accuracy"]
-    assert checkpoint.read(folder / "best.pth")["epoch"] == summary["best_epoch"]
+    assert checkpoints.read(folder / "best.pth")["epoch"] == summary["best_epoch"]
 
 
 # --- side files -----------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_killed_on_the_way_to_more_epochs_it_is_unfinished(cut_off: Path) -> Non
 def die_in_training() -> None:
     import signal
 
-    from trainer import loop
+    from trainer.training import loop
 
     loop.train_step = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
@@ -171,9 +171,9 @@ def die_in_training() -> None:
 
 def last_summary_fails(before_rename: bool) -> None:
     """The disk confirms neither this file nor, if it is renamed, its folder."""
-    from trainer import checkpoint
+    from trainer.system.files import write_bytes
 
-    write = checkpoint.write_bytes
+    write = write_bytes
 
     def writing(path: Path, content: Any) -> None:
         if path.name != "summary.json":
@@ -182,9 +182,9 @@ def last_summary_fails(before_rename: bool) -> None:
             write(path, content)
         raise OSError(5, "Input/output error", str(path))
 
-    from trainer import log
+    from trainer.monitoring import run_logger
 
-    log.write_bytes = writing
+    run_logger.write_bytes = writing
 
 
 @pytest.mark.slow
@@ -215,13 +215,13 @@ def test_a_clock_that_shows_no_time(tmp_path: Path) -> None:
 
 
 def test_another_kind_of_cpu_is_told(cut_off: Path) -> None:
-    state = checkpoint.states_in(cut_off / "checkpoints")[-1]
-    entries = checkpoint.read(state)
+    state = checkpoints.states_in(cut_off / "checkpoints")[-1]
+    entries = checkpoints.read(state)
     for cpu, said in ((entries["machine"]["cpu"], False), ("ABACUS", True), (None, False)):
         entries["machine"] = {k: v for k, v in entries["machine"].items() if k != "cpu"}
         if cpu:
             entries["machine"]["cpu"] = cpu
-        checkpoint.write(state, entries)
+        checkpoints.write(state, entries)
         ended = resume(cut_off)
         assert ended.code == 0, ended.output
         assert ("cpu was" in ended.output) == said

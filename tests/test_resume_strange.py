@@ -17,7 +17,7 @@ from conftest import Finished
 from durable import TINY, refused, signal_at, whole_run
 
 from benchmarks import processes, results
-from trainer import checkpoint
+from trainer import checkpoints
 
 LONG = f"step_{'9' * 240}.pth"
 
@@ -36,15 +36,15 @@ def resume(run: Path, *words: str, prepare: processes.Prepare | None = None) -> 
 
 def copy_state(run: Path, source: Path, step: int) -> Path:
     """A state whose inside agrees with its name."""
-    entries = checkpoint.read(source)
+    entries = checkpoints.read(source)
     entries["step"] = entries["progress"]["step"] = step
     path = run / "checkpoints" / f"step_{step}.pth"
-    checkpoint.write(path, entries)
+    checkpoints.write(path, entries)
     return path
 
 
 def newest_of(run: Path) -> Path:
-    return checkpoint.states_in(run / "checkpoints")[-1]
+    return checkpoints.states_in(run / "checkpoints")[-1]
 
 
 @pytest.fixture(scope="module")
@@ -169,19 +169,19 @@ def test_a_changed_state_is_the_runs_own(
     ended = resume(cut_off)
     assert ended.code == 0, ended.output
     assert "another training" not in ended.output
-    assert f"resuming from step {checkpoint.step_of(newest)} of" in ended.output
+    assert f"resuming from step {checkpoints.step_of(newest)} of" in ended.output
     assert results.summary(cut_off)["epochs"] == 4
     assert not list(cut_off.rglob("step_*.damaged"))
 
 
 def test_states_of_an_earlier_versions_fingerprint_are_the_runs_own(cut_off: Path) -> None:
     """Which the first resume replaces; --force has changed the new one besides."""
-    for path in (*checkpoint.states_in(cut_off / "checkpoints"), cut_off / "checkpoints/best.pth"):
-        entries = checkpoint.read(path)
+    for path in (*checkpoints.states_in(cut_off / "checkpoints"), cut_off / "checkpoints/best.pth"):
+        entries = checkpoints.read(path)
         entries["config"] = entries["config"].replace("lr: 3", "lr: 2")
         if path.name != "step_8.pth":
             entries["data"] = "0" * 64
-        checkpoint.write(path, entries)
+        checkpoints.write(path, entries)
     ended = resume(cut_off)
     assert ended.code == 0, ended.output
     assert results.started_at(ended.output) == 8

@@ -11,13 +11,13 @@ import torch
 from gallery_runs import built, compose_words
 from torch import nn
 
-from trainer import loop, snapshot
-from trainer.checkpoint import states_in, weights_sha256
-from trainer.entries import read
-from trainer.guard import Guard
-from trainer.metrics import Meter, Metrics
-from trainer.run import Run, Watcher
-from trainer.world import World
+from trainer.checkpoints import states_in, weights_sha256
+from trainer.checkpoints.entries import read
+from trainer.evaluation.metrics import Meter, Metrics
+from trainer.training import loop, snapshot
+from trainer.training.run import Run, Watcher
+from trainer.training.step import Guard
+from trainer.training.world import World
 
 
 class Average:

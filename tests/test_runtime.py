@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from trainer import runtime
+from trainer.system.seeds import seed_generators
 
 FAULTS = """
 import resource, sys
@@ -53,5 +53,5 @@ def test_a_gpu_is_woken_before_its_generator_is_seeded(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(torch.cuda, "default_generators", ())
     monkeypatch.setattr(torch.cuda, "init", init)
-    runtime.seed_generators(7, torch.device("cuda:1"))
+    seed_generators(7, torch.device("cuda:1"))
     assert seeds == [7]

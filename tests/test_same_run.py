@@ -12,9 +12,9 @@ from conftest import run_trainer
 from durable import refused, train, whole_run
 
 from benchmarks import processes, results
-from trainer import checkpoint
+from trainer import checkpoints
 from trainer.errors import UserError
-from trainer.optimizer_state import check_names, trained_names
+from trainer.training.optimizer_state import check_names, trained_names
 
 # The second and the third layer have the same shape, and one of them is frozen.
 SQUARE = ("model.hidden=[8,8,8]", "optimizer.lr=0.01", "freeze=['hidden.3.*']")
@@ -22,7 +22,7 @@ SQUARE = ("model.hidden=[8,8,8]", "optimizer.lr=0.01", "freeze=['hidden.3.*']")
 
 def cut_off(run: Path) -> Path:
     """As if it had been killed between its two epochs."""
-    states = checkpoint.states_in(run / "checkpoints")
+    states = checkpoints.states_in(run / "checkpoints")
     states[-1].unlink()
     (run / "summary.json").unlink()
     return states[0]
@@ -35,7 +35,7 @@ def test_what_is_frozen_cannot_change_places(tmp_path: Path) -> None:
     run = train(tmp_path, *SQUARE)
     whole = Path(shutil.copytree(run, tmp_path / "whole"))
     file = cut_off(run)
-    shapes = {name: tensor.shape for name, tensor in checkpoint.read(file)["model"].items()}
+    shapes = {name: tensor.shape for name, tensor in checkpoints.read(file)["model"].items()}
     assert shapes["hidden.3.weight"] == shapes["hidden.6.weight"]
     before = file.read_bytes()
     other = ("resume", "run", "--force", "freeze=['hidden.6.*']")
@@ -55,13 +55,13 @@ def test_a_state_without_names_goes_on_as_before_them(tmp_path: Path) -> None:
     run = train(tmp_path, *SQUARE)
     whole = Path(shutil.copytree(run, tmp_path / "whole"))
     file = cut_off(run)
-    older = checkpoint.read(file)
+    older = checkpoints.read(file)
     assert older.pop("trained")[:2] == ["hidden.0.weight", "hidden.0.bias"]
-    checkpoint.write(file, older)
+    checkpoints.write(file, older)
     ended = processes.run(tmp_path, "resume", "run")
     assert ended.code == 0, ended.output
     results.assert_same(run, whole)
-    assert "trained" in checkpoint.read(checkpoint.states_in(run / "checkpoints")[-1])
+    assert "trained" in checkpoints.read(checkpoints.states_in(run / "checkpoints")[-1])
 
 
 @pytest.mark.slow
@@ -69,10 +69,10 @@ def test_a_state_without_names_goes_on_as_before_them(tmp_path: Path) -> None:
 def test_the_names_stay_the_same_however_it_computes(tmp_path: Path, words: tuple[str]) -> None:
     run = train(tmp_path, *SQUARE)
     file = cut_off(run)
-    before = checkpoint.read(file)["trained"]
+    before = checkpoints.read(file)["trained"]
     ended = processes.run(tmp_path, "resume", "run", *words)
     assert ended.code == 0, ended.output
-    assert checkpoint.read(checkpoint.states_in(run / "checkpoints")[-1])["trained"] == before
+    assert checkpoints.read(checkpoints.states_in(run / "checkpoints")[-1])["trained"] == before
 
 
 def test_names_are_in_the_order_of_the_optimizer() -> None:
@@ -101,9 +101,9 @@ def test_a_training_of_a_gpu_goes_on_once_the_cpu_is_named(tmp_path: Path) -> No
     """As on a machine without one."""
     run = Path(shutil.copytree(whole_run(), tmp_path / "run"))
     file = cut_off(run)
-    entries = checkpoint.read(file)
+    entries = checkpoints.read(file)
     config = yaml.safe_load(entries["config"]) | {"device": "cuda"}
-    checkpoint.write(file, entries | {"config": yaml.safe_dump(config, width=10**6)})
+    checkpoints.write(file, entries | {"config": yaml.safe_dump(config, width=10**6)})
     before = {path: path.read_bytes() for path in run.rglob("*.pth")}
     done = run_trainer("resume", "run", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2, done.output

@@ -16,9 +16,9 @@ from picture_files import load
 from PIL import Image
 from tiff_files import write_tiff
 
-from data.pack import packed
-from data.pictures import read_picture
-from data.scaling import range_of_set, scaled
+from data.image_folder.pack import packed
+from data.images.decode import read_picture
+from data.images.scaling import range_of_set, scaled
 from data.types import DataError
 
 
@@ -203,12 +203,12 @@ def test_training_evaluate_and_predict_see_the_same(deep_run: TrainedRun, tmp_pa
 
 @pytest.mark.slow
 def test_an_older_checkpoint_has_no_range(deep_run: TrainedRun, tmp_path: Path) -> None:
-    from trainer import checkpoint
+    from trainer import checkpoints
 
     entries = torch.load(deep_run.best, weights_only=True)
     del entries["pixel_range"]
     old = tmp_path / "old.pth"
-    write = getattr(checkpoint, "write", None)
+    write = getattr(checkpoints, "write", None)
     if write is None:
         pytest.skip("checkpoints cannot be written from Python yet")
     write(old, entries)

@@ -14,7 +14,7 @@ from durable import TINY
 
 from benchmarks import processes
 from trainer.errors import Stopped
-from trainer.signals import StopSignals
+from trainer.system.signals import StopSignals
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 
@@ -83,7 +83,7 @@ def test_one_that_the_shell_has_ignored_stays_ignored() -> None:
 
 
 def spoil_composing(number: int | None) -> None:
-    from trainer import compose
+    from trainer.config import compose
 
     compose.Composer.master = lambda self: interrupted_tidying(number)
 

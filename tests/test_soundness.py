@@ -15,9 +15,10 @@ import torch
 from durable import TINY, refused, whole_run
 
 from benchmarks import processes, results
-from trainer import checkpoint
-from trainer.metrics import json_of
-from trainer.soundness import not_finite, overflow
+from trainer import checkpoints
+from trainer.checkpoints.finite import not_finite
+from trainer.evaluation.metrics import json_of
+from trainer.training.soundness import overflow
 
 NONE_OF_THEM = [math.nan, math.inf, -math.inf]
 # An update of 1e39 times anything is beyond float32, which ends at 3.4e38.
@@ -128,7 +129,7 @@ def test_the_first_update_beyond_the_range_is_called_so(tmp_path: Path) -> None:
 
 def spoil(what: str, at: int) -> None:
     """After the `at`-th step, counted from 1, put an infinity where no loss of training sees it."""
-    from trainer import loop
+    from trainer.training import loop
 
     update, count = loop.update, iter(range(at))
 
@@ -171,11 +172,11 @@ def test_what_no_loss_tells_is_found_before_it_is_saved(tmp_path: Path, what: st
 def test_a_state_that_holds_infinity_is_set_aside(tmp_path: Path, what: str) -> None:
     run = Path(shutil.copytree(whole_run(), tmp_path / "run"))
     (run / "summary.json").unlink()
-    newest = checkpoint.states_in(run / "checkpoints")[-1]
-    entries = checkpoint.read(newest)
+    newest = checkpoints.states_in(run / "checkpoints")[-1]
+    entries = checkpoints.read(newest)
     tensors = entries["model"] if what == "model" else entries["optimizer"]["state"][0]
     next(iter(tensors.values())).view(-1)[0] = math.inf
-    checkpoint.write(newest, entries)
+    checkpoints.write(newest, entries)
     ended = processes.run(tmp_path, "resume", "run")
     assert ended.code == 0, ended.output
     assert f"{newest.name}: holds NaN or infinity in {what}." in ended.output
@@ -189,7 +190,7 @@ def test_a_state_that_holds_infinity_is_set_aside(tmp_path: Path, what: str) -> 
 
 def evaluation_is_nan(at: tuple[int, ...]) -> None:
     """The loss of these evaluations, counted from 0: two validations, then the test."""
-    from trainer import loop
+    from trainer.training import loop
 
     evaluate, count = loop.evaluate, iter(range(1000))
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from gallery_runs import built, compose_words
 
-from trainer import loop, snapshot
+from trainer.build.factories import takes_fused
 from trainer.errors import UserError
-from trainer.optimizer_state import check_state, load_optimizer, trial_state
-from trainer.parts import takes_fused
-from trainer.run import Run
+from trainer.training import loop, snapshot
+from trainer.training.optimizer_state import check_state, load_optimizer, trial_state
+from trainer.training.run import Run
 
 
 def stepped(run: Run, steps: int) -> Run:

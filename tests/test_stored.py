@@ -14,8 +14,9 @@ from conftest import ROOT, Finished
 from durable import whole_run
 from PIL import Image
 
-from trainer import checkpoint, plain_yaml, restore, stored
-from trainer import config as knobs
+from trainer import checkpoints
+from trainer.build import restore
+from trainer.config import knobs, plain_yaml, stored
 from trainer.errors import UserError
 
 Dispatch = Callable[..., Finished]
@@ -23,7 +24,7 @@ Edit = Callable[[dict[str, Any]], Any]
 
 
 def best() -> dict[str, Any]:
-    return checkpoint.read(whole_run() / "checkpoints" / "best.pth")
+    return checkpoints.read(whole_run() / "checkpoints" / "best.pth")
 
 
 def text_of(edit: Edit) -> str:
@@ -39,11 +40,11 @@ def read(text: str, *words: str) -> dict[str, Any]:
 
 def write(path: Path, edit: Edit, of: Path | None = None) -> None:
     """A checkpoint with another configuration and a right digest."""
-    entries = checkpoint.read(of) if of else best()
+    entries = checkpoints.read(of) if of else best()
     config = yaml.safe_load(entries["config"])
     edit(config)
     entries["config"] = yaml.safe_dump(config, width=10**6)
-    checkpoint.write(path, entries)
+    checkpoints.write(path, entries)
 
 
 # --- the text ------------------------------------------------------------------------------------
@@ -165,8 +166,9 @@ def test_nothing_else_of_torch_is(target: str) -> None:
 
 
 HOSTILE: list[tuple[str, Edit]] = [
-    ("data.bad_pictures._write", lambda c: c["data"].update(_target_="data.bad_pictures._write")),
-    ("data.files.expanded", lambda c: c["data"].update(_target_="data.files.expanded")),
+    ("data.image_folder.bad_images._write",
+     lambda c: c["data"].update(_target_="data.image_folder.bad_images._write")),
+    ("data.roots.expanded", lambda c: c["data"].update(_target_="data.roots.expanded")),
     ("models.init.initialise", lambda c: c["model"].update(_target_="models.init.initialise")),
     ("model._target_", lambda c: c["model"].update(_target_={"_target_": "os.system"})),
     ("model._target_", lambda c: c["model"].update(_target_=None)),
@@ -339,7 +341,7 @@ def test_a_set_of_the_users_own_has_no_sources_of_a_file(
 def test_resume_asks_for_another_device_by_name(dispatch: Dispatch, tmp_path: Path) -> None:
     run = Path(shutil.copytree(whole_run(), tmp_path / "run"))
     (run / "summary.json").unlink()
-    for path in checkpoint.states_in(run / "checkpoints"):
+    for path in checkpoints.states_in(run / "checkpoints"):
         write(path, lambda c: c.update(device="cuda:3"), of=path)
     done = dispatch("resume", "run")
     if torch.cuda.device_count() < 4:

@@ -23,8 +23,8 @@ from durable import TINY, limit_file_size, refused, signal_at, train, whole_run
 from test_faults import without_privileges
 
 from benchmarks import fault_campaign, processes, results
-from trainer import lock
 from trainer.errors import exit_code, fault_in, in_words
+from trainer.runs import lock
 
 RUN = (*TINY, "hydra.run.dir=run")
 
@@ -95,7 +95,7 @@ def test_an_event_file_that_the_disk_does_not_take(tmp_path: Path) -> None:
 
 def move_away(what: str, at: int) -> None:
     """Before the `at`-th training step, counted from 0."""
-    from trainer import loop
+    from trainer.training import loop
 
     step, count = loop.train_step, iter(range(at))
 

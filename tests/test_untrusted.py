@@ -20,7 +20,7 @@ from durable import TINY, as_checkpoint, refused, whole_run
 from PIL import Image
 
 from benchmarks import processes, results
-from trainer import checkpoint
+from trainer import checkpoints
 
 Dispatch = Callable[..., Finished]
 
@@ -31,7 +31,7 @@ def sound_run() -> Path:
 
 
 def states(run: Path) -> list[Path]:
-    return checkpoint.states_in(run / "checkpoints")
+    return checkpoints.states_in(run / "checkpoints")
 
 
 class Touch:
@@ -141,16 +141,17 @@ def test_the_canary_would_sing(dispatch: Dispatch) -> None:
 def forged(run: Path, group: str, target: str) -> None:
     """Let the configuration in all checkpoints of a run name something, with a right digest."""
     for path in [*states(run), run / "checkpoints" / "best.pth"]:
-        entries = checkpoint.read(path)
+        entries = checkpoints.read(path)
         before, mark, after = entries["config"].partition(f"{group}:\n  _target_: ")
         assert mark, entries["config"]
         entries["config"] = f"{before}{mark}{target}\n{after.partition(chr(10))[2]}"
-        checkpoint.write(path, entries)
+        checkpoints.write(path, entries)
 
 
 TARGETS = [
-    ("model", "os.system"), ("data", "data.files.os.system"), ("loss", "builtins.eval"),
-    ("augment", "data.augment.partial"), ("model", "torch.hub.load"), ("model", "nowhere.Net"),
+    ("model", "os.system"), ("data", "data.roots.os.system"), ("loss", "builtins.eval"),
+    ("augment", "data.augment.policy.partial"), ("model", "torch.hub.load"),
+    ("model", "nowhere.Net"),
     ("model", "trainer.job.run"), ("data", "subprocess.run"), ("optimizer", "torch.load"),
     ("loss", "shutil.rmtree"), ("scheduler", "trainer.schedules.math.sqrt"),
 ]  # fmt: skip

@@ -16,10 +16,13 @@ from conftest import Finished, TrainedRun, train
 from picture_files import write_classes
 from PIL import Image
 
-from data.pictures import read_picture
+from data.images.decode import read_picture
 from data.resizing import to_shape
-from trainer import checkpoint, losses, meaning, parts, restore, stored
-from trainer.findings import Examiner
+from trainer import checkpoints, losses
+from trainer.build import factories, restore
+from trainer.checkpoints import meaning
+from trainer.config import stored
+from trainer.evaluation.findings import Examiner
 
 Dispatch = Callable[..., Finished]
 QUICK = ("epochs=2", "limit_batches=20", "tensorboard=false", "device=cpu")
@@ -29,11 +32,11 @@ def original_images(data: Sequence[str]) -> torch.Tensor:
     """The first test images of a set as they are before anything is resized."""
     from hydra import compose, initialize_config_dir
 
-    from trainer.config import CONFIGS
+    from trainer.config.knobs import CONFIGS
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("config", [word for word in data if "shape" not in word])
-    return parts.load_data(dict(config.data)).test.images
+    return factories.load_data(dict(config.data)).test.images
 
 
 def rows_of(done: Finished) -> list[dict[str, Any]]:
@@ -45,9 +48,9 @@ def assert_the_same(run: TrainedRun, folder: Path, dispatch: Dispatch, num: int)
     the data set itself, and against findings of evaluate."""
     done = dispatch("predict", str(run.best), str(folder), "--json", "--top-k", "10", "device=cpu")
     assert done.returncode == 0, done.output
-    entries = checkpoint.read(run.best)
+    entries = checkpoints.read(run.best)
     config = stored.configuration(entries)
-    test = parts.load_data(config["data"]).test
+    test = factories.load_data(config["data"]).test
     model = restore.restore(entries, config)
     preprocess = restore.preprocess(config, model, entries, torch.device("cpu"))
     with torch.no_grad():
@@ -79,7 +82,7 @@ def test_sets_as_files(tmp_path: Path, dispatch: Dispatch, words: tuple[str, ...
     (tmp_path / "files").mkdir()
     for i, image in enumerate(images[:40]):
         Image.fromarray(image[0].numpy()).save(tmp_path / "files" / f"{i:03}.png")
-    assert checkpoint.read(run.best)["fit"] == "squash"
+    assert checkpoints.read(run.best)["fit"] == "squash"
     assert_the_same(run, tmp_path / "files", dispatch, 40)
 
 
@@ -88,9 +91,9 @@ def test_own_images_are_cropped_by_both(tmp_path: Path, dispatch: Dispatch) -> N
     write_classes(tmp_path / "own", per_class=12)
     run = train(tmp_path, *QUICK, "data=image_folder", f"data.root={tmp_path / 'own'}",
                 "data.shape=[3,12,20]", "data.val_size=0.2", "data.test_size=0.2")  # fmt: skip
-    entries = checkpoint.read(run.best)
+    entries = checkpoints.read(run.best)
     assert entries["fit"] == "crop"
-    test = parts.load_data(stored.configuration(entries)["data"]).test
+    test = factories.load_data(stored.configuration(entries)["data"]).test
     (tmp_path / "files").mkdir()
     for i in range(len(test)):
         name = test.file_at(i)
@@ -152,7 +155,7 @@ def test_probabilities_follow_the_loss(tmp_path: Path, dispatch: Dispatch, words
     """As many images as it takes to be right nine times of ten; then the calibration error, which
     was 0.74 with a softmax of what is no logit, is small; and predict and findings agree."""
     run = train(tmp_path, "tensorboard=false", "device=cpu", "epochs=8", *words.split())
-    entries, how = checkpoint.read(run.best), LOSSES[words]
+    entries, how = checkpoints.read(run.best), LOSSES[words]
     assert entries["probabilities"] == how
     done = dispatch("evaluate", str(run.best), "-o", "out", "device=cpu")
     assert done.returncode == 0, done.output
@@ -177,7 +180,7 @@ def test_probabilities_follow_the_loss(tmp_path: Path, dispatch: Dispatch, words
 
 
 def test_older_checkpoints_say_it_by_their_configuration(default_run: TrainedRun) -> None:
-    config = yaml.safe_load(checkpoint.read(default_run.best)["config"])
+    config = yaml.safe_load(checkpoints.read(default_run.best)["config"])
     assert (meaning.fit_of({}, config), meaning.probabilities_of({}, config)) == (
         "squash", "softmax"
     )  # fmt: skip

@@ -15,7 +15,8 @@ from PIL import Image
 from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
 from models.vgg import VGG
-from trainer import checkpoint, weights
+from trainer import checkpoints
+from trainer.build import pretrained
 from trainer.errors import UserError
 
 Dispatch = Callable[..., Finished]
@@ -34,7 +35,7 @@ def test_names_and_normalisation_by_hand(linear: Path, dispatch: Dispatch) -> No
     words = ("data.shape=[1,28,28]", "--classes", "names.txt", "data.mean=[0.1]", "data.std=[0.3]")
     done = dispatch(*IMPORT, *words)
     assert done.returncode == 0, done.output
-    entries = checkpoint.read(Path("ours.pth"))
+    entries = checkpoints.read(Path("ours.pth"))
     assert entries["classes"] == [f"digit {i}" for i in range(10)]
     assert (entries["mean"], entries["std"]) == ([0.1], [0.3])
     assert "--classes" not in done.stdout
@@ -42,7 +43,7 @@ def test_names_and_normalisation_by_hand(linear: Path, dispatch: Dispatch) -> No
     assert plain.returncode == 0, plain.output
     assert "--classes FILE names them" in plain.stdout
     assert "data.mean=[...]" in plain.stdout
-    entries = checkpoint.read(Path("ours.pth"))
+    entries = checkpoints.read(Path("ours.pth"))
     assert (entries["classes"][3], entries["mean"], entries["std"]) == ("3", [0.0], [1.0])
 
 
@@ -50,7 +51,7 @@ def test_names_and_normalisation_by_hand(linear: Path, dispatch: Dispatch) -> No
 def test_all_of_a_set_and_then_evaluated(linear: Path, dispatch: Dispatch) -> None:
     done = dispatch(*IMPORT, "data=mnist_5k", "--classes", "names.txt")
     assert done.returncode == 0, done.output
-    entries = checkpoint.read(Path("ours.pth"))
+    entries = checkpoints.read(Path("ours.pth"))
     assert entries["shape"] == [1, 28, 28]
     assert entries["classes"][3] == "digit 3"
     assert 0.1 < entries["mean"][0] < 0.2
@@ -91,17 +92,17 @@ def test_a_file_without_a_head_starts_a_training() -> None:
     full = net.state_dict()
     features = {n: t.clone() for n, t in full.items() if n.startswith("features.")}
     with pytest.raises(UserError, match=r"no head.*replace_head=true starts one anew"):
-        weights.check_fit(net, features, False, "x.pth")
+        pretrained.check_fit(net, features, False, "x.pth")
     features["features.0.weight"].fill_(3)
-    fresh = weights.load_into(net, features, True, "x.pth")
+    fresh = pretrained.load_into(net, features, True, "x.pth")
     assert fresh == [n for n in full if n.startswith("classifier.")] != []
     assert (net.state_dict()["features.0.weight"] == 3).all()
     del features["features.0.weight"]
     with pytest.raises(UserError, match="missing"):
-        weights.check_fit(net, features, True, "x.pth")
+        pretrained.check_fit(net, features, True, "x.pth")
     with pytest.raises(UserError, match=r"replace_head=true: the head of x\.pth fits"):
-        weights.check_fit(net, full, True, "x.pth")
-    assert weights.check_fit(net, full, False, "x.pth") == []
+        pretrained.check_fit(net, full, True, "x.pth")
+    assert pretrained.check_fit(net, full, False, "x.pth") == []
 
 
 def test_a_folder_is_evaluated_as_it_lies(
@@ -182,14 +183,14 @@ def test_a_torchvision_network_gets_its_names_and_normalisation(
     assert done.returncode == 0, done.output
     assert "taken to be those of squeezenet1_1 IMAGENET1K_V1" in done.stdout
     recipe = SqueezeNet1_1_Weights.IMAGENET1K_V1
-    entries = checkpoint.read(Path("ours.pth"))
+    entries = checkpoints.read(Path("ours.pth"))
     assert entries["classes"] == recipe.meta["categories"]
     assert entries["mean"] == list(recipe.transforms().mean)
     assert entries["std"] == list(recipe.transforms().std)
     assert [entries["resize"]] == recipe.transforms().resize_size
     done = dispatch(*words, "--force", "data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]")
     assert done.returncode == 0, done.output
-    entries = checkpoint.read(Path("ours.pth"))
+    entries = checkpoints.read(Path("ours.pth"))
     assert (entries["mean"], entries["std"]) == ([0.5] * 3, [0.2] * 3)
     assert entries["classes"] == recipe.meta["categories"]
 
@@ -208,7 +209,7 @@ def test_vgg16s_features_train_with_a_new_head(tmp_path: Path, dispatch: Dispatc
     done = dispatch(*words, "replace_head=true")
     assert done.returncode == 0, done.output
     assert "mean [0.48235,0.45882,0.40784], std [0.00392,0.00392,0.00392]" in done.output
-    entries = checkpoint.read(Path("r/checkpoints/best.pth"))
+    entries = checkpoints.read(Path("r/checkpoints/best.pth"))
     assert entries["mean"] == [0.48235, 0.45882, 0.40784]
     assert torch.equal(entries["model"]["features.0.weight"], features["features.0.weight"])
     done = dispatch("import-weights", "f.pth", "--model", "vgg16", "-o", "ours.pth")

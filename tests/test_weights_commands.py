@@ -13,7 +13,8 @@ import torchvision
 from conftest import Finished, TrainedRun, run_trainer, train
 from torch import nn
 
-from trainer import checkpoint, weights
+from trainer import checkpoints
+from trainer.build import pretrained
 from trainer.errors import UserError
 
 QUICK = ("epochs=1", "limit_batches=3")
@@ -47,10 +48,10 @@ def test_only_the_head_may_be_replaced_and_only_when_asked() -> None:
     model = small_net(4)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(UserError, match="replace_head=true"):
-        weights.load_into(model, source, False, "weights=x.pth")
+        pretrained.load_into(model, source, False, "weights=x.pth")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
-    assert weights.load_into(model, source, True, "weights=x.pth") == ["2.weight", "2.bias"]
+    assert pretrained.load_into(model, source, True, "weights=x.pth") == ["2.weight", "2.bias"]
     assert torch.equal(model[0].weight, source["0.weight"])
     assert torch.equal(model[2].weight, before["2.weight"])
 
@@ -62,7 +63,7 @@ def test_the_model_is_untouched_when_more_than_the_head_differs(replace_head: bo
     model = small_net(4)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(UserError, match=r"0\.weight \(6, 7\) -> \(6, 5\)") as error:
-        weights.load_into(model, source, replace_head, "weights=x.pth")
+        pretrained.load_into(model, source, replace_head, "weights=x.pth")
     assert "replace_head" not in str(error.value)
     assert "weights=x.pth" in str(error.value)
     for name, tensor in model.state_dict().items():
@@ -100,7 +101,7 @@ def test_a_frozen_batch_norm_keeps_its_statistics() -> None:
     from models.resnet import ResNet
 
     model = ResNet((3, 32, 32), 4, depth=18)
-    weights.freeze(model, ["bn1.*", "layer1.*"])
+    pretrained.freeze(model, ["bn1.*", "layer1.*"])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train()(torch.randn(2, 3, 32, 32))
     after = model.state_dict()
@@ -169,13 +170,14 @@ def test_import_weights_of_torchvision(torchvision_file: tuple[Path, nn.Module])
                        cwd=file.parent)  # fmt: skip
     assert done.returncode == 0, done.output
     assert "module." in done.stdout
-    entries = checkpoint.read(file.parent / "ours.pth")
+    entries = checkpoints.read(file.parent / "ours.pth")
     assert len(entries["classes"]) == 1000
     assert entries["classes"][0] == "tench"
     assert entries["shape"] == [3, 224, 224]
     assert (entries["resize"], entries["mean"]) == (256, [0.485, 0.456, 0.406])
 
-    from trainer import restore, stored
+    from trainer.build import restore
+    from trainer.config import stored
 
     ours = restore.restore(entries, stored.configuration(entries))
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -204,10 +206,11 @@ def test_import_weights_keeps_the_shape_that_was_asked_for(tmp_path: Path) -> No
     argv = ("import-weights", "small.pth", "--model", "resnet18", "-o", "ours.pth")
     done = run_trainer(*argv, "data.shape=[3,32,32]", cwd=tmp_path)
     assert done.returncode == 0, done.output
-    entries = checkpoint.read(tmp_path / "ours.pth")
+    entries = checkpoints.read(tmp_path / "ours.pth")
     assert (entries["shape"], entries["resize"]) == ([3, 32, 32], 32)
 
-    from trainer import restore, stored
+    from trainer.build import restore
+    from trainer.config import stored
 
     assert restore.restore(entries, stored.configuration(entries)).conv1.kernel_size == (3, 3)
     refused = run_trainer(*argv[:-1], "again.pth", cwd=tmp_path)
@@ -243,9 +246,10 @@ def test_import_weights_of_matconvnet(tmp_path: Path, fields: str) -> None:
     done = run_trainer(*argv, "data.shape=[3,32,32]", "data.num_classes=7", cwd=tmp_path)
     assert done.returncode == 0, done.output
 
-    from trainer import restore, stored
+    from trainer.build import restore
+    from trainer.config import stored
 
-    entries = checkpoint.read(tmp_path / "ours.pth")
+    entries = checkpoints.read(tmp_path / "ours.pth")
     assert (entries["classes"], entries["shape"]) == (names, [3, 32, 32])
     net = restore.restore(entries, stored.configuration(entries))
     picture = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from conftest import Finished, TrainedRun
 
-from trainer import config as knobs
-from trainer.commands.arguments import LONGEST_OUTPUT
-from trainer.compose import Composer, parse, plain, sweep_jobs
-from trainer.restore import typed
-from trainer.words import OTHER_COMMANDS, SYNONYMS, meant
+from trainer.build.restore import typed
+from trainer.cli.arguments import LONGEST_OUTPUT
+from trainer.config import knobs
+from trainer.config.compose import Composer, parse, plain, sweep_jobs
+from trainer.config.suggestions import OTHER_COMMANDS, SYNONYMS, meant
 
 Dispatch = Callable[..., Finished]
 
@@ -117,7 +117,7 @@ def test_words_of_others_mean_keys_that_exist() -> None:
     keys = {*knobs.KNOBS, *knobs.GROUPS, "experiment", *knobs.OTHER_TEXTS}
     assert set(SYNONYMS.values()) <= keys
     assert not set(SYNONYMS) & keys
-    from trainer.commands import COMMANDS
+    from trainer.cli.dispatch import COMMANDS
 
     assert set(OTHER_COMMANDS.values()) <= set(COMMANDS)
     assert meant("nonsense", keys) is None

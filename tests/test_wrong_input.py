@@ -10,8 +10,8 @@ import pytest
 from conftest import Finished, TrainedRun, run_trainer
 from hydra.errors import InstantiationException
 
+from trainer.config.targets import constructor_errors
 from trainer.errors import UserError
-from trainer.targets import constructor_errors
 
 Dispatch = Callable[..., Finished]
 
@@ -128,12 +128,13 @@ RIGHT = [
 
 @pytest.mark.parametrize("words", RIGHT, ids=[" ".join(words) for words in RIGHT])
 def test_right_input_passes_the_same_checks(tmp_path: Path, words: list[str]) -> None:
-    from trainer import build, compose, config
+    from trainer.build import training_run
+    from trainer.config import compose, knobs
 
     composer = compose.Composer(compose.parse(words))
     job = compose.plain(composer.jobs(composer.master())[0])
-    config.check(job)
-    build.check(job)
+    knobs.check(job)
+    training_run.check(job)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Trainer of image classifiers: `python -m trainer`."""

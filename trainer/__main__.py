@@ -41,13 +41,13 @@ def main() -> None:
     """The `trainer` console script and `python -m trainer`."""
     open_closed()
     put_project_first()
-    from trainer.printable import guarded
+    from trainer.text.printable import guarded
 
     sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
     # torch's C++ tells a profiled training of memory that it had before; read when it is loaded.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        from trainer.commands import dispatch
+        from trainer.cli.dispatch import dispatch
 
         code = dispatch(sys.argv[1:])
         sys.stdout.flush()

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from trainer.printable import in_lines
+from trainer.text.printable import in_lines
 
 
 class UserError(Exception):

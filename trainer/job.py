@@ -13,17 +13,19 @@ from typing import Any
 
 import torch
 
-from trainer import best_weights, build, faults, loop, runtime, snapshot
-from trainer.checkpoint import weights_sha256
+from trainer.build import training_run
+from trainer.checkpoints import weights_sha256
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
-from trainer.log import write_summary
-from trainer.metrics import Metrics, no_better_than_guessing
-from trainer.printable import in_lines
-from trainer.progress import Progress
-from trainer.run import Run
-from trainer.side_files import status_of
-from trainer.signals import StopSignals
-from trainer.soundness import SMALLER_STEPS
+from trainer.evaluation.metrics import Metrics, no_better_than_guessing
+from trainer.monitoring.run_logger import write_summary
+from trainer.runs.progress import Progress
+from trainer.runs.side_files import status_of
+from trainer.system.memory import peak_memory_bytes
+from trainer.system.signals import StopSignals
+from trainer.text.printable import in_lines
+from trainer.training import best_weights, faults, loop, snapshot
+from trainer.training.run import Run
+from trainer.training.soundness import SMALLER_STEPS
 
 log = logging.getLogger("trainer")
 
@@ -48,7 +50,7 @@ def run(
     """
     with StopSignals().noted() as signals:
         progress = Progress(**state["progress"]) if state else None
-        run = build.build(config, folder, signals, progress, choices)
+        run = training_run.build(config, folder, signals, progress, choices)
         try:
             notes = snapshot.load(run, state) if state else ()
         except BaseException:
@@ -175,7 +177,7 @@ def summarise(
         "images_per_s": round(progress.num_images / progress.train_s, 1)
         if progress.train_s
         else None,
-        "peak_memory_bytes": runtime.peak_memory_bytes(run.about.device),
+        "peak_memory_bytes": peak_memory_bytes(run.about.device),
         # After a failure they may be of half a step: a batch norm has seen a NaN.
         "weights_sha256": None
         if status == "failed"

@@ -1,0 +1,119 @@
+"""Which random changes the training pictures go through, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Generator, Tensor
+
+from data.augment import ops
+from data.types import DataError
+
+# The largest value of each option; the smallest is 0, which turns it off.
+_LARGEST = {
+    "crop_padding": 1.0, "flip": 1.0, "rotation": 180.0, "cutout": 1.0, "brightness": 1.0,
+    "contrast": 1.0, "saturation": 1.0, "hue": 0.5, "mixup": 100.0, "cutmix": 100.0,
+    "mix_probability": 1.0,
+}  # fmt: skip
+
+
+@dataclass
+class Augment:
+    """Random changes to the batches of a training: to the pictures as bytes, then to what the
+    model would see of them.
+
+    No label loses its meaning: pictures are mirrored only where the data set allows it, and mixed
+    pictures get mixed labels. The order is the one in which the options stand here.
+
+    Attributes:
+        num_classes: K of the probabilities that mixed pictures have as labels.
+        hflip: a mirrored picture keeps its label; False turns `flip` off.
+        flip: probability that a picture is mirrored left to right.
+        rotation: largest angle in degrees, to either side.
+        crop_padding: width of a black border, as a share of each side, out of which together with
+            the picture its old size is cut.
+        brightness, contrast, saturation: largest change of a factor that is 1 for no change.
+        hue: largest turn, as a share of the colour circle.
+        cutout: side of a blank square, as a share of the shorter side.
+        mixup, cutmix: alpha of the Beta distribution that gives the share of either picture. With
+            both on, a batch gets the one or the other.
+        mix_probability: that a batch is mixed at all.
+
+    Raises:
+        DataError: an option is out of its range.
+    """
+
+    num_classes: int
+    hflip: bool
+    flip: float = 0.0
+    rotation: float = 0.0
+    crop_padding: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    cutout: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_probability: float = 1.0
+
+    on_bytes: list[Callable[[Tensor, Generator], Tensor]] = field(init=False)
+    on_inputs: list[Callable[[Tensor, Generator], Tensor]] = field(init=False)
+    mixes: list[Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name, largest in _LARGEST.items():
+            if not 0 <= getattr(self, name) <= largest:
+                raise DataError(
+                    f"augment.{name}={getattr(self, name)}: must lie between 0 (off) and "
+                    f"{largest:g}."
+                )
+        colors = {
+            name: getattr(self, name) for name in ("brightness", "contrast", "saturation", "hue")
+        }
+        self.on_bytes, self.on_inputs, self.mixes = [], [], []
+        if self.flip and self.hflip:
+            self.on_bytes.append(partial(ops.flip, probability=self.flip))
+        if self.rotation:
+            self.on_bytes.append(partial(ops.rotate, degrees=self.rotation))
+        if self.crop_padding:
+            self.on_bytes.append(partial(ops.crop, padding=self.crop_padding))
+        if any(colors.values()):
+            self.on_bytes.append(partial(ops.jitter_colors, **colors))
+        if self.cutout:
+            self.on_inputs.append(partial(ops.cutout, size=self.cutout))
+        if self.mixup and self.mix_probability:
+            self.mixes.append(partial(ops.mixup, alpha=self.mixup))
+        if self.cutmix and self.mix_probability:
+            self.mixes.append(partial(ops.cutmix, alpha=self.cutmix))
+
+    @property
+    def does_nothing(self) -> bool:
+        return not (self.on_bytes or self.on_inputs or self.mixes)
+
+    def change_bytes(self, images: Tensor, generator: Generator) -> Tensor:
+        """(N, C, H, W) uint8 -> the same, before they are normalised."""
+        for operation in self.on_bytes:
+            images = operation(images, generator)
+        return images
+
+    def change_inputs(
+        self, images: Tensor, labels: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) float, normalised, and (N,) int64 -> pictures of the same kind, and labels:
+        as they were or, if there is mixing, (N, K) probabilities of the pictures' dtype in every
+        batch, mixed or not, so that a compiled step sees one shape."""
+        for operation in self.on_inputs:
+            images = operation(images, generator)
+        if not self.mixes:
+            return images, labels
+        targets = images.new_zeros(len(labels), self.num_classes)
+        targets.scatter_(1, labels.unsqueeze(1), 1.0)
+        # On the CPU, so reading it waits for nothing.
+        if torch.rand((), generator=generator).item() >= self.mix_probability:
+            return images, targets
+        which = int(torch.randint(len(self.mixes), (), generator=generator))
+        return self.mixes[which](images, targets, generator)

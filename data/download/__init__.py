@@ -1,0 +1,1 @@
+"""Downloads: mirrors, resumed where they broke off, verified by MD5."""

@@ -1,0 +1,5 @@
+"""Images of the user's own: one folder per class, decoded once into a pack."""
+
+from data.image_folder.load import class_names, load_image_folder, load_whole
+
+__all__ = ["class_names", "load_image_folder", "load_whole"]

@@ -1,0 +1,1 @@
+"""Image files: which they are, decoded to uint8, deep ones scaled to 8 bits."""

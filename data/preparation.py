@@ -1,0 +1,163 @@
+"""From a set's own pictures to the `Dataset` that was asked for: shape, channels, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.inspection import keys_of, notes_on_copies, notes_on_counts
+from data.memory import check_memory
+from data.resizing import LUMA, check_channels, to_shape
+from data.splits import carve
+from data.types import DataError, Dataset, Fit, Split
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The keys that every data set has; refused here, before a file is read or fetched.
+
+    Attributes:
+        shape: (C, H, W) as the model sees the pictures.
+        num_classes: number of labels; must be the files' own.
+        mean, std: per channel, in units of pixel / 255; see `fit_channels` for their number.
+        hflip: a mirrored picture keeps its label.
+        val_size: fraction of train that becomes validation, 0 < val_size < 1.
+        split_seed: which pictures those are, >= 0.
+        fit: how pictures of another size come to `shape`: "squash" (both sides resized) or "crop"
+            (the shorter side resized, the centre taken).
+        resize: pixels of the shorter side before the crop; None: those of `shape`.
+    """
+
+    shape: Sequence[int]
+    num_classes: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    hflip: bool
+    val_size: float
+    split_seed: int
+    fit: Fit = "squash"
+    resize: int | None = None
+
+    def __post_init__(self) -> None:
+        check_shape(self.shape)
+        check_fit(self.fit, self.resize)
+        if not 0 < self.val_size < 1:
+            raise DataError(
+                f"data.val_size={self.val_size}: must lie between 0 and 1, both excluded: the "
+                "fraction of train that is held out for validation, 0.1 for a tenth."
+            )
+        if self.split_seed < 0:
+            raise DataError(f"data.split_seed={self.split_seed}: must be 0 or more.")
+        if min(self.std, default=0) <= 0:
+            raise DataError(f"data.std={list(self.std)}: must be above 0, one for each channel.")
+
+    def check_num_classes(self, own: int) -> None:
+        if self.num_classes != own:
+            raise DataError(
+                f"data.num_classes={self.num_classes}: this data set has {own} classes. Leave the "
+                "key out."
+            )
+
+    def dataset(self, train: Split, test: Split, classes: Sequence[str]) -> Dataset:
+        """Carves validation out of `train` and brings all pictures to `shape`.
+
+        Raises:
+            DataError: the keys contradict the pictures.
+        """
+        self.check_num_classes(len(classes))
+        own_channels, channels = train.images.shape[1], self.shape[0]
+        mean = fit_channels("data.mean", self.mean, own_channels, channels)
+        std = fit_channels("data.std", self.std, own_channels, channels)
+        rest, val = carve(train, self.val_size, self.split_seed, classes)
+        notes = _notes({"train": rest, "val": val, "test": test}, classes)
+        rest, val, test = (
+            Split(self.fitted(split.images), split.labels) for split in (rest, val, test)
+        )
+        return Dataset(
+            rest, val, test, tuple(classes), mean, std, self.hflip, notes,
+            fit=self.fit, resize=self.resize,
+        )  # fmt: skip
+
+    def fitted(self, images: Tensor) -> Tensor:
+        """Pictures, (N, C, H, W) uint8, brought to `shape`: (N, *shape) uint8. Raises DataError."""
+        if self.fit == "squash":
+            return to_shape(images, self.shape)
+        return cropped(images, self.shape, self.resize or min(self.shape[1:]))
+
+
+def _notes(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[str, ...]:
+    """Of splits whose images are theirs alone, as they lie in the set's files."""
+    notes = list(notes_on_counts(splits["train"].labels, classes))
+    keys = [keys_of(split.images) for split in splits.values()]
+    if any(own is None for own in keys):
+        return tuple(notes)
+    parts = [part for part, split in splits.items() for _ in range(len(split))]
+    labels = torch.cat([split.labels for split in splits.values()]).numpy()
+    names = [f"{part} {i}" for part, split in splits.items() for i in range(len(split))]
+    flat = [key for own in keys if own is not None for key in own]
+    return (*notes, *notes_on_copies(flat, parts, labels, classes, names))
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    if len(shape) != 3 or any(not isinstance(n, int) or n < 1 for n in shape):
+        raise DataError(
+            f"data.shape={list(shape)}: must be three whole numbers from 1 on: channels, height, "
+            "width, for example [1,28,28]."
+        )
+
+
+def check_fit(fit: str, resize: int | None) -> None:
+    if fit not in ("crop", "squash"):
+        raise DataError(f"data.fit={fit}: must be crop or squash.")
+    if resize is not None and fit == "squash":
+        raise DataError(
+            f"data.resize={resize}: is for data.fit=crop; data.fit=squash resizes both sides to "
+            "data.shape. Leave data.resize out."
+        )
+    if resize is not None and resize < 1:
+        raise DataError(f"data.resize={resize}: must be a whole number of pixels from 1 on.")
+
+
+def fit_channels(
+    key: str, values: Sequence[float], own_channels: int, channels: int
+) -> tuple[float, ...]:
+    """Mean or standard deviation for pictures that went from `own_channels` to `channels`.
+
+    One value for each channel that the model sees is taken as it is. Else a single value is
+    repeated, and three for colour pictures that become grey are averaged with the weights of grey:
+    exact for a mean, and for a standard deviation as far as the colours vary together.
+    """
+    if len(values) == channels:
+        return tuple(values)
+    if len(values) == 1:
+        return (values[0],) * channels
+    if len(values) == own_channels == 3 and channels == 1:
+        return (sum(weight * value for weight, value in zip(LUMA, values, strict=True)),)
+    raise DataError(
+        f"{key}={list(values)} has {len(values)} values; data.shape has {channels} channels. "
+        f"Give {channels}, or one for all."
+    )
+
+
+def cropped(images: Tensor, shape: Sequence[int], resize: int) -> Tensor:
+    """As `to_shape`, but the shorter side is resized to `resize` and the centre taken, and to the
+    last bit as of files, see `pictures.read_picture`."""
+    from PIL import Image
+
+    from data.images.decode import converted, fitted
+
+    check_channels(images.shape[1], shape)
+    if tuple(images.shape[1:]) == tuple(shape):
+        return images
+    check_memory(len(images), shape)
+    channels, *size = shape
+    done = np.empty((len(images), *size, channels), np.uint8)
+    for source, target in zip(images.permute(0, 2, 3, 1).numpy(), done, strict=True):
+        picture = Image.fromarray(source.squeeze(2) if source.shape[2] == 1 else source)
+        picture = fitted(converted(picture, channels), (size[0], size[1]), resize, "crop")
+        target[:] = np.asarray(picture).reshape(target.shape)
+    return torch.from_numpy(np.ascontiguousarray(done.transpose(0, 3, 1, 2)))

@@ -1,0 +1,171 @@
+"""Weights to start from, and parameters to leave alone."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import MethodType
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models import weights as foreign
+from trainer import checkpoints
+from trainer.checkpoints.entries import read
+from trainer.checkpoints.finite import listed, not_finite
+from trainer.errors import UserError
+from trainer.system.paths import at_home
+
+# Weights as found, ours or other people's, and what they were trained to see.
+Start = foreign.ForeignWeights[Tensor]
+
+
+def find(source: str, model: nn.Module) -> Start:
+    """`weights=`: a checkpoint of ours, a file of other people, or the name of official weights.
+
+    Raises UserError."""
+    try:
+        if source.upper().startswith("IMAGENET") and not Path(source).exists():
+            return foreign.load_official(torchvision_name(model), source.upper())
+        return from_file(at_home(Path(source)), model)
+    except foreign.WeightsError as error:
+        raise UserError(f"weights={source}: {error}") from error
+
+
+def from_file(path: Path, model: nn.Module) -> Start:
+    """A checkpoint of ours, or any file that `models.weights` reads; torchvision's own files bring
+    their class names and preprocessing. Raises UserError or WeightsError."""
+    if os.path.isdir(path):
+        raise UserError(
+            f"{path}: this is a folder. Name a file in it; a run's is checkpoints/best.pth."
+        )
+    if not os.path.isfile(path):  # also of a name that no file can have
+        raise UserError(f"{path}: there is no such file.")
+    if checkpoints.is_ours(path):
+        entries = read(path)
+        if names := not_finite(entries["model"]):
+            raise UserError(
+                f"{path}: NaN or infinite in {len(names):,} tensors: {listed(names)}. Nothing can "
+                "start from it; take an earlier checkpoint."
+            )
+        channels, height, width = entries["shape"]
+        return Start(
+            entries["model"], entries["classes"], tuple(entries["mean"]), tuple(entries["std"]),
+            entries["resize"], (channels, height, width),
+        )  # fmt: skip
+    arch = getattr(model, "torchvision_name", None)
+    return foreign.read(path, shapes_of(model), arch=arch)
+
+
+def torchvision_name(model: nn.Module) -> str:
+    name = getattr(model, "torchvision_name", None)
+    if not isinstance(name, str):
+        raise UserError(
+            f"torchvision has no weights for this {type(model).__name__} with these options; "
+            "the net's file in configs/model/ says which form is torchvision's. Or weights=FILE."
+        )
+    return name
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+HEAD_ADVICE = "The last layer has another number of classes: replace_head=true starts it anew."
+
+
+NO_HEAD_ADVICE = (
+    "The file has no head, only what lies below. Training can start from it: weights=FILE "
+    "replace_head=true starts one anew."
+)
+
+
+def has_no_head(mismatch: foreign.Mismatch, state_dict: dict[str, Tensor]) -> bool:
+    """Whether a file lacks whole parts of the network and is right in all others: `features.*`
+    alone, as torchvision publishes VGG-16 for detection."""
+    there = {name.partition(".")[0] for name in state_dict}
+    absent = {name.partition(".")[0] for name in mismatch.missing}
+    return bool(there and absent and not there & absent) and not (
+        mismatch.unexpected or mismatch.misshapen
+    )
+
+
+def check_fit(
+    model: nn.Module,
+    state_dict: dict[str, Tensor],
+    replace_head: bool,
+    source: str,
+    head_advice: str = HEAD_ADVICE,
+) -> list[str]:
+    """Hold weights against a model. With `replace_head`, tensors that differ in the number of
+    outputs alone may, or a head that is missing; returns their names. Raises UserError with a list
+    of what does not fit and the way out; `source` is how the user named the weights."""
+    mismatch = foreign.compare(state_dict, shapes_of(model))
+    if replace_head and not mismatch:
+        raise UserError(
+            f"replace_head=true: the head of {source} fits, and would not be replaced. Leave the "
+            "key out; the training goes on from the head as it is."
+        )
+    heads = [name for name, have, need in mismatch.misshapen if have[1:] == need[1:]]
+    only_heads = not mismatch.missing and not mismatch.unexpected
+    only_heads &= len(heads) == len(mismatch.misshapen)
+    if has_no_head(mismatch, state_dict):
+        heads, only_heads, head_advice = mismatch.missing, True, NO_HEAD_ADVICE
+    if mismatch and not (replace_head and only_heads):
+        other = (
+            "If they are of another form of this net, its options make it so: model.stem=imagenet, "
+            "model.head=imagenet and the like, see configs/model/."
+        )
+        raise UserError(
+            f"{source}: does not fit the network.\n{mismatch.describe()}\n"
+            + (head_advice if only_heads else other)
+        )
+    return heads
+
+
+def load_into(
+    model: nn.Module,
+    state_dict: dict[str, Tensor],
+    replace_head: bool,
+    source: str,
+    head_advice: str = HEAD_ADVICE,
+) -> list[str]:
+    """Copy the weights into the model, but for a head that starts afresh. Returns the names of
+    that. Raises UserError, with the model untouched, if they do not fit."""
+    heads = check_fit(model, state_dict, replace_head, source, head_advice)
+    own = model.state_dict()
+    model.load_state_dict({n: own[n] if n in heads else state_dict[n] for n in own})
+    return heads
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
+    """Exclude parameters from training by shell-style patterns of their names. A batch norm whose
+    parameters are all excluded keeps its statistics, too. Returns how many numbers are left to
+    train. Raises UserError for a pattern that matches nothing."""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.0)
+            raise UserError(
+                f"freeze={pattern}: no parameter has such a name. Names look like "
+                f"{', '.join(near)}; `python -m trainer summary model=...` lists the layers."
+            )
+    for name, parameter in model.named_parameters():
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, _BatchNorm) and own and not any(p.requires_grad for p in own):
+            module.eval()
+            module.train = MethodType(_stay_as_it_is, module)  # type: ignore[method-assign]
+    left = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if not left:
+        raise UserError(f"freeze=[{','.join(patterns)}]: leaves nothing to train.")
+    return left
+
+
+def _stay_as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module

@@ -1,0 +1,131 @@
+"""From a checkpoint back to a network: its own description says all that is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from data.loading.preprocess import Preprocess
+from trainer.build.factories import memory_format, min_size, on_layers, place
+from trainer.checkpoints.tensors import differences
+from trainer.config import knobs, stored
+from trainer.config.targets import check_options, make
+from trainer.errors import UserError
+from trainer.system.device import float_dtype, pick_device
+from trainer.text.values import unknown_name_message
+
+
+def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+    """A stored configuration with these keys changed, checked. A group's name (data=cifar10)
+    takes that choice's file whole. What the user types may be an interpolation; `stored.py` has
+    seen to it that the file's text is none."""
+    changed = OmegaConf.create(dict(config))
+    for key, text in sorted(values.items(), key=lambda item: "." in item[0]):
+        if key in knobs.GROUPS:
+            changed[key] = OmegaConf.load(choice_file(key, text))
+            continue
+        if key == "trust":
+            changed.trust = stored.trusted(values)
+            continue
+        group, _, name = key.partition(".")
+        if name and name not in changed[group]:
+            raise UserError(
+                unknown_name_message(
+                    "key", key, [f"{group}.{k}" for k in changed[group] if k[0] != "_"]
+                )
+            )
+        OmegaConf.update(changed, key, typed(key, text))
+    if "_target_" not in changed["data"]:
+        raise UserError(
+            "This checkpoint comes from import-weights and names no data set: add data=..."
+        )
+    plain: dict[str, Any] = OmegaConf.to_container(changed, resolve=True)  # type: ignore[assignment]
+    knobs.check(plain)
+    return plain
+
+
+def typed(key: str, text: str) -> Any:
+    """The value that these characters mean: as they are where the key is a text, else as YAML."""
+    knob = knobs.KNOBS.get(key)
+    is_text = knob is not None and knob.kind == "str" and not knob.choices and knob.length is None
+    if is_text and text != "null":
+        return text
+    try:
+        return OmegaConf.create(f"value: {text}").value
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{key}={text}: not understood as a value.") from error
+
+
+def choice_file(group: str, name: str) -> Path:
+    files = {path.stem: path for path in (knobs.CONFIGS / group).glob("*.yaml")}
+    if name not in files:
+        raise UserError(unknown_name_message(f"choice for {group}", name, files))
+    return files[name]
+
+
+class _Unfilled(TorchFunctionMode):
+    """New parameters keep whatever memory holds. Every one is overwritten from the checkpoint, and
+    drawing VGG19's 140 million random numbers takes four seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__name__", "").endswith(("uniform_", "normal_")):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
+    """The checkpoint's network with its weights, on the configuration's device, in eval mode."""
+    check_weights(entries, config)
+    with _Unfilled():
+        model: nn.Module = make("model", sized(entries, config))
+    model.load_state_dict(entries["model"])
+    device = pick_device(config["device"], config["layers"])
+    layout = memory_format(config, model)
+    place(model, device, float_dtype(config["precision"]), layout)
+    return on_layers(config["layers"], model).eval()
+
+
+def sized(entries: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the checkpoint's network."""
+    return {**config["model"], "shape": entries["shape"], "num_classes": len(entries["classes"])}
+
+
+def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Hold the network that a configuration describes against the weights beside it, before any
+    memory is taken for it: sizes in a file may be of any size. Raises UserError."""
+    options = sized(entries, config)
+    check_options("model", options)
+    try:
+        with torch.device("meta"):
+            model: nn.Module = make("model", options)
+    except InstantiationException as error:  # options that nobody has foreseen
+        raise UserError(f"model: cannot be made with these options: {error!s:.500}") from error
+    differing = differences(entries["model"], model.state_dict())
+    if differing:
+        lines = [f"  {name}: {have} -> {want}" for name, have, want in differing[:10]]
+        raise UserError(
+            "The weights do not fit the network that model.* describes (have -> want):\n"
+            + "\n".join(lines)
+            + f"\n{len(differing)} in all. Leave model.* as it was in the training."
+        )
+
+
+def preprocess(
+    config: Mapping[str, Any], model: nn.Module, entries: Mapping[str, Any], device: torch.device
+) -> Preprocess:
+    """From uint8 pictures to what a restored model sees: normalised as in its training."""
+    return Preprocess(
+        tuple(entries["mean"]), tuple(entries["std"]), min_size(model), device,
+        float_dtype(config["precision"]), memory_format(config, model),
+    )  # fmt: skip

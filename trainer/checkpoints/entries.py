@@ -1,0 +1,299 @@
+"""What the entries of a checkpoint must be, each in one row of a table, held before any is used.
+
+`checkpoint.py` tells whether a file is as it was written; this file, whether what was written can
+be used: a script, another version or a forger may have put anything under a right digest. Whoever
+gives checkpoints a new entry adds a row here, with the value that older files stand for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer import checkpoints
+from trainer.errors import UserError
+from trainer.runs.progress import Best, Progress
+
+DTYPES = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+)  # fmt: skip
+MOST_NAMES, LONGEST_NAME, LONGEST_TEXT = 2**17, 1000, 2**16
+LARGEST_SIDE, MOST_VALUES = 2**14, 2**26  # of a picture as the model sees it
+LONGEST_SHOWN = 60  # characters of a wrong value in a message
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry.
+
+    Attributes:
+        fits: whether a value may be used.
+        allowed: what it must be, as a phrase that follows "must be".
+        of_state: only full states, from which a training goes on, have it; else every checkpoint.
+        optional: files may lack it; `value_of` then gives `default`.
+    """
+
+    fits: Callable[[Any], bool]
+    allowed: str
+    of_state: bool = False
+    optional: bool = False
+    default: Any = None
+
+
+def is_int(value: Any, low: int = 0, high: int = 2**63 - 1) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def is_number(value: Any) -> bool:
+    """Finite, and small enough for float32."""
+    return type(value) in (int, float) and abs(value) < 3e38
+
+
+def is_text(value: Any, longest: int = LONGEST_NAME) -> bool:
+    return isinstance(value, str) and len(value) <= longest
+
+
+def is_texts(value: Any) -> bool:
+    """A dict from texts to texts, such as versions."""
+    return is_dict(value) and all(map(is_text, value.values()))
+
+
+def is_dict(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(is_text, value))
+
+
+def is_tensor(value: Any) -> bool:
+    """Dense, on the CPU, of a dtype that we write, and each of its elements in a place of its own:
+    what torch writes into one that repeats its memory lands in several at once."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        return False
+    if value.dtype not in DTYPES or value.device.type != "cpu" or value.is_conj() or value.is_neg():
+        return False
+    dims = sorted(
+        (stride, size) for stride, size in zip(value.stride(), value.shape, strict=True) if size > 1
+    )
+    if value.numel() == 0 or not dims:
+        return True
+    return dims[0][0] > 0 and all(
+        stride * size <= larger for (stride, size), (larger, _) in pairwise(dims)
+    )
+
+
+def is_weights(value: Any) -> bool:
+    return is_dict(value) and bool(value) and all(map(is_tensor, value.values()))
+
+
+def is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 3
+        and all(is_int(side, 1, LARGEST_SIDE) for side in value)
+        and math.prod(value) <= MOST_VALUES
+    )  # fmt: skip
+
+
+def is_names(value: Any) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= MOST_NAMES and all(map(is_text, value))
+
+
+def is_mean(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_number, value))
+
+
+def is_std(value: Any) -> bool:
+    return is_mean(value) and min(value) > 1e-30
+
+
+def is_progress(value: Any) -> bool:
+    counts = ("epoch", "batch", "step", "num_images")
+    return (
+        _has_fields(value, Progress, added={"val_is_finite"})
+        and type(value.get("val_is_finite", True)) is bool
+        and all(
+            is_int(v) if k in counts else is_number(v) and v >= 0
+            for k, v in value.items()
+            if k != "val_is_finite"
+        )
+    )
+
+
+def is_best(value: Any) -> bool:
+    return (
+        _has_fields(value, Best, added={"lost_epoch"})
+        and is_int(value["epoch"]) and is_int(value.get("lost_epoch", 0))
+        and is_number(value["accuracy"]) and type(value["loss"]) is float
+    )  # fmt: skip
+
+
+def _has_fields(value: Any, of: type[Any], added: AbstractSet[str] = frozenset()) -> bool:
+    """All of them, but for those `added` that older files do not have; none that is unknown."""
+    names = {field.name for field in dataclasses.fields(of)}
+    return isinstance(value, dict) and names - added <= value.keys() <= names
+
+
+def is_meter(value: Any) -> bool:
+    """As `Meter.state_dict` gives it, or as states had it before the sum was an integer."""
+    if not is_dict(value) or not all(is_int(value.get(k)) for k in ("num_images", "num_correct")):
+        return False
+    if "losses" in value:
+        losses = value["losses"]
+        return isinstance(losses, list) and all(type(loss) is float for loss in losses)
+    return type(value.get("is_finite")) is bool and _is_hex(value.get("loss_sum"))
+
+
+def _is_hex(value: Any) -> bool:
+    """At most as large as 2**63 losses of the largest float, in units of the smallest."""
+    if not is_text(value, longest=2 + 600) or not value.startswith("0x"):
+        return isinstance(value, str) and value.startswith("-0x") and _is_hex(value[1:])
+    return bool(value[2:]) and set(value[2:]) <= set("0123456789abcdef")
+
+
+def is_pixel_range(value: Any) -> bool:
+    """Which numbers of grey of more than 8 bits become 0 and 255."""
+    return value is None or (
+        isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+        and value[0] <= value[1]
+    )  # fmt: skip
+
+
+def is_scale(value: Any) -> bool:
+    """What a guard keeps: nothing, or of fp16 the scale of the loss and how long it has held."""
+    return value == {} or (
+        is_dict(value) and value.keys() == {"scale", "_growth_tracker"}
+        and is_number(value["scale"]) and value["scale"] > 0
+        and is_int(value["_growth_tracker"], 0, 2**31 - 1)
+    )  # fmt: skip
+
+
+def is_plain(value: Any) -> bool:
+    """A dict of numbers and texts, infinite ones, too. Against the schedule of the run it is held
+    when that takes it."""
+    return is_dict(value) and all(type(v) in (bool, int, float, str) for v in value.values())
+
+
+def is_optimizer(value: Any) -> bool:
+    """In torch's form. Against the parameters it is held by `optimizer_state.py`."""
+    if not isinstance(value, dict) or not {"state", "param_groups"} <= value.keys():
+        return False
+    state, groups = value["state"], value["param_groups"]
+    return (
+        isinstance(state, dict) and all(is_int(k) and is_dict(kept) for k, kept in state.items())
+        and isinstance(groups, list) and bool(groups)
+        and all(is_dict(group) and _is_params(group.get("params")) for group in groups)
+    )  # fmt: skip
+
+
+def _is_params(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_int, value))
+
+
+_STATE = {"of_state": True}
+_DESCRIBED = "a dict from names to texts"
+
+TABLE: dict[str, Row] = {
+    "model": Row(is_weights, "a dict from names to dense tensors"),
+    "config": Row(
+        lambda v: is_text(v, LONGEST_TEXT), f"a text of at most {LONGEST_TEXT:,} characters"
+    ),
+    "classes": Row(is_names, "a list of the classes' names"),
+    "shape": Row(
+        is_shape,
+        f"three whole numbers, (C, H, W), each from 1 to {LARGEST_SIDE:,}, their product at most "
+        f"{MOST_VALUES:,}",
+    ),
+    "mean": Row(is_mean, "a list of numbers within 3e38, one for each channel"),
+    "std": Row(is_std, "a list of numbers from 1e-30 to 3e38, one for each channel"),
+    "resize": Row(
+        lambda v: is_int(v, 1, LARGEST_SIDE), f"a whole number from 1 to {LARGEST_SIDE:,}"
+    ),
+    "versions": Row(is_texts, _DESCRIBED),
+    "step": Row(is_int, "a whole number from 0 on"),
+    "epoch": Row(is_int, "a whole number from 0 on"),
+    "pixel_range": Row(
+        is_pixel_range, "two finite numbers, the lesser first, or None", optional=True
+    ),
+    "data": Row(is_text, "a text, the fingerprint of the data", optional=True),
+    "fit": Row(
+        lambda v: isinstance(v, str) and v in ("crop", "squash"), "crop or squash", optional=True
+    ),
+    "probabilities": Row(
+        lambda v: v in ("softmax", "sigmoid", "clip"), "softmax, sigmoid or clip", optional=True
+    ),
+    "optimizer": Row(is_optimizer, "the state_dict of a torch optimizer", **_STATE),
+    "optimizer_class": Row(is_text, "the name of a class", **_STATE),
+    "trained": Row(is_names, "a list of the trained parameters' names", optional=True, **_STATE),
+    "guard": Row(is_scale, "empty, or the scale of an fp16 training", **_STATE),
+    "schedule": Row(is_plain, "a dict from names to numbers", **_STATE),
+    "progress": Row(is_progress, f"numbers from 0 on: {', '.join(vars(Progress()))}", **_STATE),
+    "best": Row(is_best, f"numbers: {', '.join(vars(Best()))}", **_STATE),
+    "meter": Row(is_meter, "what a meter has summed up", **_STATE),
+    "machine": Row(is_texts, _DESCRIBED, **_STATE),
+}
+
+
+def read(path: Path, state: bool = False) -> dict[str, Any]:
+    """The entries of a checkpoint of ours, verified, typed and complete.
+
+    Args:
+        state: a full state is wanted, to go on from.
+
+    Raises UserError that names the file and the entry.
+    """
+    entries = checkpoints.read(path)
+    try:
+        check(entries, state)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return entries
+
+
+def check(entries: Mapping[str, Any], state: bool = False) -> None:
+    """Hold the entries against the table. Raises UserError for the first that does not fit."""
+    for name, row in TABLE.items():
+        if name not in entries:
+            if row.optional or (row.of_state and not state):
+                continue
+            if row.of_state and "optimizer" not in entries:
+                raise UserError("it holds weights alone, nothing to go on from.")
+            raise UserError(f"it is incomplete: the entry {name!r} is missing.")
+        if (state or not row.of_state) and not row.fits(entries[name]):
+            raise UserError(
+                f"its entry {name!r} cannot be used: {shown(entries[name])}; it must be "
+                f"{row.allowed}."
+            )
+    channels = entries["shape"][0]
+    for name in ("mean", "std"):
+        if len(entries[name]) != channels:
+            raise UserError(
+                f"its entry {name!r} cannot be used: {shown(entries[name])}; its pictures have "
+                f"{channels} channels."
+            )
+    if state and (entries["step"], entries["epoch"]) != (
+        entries["progress"]["step"], entries["progress"]["epoch"],
+    ):  # fmt: skip
+        raise UserError("its entry 'progress' contradicts 'step' and 'epoch'.")
+
+
+def value_of(entries: Mapping[str, Any], name: str) -> Any:
+    """An optional entry, or what its absence in an older file means."""
+    return entries.get(name, TABLE[name].default)
+
+
+def shown(value: Any) -> str:
+    """A wrong value in a message, in part if it is long or deep."""
+    if isinstance(value, Tensor):
+        return f"a tensor, {value.dtype} {tuple(value.shape)}"
+    short = reprlib.Repr()
+    short.maxlevel, short.maxdict, short.maxlist = 2, 3, 6
+    short.maxstring = short.maxother = LONGEST_SHOWN
+    return " ".join(short.repr(value).split())

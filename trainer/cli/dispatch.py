@@ -1,0 +1,112 @@
+"""From the command line's words to the module that does them, and from errors to exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+
+from trainer.config import knobs
+from trainer.config.suggestions import of_command
+from trainer.errors import (
+    Stopped,
+    TrainingError,
+    UserError,
+    complain,
+    exit_code,
+    fault_in,
+    in_words,
+)
+from trainer.system.progress_bars import starting
+from trainer.system.signals import StopSignals
+from trainer.text.printable import STDOUT
+from trainer.text.values import unknown_name_message
+
+# Command -> what it does. The module trainer.cli.<name, with _ for -> has main(argv) -> int.
+COMMANDS = {
+    "resume": "go on where a training was cut off",
+    "evaluate": "metrics of a checkpoint on the test or validation split",
+    "predict": "the classes of pictures, with probabilities",
+    "export": "a net for other programs: its weights, ONNX, torch.export",
+    "import-weights": "other people's weights into a checkpoint",
+    "summary": "the layers of a model on some data",
+    "report": "a table over runs, or over the jobs of a sweep",
+}
+
+# What a training answers at once.
+QUICK = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc",
+         "--shell-completion"}  # fmt: skip
+
+
+def dispatch(argv: list[str]) -> int:
+    """Run what these words ask for. Returns the exit code: 0 done, 1 training failed, 2 wrong
+    input, 128 + n stopped by signal n."""
+    try:
+        with StopSignals().raised():
+            return _run(argv)
+    except (UserError, TrainingError) as error:
+        complain(error)
+        return exit_code(error)
+    except Exception as error:
+        fault = fault_in(error)
+        if fault is None or fault.filename == STDOUT or isinstance(fault, BrokenPipeError):
+            raise  # to whoever has called: it is no file's fault
+        complain(in_words(fault))
+        return exit_code(fault)
+    except Stopped as stopped:
+        return stopped.exit_code
+
+
+def _run(argv: list[str]) -> int:
+    if argv and argv[0] in ("--version", "-V"):
+        print("\n".join(versions()))
+        return 0
+    if argv and re.fullmatch(r"[A-Za-z][\w-]*", argv[0]):
+        return _command(argv[0], argv[1:])
+    refuse_several()
+    if not QUICK & set(argv):
+        starting()
+    from trainer.cli import train
+
+    return train.main(argv)
+
+
+def _command(name: str, argv: list[str]) -> int:
+    if name in (*knobs.KNOBS, *knobs.GROUPS):
+        raise UserError(f"{name}: a key needs a value: {name}=...")
+    if name not in COMMANDS:
+        if hint := of_command(name, argv):
+            raise UserError(f"There is no command '{name}'. {hint}")
+        raise UserError(
+            unknown_name_message("command", name, COMMANDS)
+            + "\nTraining takes key=value words: python -m trainer model=lenet5. See --help."
+        )
+    if name == "resume":
+        refuse_several()
+    module = importlib.import_module("trainer.cli." + name.replace("-", "_"))
+    code: int = module.main(argv)
+    return code
+
+
+def versions() -> list[str]:
+    """Of the program, torch and Hydra, told without importing them."""
+    import importlib.metadata  # a third of the start of --help
+
+    lines = []
+    for package in ("trainer", "torch", "hydra-core"):
+        try:
+            lines.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+            lines.append(f"{package} (not installed)")
+    return lines
+
+
+def refuse_several() -> None:
+    """Several processes that torchrun starts would each train the whole of it, in silence."""
+    several = os.environ.get("WORLD_SIZE", "1")
+    if "RANK" in os.environ and several.isdecimal() and int(several) > 1:
+        raise UserError(
+            f"WORLD_SIZE={several}: training in several processes, as torchrun starts them, is not "
+            "supported yet: each would train the same network by itself. Start one process: "
+            "python -m trainer ..."
+        )

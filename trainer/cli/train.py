@@ -1,0 +1,141 @@
+"""`python -m trainer [key=value ...]`: train, validate each epoch, test the best weights once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.build import idle_keys
+from trainer.config import knobs
+from trainer.config.compose import Composer, call_hydra, parse, plain, quoted
+from trainer.errors import Stopped, UserError, named
+from trainer.text.values import format_value
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+CHECKED_WITH_TORCH = (
+    "device",
+    "precision",
+    "layers",
+    "compile",
+    "weights",
+    "replace_head",
+    "freeze",
+    *knobs.GROUPS,
+)
+
+
+class JobFailedError(Exception):
+    """A job of a sweep has failed, and told why."""
+
+
+def main(argv: list[str]) -> int:
+    logging.raiseExceptions = False  # a reader that closes the pipe, such as `head`, is no error
+    args = parse(argv)
+    argv = [*args.flags, *args.overrides]  # the only order that Hydra takes
+    if args.help or args.hydra_help or args.shell_completion:
+        call_hydra(argv, task)
+        return 0
+    from trainer.runs import folder as folders
+    from trainer.runs import lock
+
+    composer = Composer(args)
+    master = composer.master()
+    jobs = [plain(job) for job in composer.jobs(master)]
+    for job in jobs:
+        knobs.check(job)
+    typed = idle_keys.keys_in(args.overrides)
+    refuse_trust(typed, jobs)
+    if args.cfg or args.info:
+        call_hydra(argv, task)
+        return 0
+    check_with_torch(jobs, typed)
+    kind = "sweep" if args.multirun else "run"
+    folder = folders.claim_folder(master, args.overrides, kind)
+    failed = False
+    try:
+        with named(folder):
+            call_hydra([*argv, f"hydra.{kind}.dir={quoted(str(folder))}"], task)
+    except JobFailedError:
+        failed = True
+    except Exception:  # Hydra's own, between jobs
+        if args.multirun and any(folder.glob(f"*/{lock.NAME}")):
+            report_sweep(folder)
+        raise
+    finally:
+        folders.remove_half_made(folder)
+    return (report_sweep(folder) or int(failed)) if args.multirun else 0
+
+
+def refuse_trust(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UserError: here it would change nothing."""
+    given = [job["trust"] for job in jobs if job["trust"]]
+    if given and "trust" in typed:
+        raise UserError(
+            f"trust={format_value(given[0])}: plays no part in a training, which takes what its "
+            "own command names. Give it to the command that uses the checkpoint."
+        )
+
+
+def report_sweep(folder: Path) -> int:
+    """The table of all jobs, the failed ones with their reason."""
+    from trainer.cli.report import runs_and_jobs, table
+    from trainer.job import show
+
+    rows = runs_and_jobs(folder)
+    print(f"\n{table(rows, folder)}")
+    print(f"\nsweep folder  {show(folder)}")
+    print(f"as a page     python -m trainer report {show(folder)}")
+    print(f"see curves    tensorboard --logdir {show(folder)}")
+    return int(any(row.status != "finished" for row in rows))
+
+
+def check_with_torch(jobs: list[dict[str, Any]], typed: Collection[str]) -> None:
+    """What only torch, the data and the model can tell: first all that needs no files, so that a
+    wrong value in any job of a sweep is said before anything is downloaded."""
+    from trainer.build import training_run
+
+    check_once(training_run.check, CHECKED_WITH_TORCH, jobs)
+    idle_keys.refuse_in_training(typed, jobs)
+    check_once(training_run.check_data, ("data",), jobs)
+
+
+def check_once(
+    check: Callable[[dict[str, Any]], None], keys: Sequence[str], jobs: list[dict[str, Any]]
+) -> None:
+    """Of jobs that these keys do not tell apart, the first alone."""
+    seen: list[dict[str, Any]] = []
+    for job in jobs:
+        parts = {key: job[key] for key in keys}
+        if parts not in seen:
+            seen.append(parts)
+            check(job)
+
+
+def task(cfg: DictConfig) -> None:
+    """One job, in the folder that Hydra has made. A failure is told in the job's own log; a job of
+    a sweep then raises, so that Hydra goes on with the next."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from trainer import job
+    from trainer.runs.folder import refuse_used
+    from trainer.runs.lock import locked
+
+    hydra = HydraConfig.get()
+    folder, in_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
+    try:
+        with locked(folder):
+            refuse_used(folder)  # hydra.sweep.subdir may repeat
+            (folder / "summary.json").unlink(missing_ok=True)  # of a start that came to nothing
+            job.run(plain(cfg), folder, dict(hydra.runtime.choices), in_sweep)
+    except Stopped as stopped:
+        raise SystemExit(stopped.exit_code) from None  # ends a sweep, too
+    except Exception as error:
+        code = job.tell(error, folder)
+        if in_sweep:
+            raise JobFailedError from error
+        raise SystemExit(code) from None

@@ -1,0 +1,47 @@
+"""Which keys a resumed training may change, and in what two configurations differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainer.errors import UserError
+from trainer.text.values import format_value
+
+# What may change without another result being trained: where and how loudly it computes.
+FREE_KEYS = (
+    "device", "layers", "num_threads", "num_workers", "log_interval", "save_every_steps",
+    "save_every_minutes", "tensorboard", "histograms", "profile", "trust", "data.root",
+    "data.download", "data.mirrors", "data.cache_dir", "data.verify", "data.archive_md5",
+    "data.file_md5",
+)  # fmt: skip
+
+
+def check_changes(stored: Mapping[str, Any], config: Mapping[str, Any], force: bool) -> None:
+    """Raises UserError that lists the changes that would make it another training."""
+    changed = [
+        (key, old, new)
+        for key, old, new in differences(stored, config)
+        if key not in FREE_KEYS
+        and not key.startswith("data.file_md5.")
+        and not (key == "epochs" and new > old)
+    ]
+    if changed and not force:
+        lines = [
+            f"  {key}: {format_value(old)} -> {format_value(new)}" for key, old, new in changed
+        ]
+        raise UserError(
+            "This would no longer be the training that was begun:\n" + "\n".join(lines)
+            + "\nLeave these keys out, or add --force."
+        )  # fmt: skip
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield prefix + key, before, after

@@ -1,0 +1,268 @@
+"""Every knob once: its type and range. Defaults and meanings stand in configs/, beside each other.
+
+`check` holds a composed configuration against this table; what is inside a group but not here
+(a net's own options) is checked by the constructor that takes it. Imports nothing heavy: composing
+`configs/` needs no module of ours.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import UserError
+from trainer.text.values import format_value, unknown_name_message
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+GROUPS = ("model", "data", "augment", "optimizer", "scheduler", "loss")
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What one key may be.
+
+    Attributes:
+        kind: "int", "float", "bool", "str".
+        low, high: inclusive bounds; above, below: exclusive ones.
+        choices: the allowed values, where they can be listed.
+        pattern, hint: a regular expression for strings, and how to say it to the user.
+        length: the value is a list of so many (0: of any number) such values.
+        nullable: null is allowed.
+    """
+
+    kind: str
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    choices: tuple[Any, ...] = ()
+    pattern: str = ""
+    hint: str = ""
+    length: int | None = None
+    nullable: bool = False
+
+    def allows(self, value: Any) -> bool:
+        if value is None:
+            return self.nullable
+        if self.length is not None:
+            is_list = isinstance(value, list) and self.length in (0, len(value))
+            return is_list and all(self._allows_one(item) for item in value)
+        return self._allows_one(value)
+
+    def _allows_one(self, value: Any) -> bool:
+        if self.choices:
+            return value in self.choices and isinstance(value, bool) == (value in (True, False))
+        if self.kind == "bool":
+            return isinstance(value, bool)
+        if self.kind == "str":
+            return isinstance(value, str) and bool(re.fullmatch(self.pattern or ".*", value))
+        number = int if self.kind == "int" else (int, float)
+        if isinstance(value, bool) or not isinstance(value, number):
+            return False
+        is_open = self.kind == "float" and not math.isfinite(min(self.high, self.below))
+        if is_open and not -FLOAT32_MAX <= value <= FLOAT32_MAX:
+            return False
+        return self.low <= value <= self.high and self.above < value < self.below
+
+    def allowed(self) -> str:
+        """What is allowed, as a phrase."""
+        if self.hint or self.choices:
+            phrase = self.hint or "one of " + ", ".join(format_value(c) for c in self.choices)
+        else:
+            phrase = {"int": "a whole number", "float": "a number", "bool": "true or false",
+                      "str": "a text"}[self.kind]  # fmt: skip
+            bounds = [("at least", self.low), ("at most", self.high),
+                      ("greater than", self.above), ("less than", self.below)]  # fmt: skip
+            limits = [f"{word} {value:g}" for word, value in bounds if math.isfinite(value)]
+            if self.kind == "float" and not math.isfinite(min(self.high, self.below)):
+                limits.append(f"at most {FLOAT32_MAX:.4g}")
+            phrase += (" " if limits else "") + " and ".join(limits)
+        if self.length is not None:
+            phrase = f"a list{f' of {self.length}' if self.length else ''}, each {phrase}"
+        return phrase + (", or null" if self.nullable else "")
+
+
+# What torch computes with takes no greater number.
+FLOAT32_MAX = 3.4028234663852886e38
+
+_POSITIVE = Knob("float", above=0)
+_SHARE = Knob("float", low=0, below=1)
+_PART = Knob("float", low=0, high=1)
+_FOLDER = Knob("str", pattern=r"(?s).+", hint="a folder", nullable=True)
+_NOT_NEGATIVE = Knob("float", low=0)
+_COUNT = Knob("int", low=1, below=2**31)
+_COUNT_OR_OFF = Knob("int", low=0, below=2**31)
+_THREADS = Knob("int", low=0, high=1024)
+
+KNOBS: dict[str, Knob] = {
+    "epochs": _COUNT,
+    "batch_size": _COUNT,
+    "seed": Knob("int", low=0, below=2**63),
+    "device": Knob(
+        "str", pattern=r"auto|cpu|mps|cuda(:\d+)?", hint="one of auto, cpu, cuda, cuda:N, mps"
+    ),
+    "precision": Knob("str", choices=("fp32", "fp64", "bf16", "fp16")),
+    "layers": Knob("str", choices=("torch", "numpy")),
+    "channels_last": Knob("str", choices=("auto", True, False)),
+    "compile": Knob("str", choices=("none", "model", "step")),
+    "deterministic": Knob("bool"),
+    "num_threads": _THREADS,
+    "num_workers": _THREADS,
+    "limit_batches": _COUNT_OR_OFF,
+    "weights": Knob("str", pattern=r"(?s).+", hint="a .pth file, or IMAGENET1K_V1", nullable=True),
+    "replace_head": Knob("bool"),
+    "freeze": Knob("str", length=0),
+    "clip_grad_norm": _NOT_NEGATIVE,
+    "log_interval": _COUNT,
+    "eval_every_epochs": _COUNT,
+    "save_every_steps": _COUNT_OR_OFF,
+    "save_every_minutes": _NOT_NEGATIVE,
+    "tensorboard": Knob("bool"),
+    "histograms": Knob("bool"),
+    "profile": Knob("bool"),
+    "trust": Knob(
+        "str", length=0, pattern=r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", hint="the name of a module"
+    ),
+    "data.root": _FOLDER,
+    "data.download": Knob("bool"),
+    "data.mirrors": Knob("str", length=0),
+    "data.archive_md5": Knob(
+        "str", pattern="[0-9a-fA-F]{32}", hint="an MD5: 32 hex digits, in quotes"
+    ),
+    "data.verify": Knob("bool"),
+    "data.cache_dir": _FOLDER,
+    "data.max_pixels": Knob("int", low=1),
+    "data.fit": Knob("str", choices=("crop", "squash")),
+    "data.resize": Knob("int", low=1, high=2**14, nullable=True),
+    "data.pixel_range": Knob("float", length=2, nullable=True),
+    "data.on_bad_image": Knob("str", choices=("error", "skip")),
+    "data.test_size": Knob("float", above=0, below=1),
+    "data.val_size": Knob("float", above=0, below=1),
+    "data.split_seed": _COUNT_OR_OFF,
+    "data.shape": Knob("int", low=1, length=3),
+    "data.num_classes": Knob("int", low=1, nullable=True),
+    "data.mean": Knob("float", length=0),
+    "data.std": Knob("float", above=0, length=0),
+    "data.hflip": Knob("bool"),
+    "data.num_train": _COUNT,
+    "data.num_test": _COUNT,
+    "data.noise": _PART,
+    "data.seed": _COUNT_OR_OFF,
+    "augment.flip": _PART,
+    "augment.rotation": Knob("float", low=0, high=180),
+    "augment.crop_padding": _PART,
+    "augment.brightness": _PART,
+    "augment.contrast": _PART,
+    "augment.saturation": _PART,
+    "augment.hue": Knob("float", low=0, high=0.5),
+    "augment.cutout": _PART,
+    "augment.mixup": Knob("float", low=0, high=100),
+    "augment.cutmix": Knob("float", low=0, high=100),
+    "augment.mix_probability": _PART,
+    "optimizer.lr": Knob("float", above=0, high=sys.float_info.max),  # of precision=fp64, too
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.momentum": _SHARE,
+    "optimizer.nesterov": Knob("bool"),
+    "optimizer.betas": Knob("float", low=0, below=1, length=2),
+    "optimizer.eps": _POSITIVE,
+    "optimizer.alpha": _SHARE,
+    "optimizer.rho": _SHARE,
+    "optimizer.lr_decay": _NOT_NEGATIVE,
+    "scheduler.warmup_steps": _COUNT_OR_OFF,
+    "scheduler.first": _NOT_NEGATIVE,
+    "scheduler.every": _POSITIVE,
+    "scheduler.divide_by": Knob("float", above=1),
+    "scheduler.milestones": Knob("float", low=0, length=0),
+    "scheduler.gamma": Knob("float", above=0, high=1),
+    "scheduler.min_factor": Knob("float", low=0, high=1),
+    "scheduler.rise": Knob("float", above=0, below=1),
+    "scheduler.start_factor": Knob("float", above=0, high=1),
+    "scheduler.end_factor": Knob("float", low=0, high=1),
+    "scheduler.anneal": Knob("str", choices=("cosine", "linear")),
+    "scheduler.patience": _COUNT_OR_OFF,
+    "scheduler.threshold": _NOT_NEGATIVE,
+    "loss.on": Knob("str", choices=("probabilities", "logits")),
+    "loss.label_smoothing": _SHARE,
+}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Hold a resolved configuration (plain dicts and lists) against the table. Raises UserError
+    that names the first key that does not fit, its value, and what is allowed."""
+    known = [*GROUPS, *(key for key in KNOBS if "." not in key)]
+    for key in config:
+        if key == "experiment":
+            raise UserError("The experiment's file must begin with the line: # @package _global_")
+        if key not in known:
+            raise UserError(unknown_name_message("key", key, known))
+    for key in known:
+        if key not in config:
+            raise UserError(f"{key}: is missing; every run needs it.")
+    for key in GROUPS:
+        if not isinstance(config[key], Mapping) or "_target_" not in config[key]:
+            raise UserError(
+                f"{key}={format_value(config[key]):.300}: must be a choice of that group."
+            )
+        target = config[key]["_target_"]
+        if not isinstance(target, str | None) or (target is None and key != "data"):
+            raise UserError(
+                f"{key}._target_={format_value(target):.300}: must be the name of a class, such as "
+                "models.mlp.MLP."
+            )
+    for key, knob in KNOBS.items():
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+        if value is not _ABSENT and not knob.allows(value):
+            raise UserError(f"{key}={format_value(value):.300}: must be {knob.allowed()}.")
+    _check_together(config)
+
+
+_ABSENT = object()
+
+
+def _check_together(config: Mapping[str, Any]) -> None:
+    """What is wrong only in combination."""
+    optimizer, channels = config["optimizer"], config["data"].get("shape", [0])[0]
+    if optimizer.get("nesterov") and not optimizer.get("momentum"):
+        raise UserError(
+            "optimizer.nesterov=true needs optimizer.momentum greater than 0; "
+            "add optimizer.nesterov=false for plain gradient descent."
+        )
+    for key in ("mean", "std"):
+        values = config["data"].get(key)
+        if values is not None and len(values) not in (1, 3, channels):
+            raise UserError(f"data.{key}={format_value(values)}: must have one value per channel.")
+    if config["replace_head"] and config["weights"] is None:
+        raise UserError("replace_head=true: replaces the head of given weights; add weights=...")
+    if config["layers"] == "numpy":
+        for key, possible in NUMPY_TAKES.items():
+            if config[key] not in possible:
+                raise UserError(
+                    f"{key}={format_value(config[key])} with layers=numpy: the layers written in "
+                    f"NumPy take {key}={' or '.join(map(format_value, possible))}. "
+                    "layers=torch takes all."
+                )
+
+
+# They compute on the CPU, in float32 or float64, and choose the order in memory themselves.
+NUMPY_TAKES = {
+    "device": ("auto", "cpu"), "precision": ("fp32", "fp64"), "channels_last": ("auto", False),
+    "compile": ("none",),
+}  # fmt: skip
+
+
+def is_text(key: str) -> bool:
+    """Whether a key's value is a text, such as a path, whose characters are all meant."""
+    knob = KNOBS.get(key)
+    plain = knob is not None and knob.kind == "str" and not knob.choices and knob.length is None
+    return plain or key in OTHER_TEXTS
+
+
+# model.name is an option of one model alone; the others are Hydra's.
+OTHER_TEXTS = ("model.name", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")

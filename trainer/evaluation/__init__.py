@@ -1,0 +1,1 @@
+"""Metrics, confusion of classes, calibration, plots."""

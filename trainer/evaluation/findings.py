@@ -1,0 +1,213 @@
+"""A close look at a split: the confusion of its classes, the calibration, the worst mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.evaluation.metrics import Gathered, Meter, finite
+from trainer.losses import probabilities
+
+CALIBRATION_BINS = 15  # as Guo et al. 2017 have them, section 5
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture whose most probable class is not its own.
+
+    index: its position in the split. was: its label. said: the most probable class. probability:
+    of `said`, 0..1.
+    """
+
+    index: int
+    was: int
+    said: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many pictures of each of K classes were taken for each. It grows with the pictures, not
+    with K**2: a net may tell apart fifty thousand classes.
+
+    cells: (M, 3) int64, on the CPU: true class, most probable class, count (never 0), in the order
+    of the first two.
+    """
+
+    cells: Tensor
+    num_classes: int
+
+    def dense(self) -> Tensor:
+        """(K, K) int64, rows the true class, columns the most probable one."""
+        true, said, counts = self.cells.unbind(1)
+        matrix = counts.new_zeros(self.num_classes, self.num_classes)
+        matrix[true, said] = counts
+        return matrix
+
+    def totals(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(K,) int64 each: the pictures of a class, those taken for it, those of both."""
+        true, said, counts = self.cells.unbind(1)
+        empty = counts.new_zeros(self.num_classes)
+        right = counts * (true == said)
+        return (
+            empty.index_add(0, true, counts),
+            empty.index_add(0, said, counts),
+            empty.index_add(0, true, right),
+        )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a close look at a split gave.
+
+    confusion: see `Confusion`.
+    top5: share of pictures whose class is among the min(5, K) most probable.
+    calibration_error: see `calibration_error`, 0..1.
+    mistakes: the surest first; among equally sure ones, in the order of the split.
+    """
+
+    confusion: Confusion
+    top5: float
+    calibration_error: float
+    mistakes: list[Mistake]
+
+
+@dataclass
+class Examiner(Meter):
+    """A meter that also keeps, of each picture, what `findings` needs: its class, the most probable
+    class, the probability of that and whether it is in the top 5. The pictures must come in the
+    order of the split. No sync but in `read` and `findings`.
+
+    num_mistakes: how many mistakes `findings` lists, at most.
+    probabilities: how they follow from the logits, see `losses.probabilities`.
+    """
+
+    num_mistakes: int = 16
+    probabilities: str = "softmax"
+    _seen: tuple[Gathered, ...] = field(default_factory=lambda: _columns())
+    _num_classes: int = 0
+
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        super().add(loss, logits, targets)
+        finite = logits.detach().isfinite().all(dim=1)
+        logits = logits.detach().float()
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        said = logits.argmax(dim=1)
+        probability = probabilities(logits, self.probabilities).gather(1, said[:, None]).squeeze(1)
+        first = logits.topk(min(TOP, logits.shape[1])).indices
+        in_top = (first == labels[:, None]).any(dim=1)
+        columns = (labels, said, probability, in_top, finite)
+        for column, values in zip(self._seen, columns, strict=True):
+            column.add(values)
+        self._num_classes = logits.shape[1]
+
+    def findings(self) -> Findings:
+        """Of everything added so far. Waits for the device."""
+        labels, said, probability, in_top, _ = (column.all().cpu() for column in self._seen)
+        wrong = (said != labels).nonzero().squeeze(1)
+        surest = probability[wrong].nan_to_num(-1).argsort(descending=True, stable=True)
+        return Findings(
+            count_confusion(labels, said, self._num_classes),
+            in_top.double().mean().item(),
+            calibration_error(probability, said == labels),
+            [
+                Mistake(i, int(labels[i]), int(said[i]), probability[i].item())
+                for i in wrong[surest[: self.num_mistakes]].tolist()
+            ],
+        )
+
+    def num_not_finite(self) -> int:
+        """Pictures for which the net gave NaN or infinity. Waits for the device."""
+        return int((~self._seen[-1].all()).sum())
+
+    def reset(self) -> None:
+        super().reset()
+        self._seen, self._num_classes = _columns(), 0
+
+
+def _columns() -> tuple[Gathered, ...]:
+    return tuple(Gathered() for _ in range(5))
+
+
+def count_confusion(labels: Tensor, said: Tensor, num_classes: int) -> Confusion:
+    """labels, said: (N,) int64, 0..num_classes-1."""
+    places, counts = torch.unique(labels * num_classes + said, return_counts=True)
+    return Confusion(
+        torch.stack([places // num_classes, places % num_classes, counts], dim=1), num_classes
+    )
+
+
+def calibration_error(
+    probability: Tensor, right: Tensor, num_bins: int = CALIBRATION_BINS
+) -> float:
+    """How far the probabilities of the predicted classes are from the share that is right: the
+    expected calibration error of Guo et al. 2017, eq. 3, sum_m |B_m|/n |acc(B_m) - conf(B_m)| over
+    bins of equal width, of which bin m holds the probabilities in ((m-1)/M, m/M].
+
+    Args:
+        probability: (N,) of the predicted class, 0..1. right: (N,) bool.
+
+    Returns:
+        0 (as sure as it is right) to 1; NaN if a probability is.
+    """
+    probability = probability.double()
+    bins = (probability * num_bins).ceil().sub(1).clamp(0, num_bins - 1).nan_to_num(0).long()
+    # |B_m| * (acc - conf) is the difference of the two sums over the bin.
+    gaps = torch.zeros(num_bins, dtype=torch.float64)
+    gaps.index_add_(0, bins, right.double() - probability)
+    return gaps.abs().sum().item() / max(1, len(probability))
+
+
+def per_class(confusion: Confusion) -> list[dict[str, float]]:
+    """count, precision, recall and F1 of each class; 0 where a denominator is 0."""
+    true, said, right = (counts.tolist() for counts in confusion.totals())
+    return [
+        {
+            "count": true[k],
+            "precision": right[k] / said[k] if said[k] else 0.0,
+            "recall": right[k] / true[k] if true[k] else 0.0,
+            "f1": 2 * right[k] / (true[k] + said[k]) if true[k] + said[k] else 0.0,
+        }
+        for k in range(len(right))
+    ]
+
+
+def averages(confusion: Confusion) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 over the classes that have pictures or were predicted: `macro`, in
+    which each of these counts the same, and `weighted` by its pictures. Others are undefined."""
+    rows = per_class(confusion)
+    said = confusion.totals()[1].tolist()
+    seen = [row for row, taken in zip(rows, said, strict=True) if row["count"] or taken]
+    num_images = sum(row["count"] for row in seen)
+    keys = ("precision", "recall", "f1")
+    return {
+        "macro": {key: sum(row[key] for row in seen) / max(1, len(seen)) for key in keys},
+        "weighted": {
+            key: sum(row["count"] * row[key] for row in seen) / max(1, num_images) for key in keys
+        },
+    }
+
+
+def mistakes_as_json(
+    mistakes: Sequence[Mistake], classes: Sequence[str], file_at: Callable[[int], str | None]
+) -> list[dict[str, Any]]:
+    """`index` in the split, `file` below the set's root (None without files), `label` and
+    `predicted` by name, `probability` (None if it is not finite); `was` and `said` are the same
+    classes by position, for two may have the same name.
+
+    Args:
+        file_at: from a position in the split to its file.
+    """
+    return [
+        {
+            "index": m.index, "file": file_at(m.index), "label": classes[m.was],
+            "predicted": classes[m.said], "probability": finite(m.probability),
+            "was": m.was, "said": m.said,
+        }
+        for m in mistakes
+    ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""A trained network at work: evaluation, predictions, exports, the table of its layers."""

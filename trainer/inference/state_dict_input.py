@@ -1,0 +1,123 @@
+"""A bare `state_dict`: weights without a word of what they are for, which the command line says."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.build import idle_keys
+from trainer.config import knobs
+from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from data.types import Dataset
+
+KEYS = ("model", "model.", "data", "data.")
+# Of a set, what says nothing of how the model sees an image.
+IDLE = tuple(f"data.{key}" for key in (
+    "download", "mirrors", "hflip", "val_size", "test_size", "split_seed", "num_train", "num_test",
+    "noise", "seed", "file_md5",
+))  # fmt: skip
+
+
+def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a checkpoint of these weights would hold, and the configuration on the command line:
+    model= is the net; data= tells shape, mean and std, and the classes if its files are at hand.
+
+    The weights are parsed in a child process with limits. Raises UserError.
+    """
+    config = compose(values)
+    idle_keys.refuse(values, idle_keys.FRESH_WEIGHTS, idle_keys.FROM_THE_FILE)
+    idle_keys.refuse(values, IDLE, "it says nothing of how the model sees an image")
+
+    import torch
+
+    from trainer.build import factories, pretrained
+    from trainer.checkpoints import meaning
+    from trainer.config.targets import check_options
+
+    for group in ("model", "data"):
+        check_options(group, config[group])
+    options = config["data"]
+    dataset = at_hand(options)
+    if dataset:
+        shape, num_classes = dataset.shape, len(dataset.classes)
+    else:
+        shape, num_classes = factories.announced_size(options)
+        print(
+            f"data={values['data']}: its files are not here, so classes have numbers for names.",
+            file=sys.stderr,
+        )
+    with torch.device("meta"):  # names and shapes alone
+        model = factories.make_model(config, shape, num_classes)
+    try:
+        start = pretrained.from_file(path, model)
+    except pretrained.foreign.WeightsError as error:
+        raise UserError(str(error)) from error
+    pretrained.check_fit(
+        model, start.state_dict, False, str(path),
+        "The last layer has another number of classes than the set: data= must be the one that "
+        "the net was trained on.",
+    )  # fmt: skip
+    mean, std = (dataset.mean, dataset.std) if dataset else normalisation(options)
+    entries = {
+        "model": start.state_dict,
+        "classes": list(dataset.classes) if dataset else [str(k) for k in range(num_classes)],
+        "shape": list(shape),
+        "mean": list(mean),
+        "std": list(std),
+        "fit": meaning.fit_of(options, config),
+        "pixel_range": dataset.pixel_range if dataset else options.get("pixel_range"),
+        "probabilities": "softmax",
+        "resize": options.get("resize")
+        or (start.resize if start.resize and start.shape == shape else min(shape[1:])),
+    }
+    return entries, config
+
+
+def compose(values: Mapping[str, str]) -> dict[str, Any]:
+    from trainer.config.compose import Composer, parse, plain
+
+    composer = Composer(parse([f"{key}={value}" for key, value in values.items()]))
+    config = plain(composer.jobs(composer.master())[0])
+    knobs.check(config)
+    return config
+
+
+def at_hand(options: Mapping[str, Any]) -> Dataset | None:
+    """The data set, if that needs no download. Raises UserError if only its files can tell how
+    many classes it has."""
+
+    from trainer.build import factories
+
+    try:
+        return factories.load_data(
+            {**options, **({"download": False} if "download" in options else {})}
+        )
+    except UserError:
+        if options["num_classes"] is None:
+            raise
+        return None
+
+
+def normalisation(options: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
+    """mean and std as the set's YAML has them, for the channels that the net sees."""
+    from data.preparation import fit_channels
+
+    return tuple(
+        fit_channels(f"data.{key}", options[key], len(options[key]), options["shape"][0])
+        for key in ("mean", "std")
+    )
+
+
+def advice(path: Path) -> str:
+    """What to add where a file may be one of these, as any of torch.save's is."""
+    if not zipfile.is_zipfile(path):
+        return ""
+    return (
+        "\nIf it holds weights alone (a state_dict), say what they are for: model=... data=... "
+        "and the options of the two that the net was trained with."
+    )

@@ -1,0 +1,214 @@
+"""Run logger: a bar and a line per epoch for people, metrics.jsonl for programs, curves in
+TensorBoard, summary.json at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import named
+from trainer.evaluation.metrics import Metrics, json_of
+from trainer.runs import side_files
+from trainer.runs.progress import Progress
+from trainer.system import progress_bars
+from trainer.system.files import write_bytes
+from trainer.training.run import Run, Watcher
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+log = logging.getLogger("trainer")
+
+BAR_INTERVAL_S = 0.1
+# TensorBoard shows five at first, of those that are said to differ; one run cannot know which do.
+SHOWN_HPARAMS = ("model", "data", "optimizer", "lr", "seed")
+
+
+class RunLog(Watcher):
+    """Writes a run's figures into its folder, and into TensorBoard.
+
+    Args:
+        folder: the run's.
+        writer: TensorBoard's, from `event_writer`, or MUTE.
+        batch_size: images per step, for the bar's images/s.
+        first_step: rows after this step are dropped; they come again.
+        num_epochs: complete ones, of which there must be rows.
+        hparams: the run's row on TensorBoard's HParams page.
+        show_bar: None = only where stderr is a terminal.
+        is_over: True from when on the bar is not drawn again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        writer: Any,
+        batch_size: int,
+        first_step: int = 0,
+        num_epochs: int = 0,
+        hparams: dict[str, Any] | None = None,
+        show_bar: bool | None = None,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.writer, self.batch_size, self.hparams = writer, batch_size, hparams or {}
+        drop_rows_after(folder / "metrics.jsonl", first_step, num_epochs)
+        self.rows = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self.show_bar = progress_bars.is_watched() if show_bar is None else show_bar
+        self.is_over = is_over
+        self.bar: tqdm[Any] | None = None
+        self.bar_shown_at = 0.0
+
+    def step(self, run: Run) -> None:
+        """The bar, ten times a second at most; at the log interval the epoch's figures so far."""
+        if run.is_interval and run.progress.batch < len(run.train):  # else `epoch` writes it
+            self.writer.add_scalar("lr", run.lr, run.progress.step)
+        if not self.show_bar:
+            return
+        now = time.monotonic()
+        if self.bar is None:
+            self.bar = progress_bars.bar(
+                len(run.train), f"epoch {run.progress.epoch + 1}", initial=run.progress.batch - 1,
+                shown=True, delay=0, is_over=self.is_over,
+            )  # fmt: skip
+        if now - self.bar_shown_at >= BAR_INTERVAL_S:
+            self.bar.update(run.progress.batch - self.bar.n)
+            self.bar_shown_at = now
+        if run.is_interval:
+            so_far = run.meter.read()  # a sync
+            speed = (self.bar.format_dict["rate"] or 0.0) * self.batch_size
+            self.bar.set_postfix_str(
+                f"loss {so_far.loss:.4f}, accuracy {so_far.accuracy:.4f}, {speed:,.0f} images/s",
+                refresh=False,
+            )
+
+    def epoch(self, run: Run, train: Metrics, val: Metrics | None) -> None:
+        """The figures of a finished epoch, everywhere."""
+        self.close_bar()
+        progress, num_epochs = run.progress, run.plan.epochs
+        words = [f"epoch {progress.epoch:>{len(str(num_epochs))}}/{num_epochs}"]
+        for split, metrics in (("train", train), ("val", val)):
+            if metrics is not None:
+                self.row(progress, split, metrics, run.lr)
+                words.append(f"{split} loss {metrics.loss:.4f} acc {metrics.accuracy:.4f}")
+        self.writer.add_scalar("lr", run.lr, progress.step)
+        self.writer.add_scalar("images_per_s", train.images_per_s, progress.step)
+        if val is not None and not math.isfinite(val.loss):
+            log.warning("epoch %d: the validation loss is NaN or infinite", progress.epoch)
+        is_best = run.best.epoch == progress.epoch
+        words += [f"{train.images_per_s:,.0f} images/s", *(["best"] if is_best else [])]
+        log.info("  ".join(words))
+
+    def finish(self, run: Run, test: Metrics) -> None:
+        """The test's row; of a sound result the run's place among others, too."""
+        self.row(run.progress, "test", test, run.lr)
+        if math.isfinite(test.loss):
+            write_hparams(
+                self.writer,
+                {**self.hparams, "num_parameters": run.about.cost.num_parameters},
+                {"accuracy/test": test.accuracy, "loss/test": test.loss,
+                 "accuracy/val": run.best.accuracy},
+            )  # fmt: skip
+        self.save(run)  # before summary.json says that all is done
+
+    def row(self, progress: Progress, split: str, metrics: Metrics, lr: float) -> None:
+        """One row of metrics.jsonl and its two points in TensorBoard."""
+        row = {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "split": split,
+            "loss": metrics.loss,
+            "accuracy": metrics.accuracy,
+            "lr": lr,
+            "images_per_s": round(metrics.images_per_s, 1),
+        }
+        if not math.isfinite(metrics.loss):  # it becomes null
+            row["reason"] = "the loss is NaN or infinite"
+        with named(self.rows.name):
+            self.rows.write(json_of(row) + "\n")
+            self.rows.flush()
+        self.writer.add_scalar(f"loss/{split}", metrics.loss, progress.step)
+        self.writer.add_scalar(f"accuracy/{split}", metrics.accuracy, progress.step)
+
+    def save(self, run: Run) -> None:
+        """Rows and events reach the disk before the state that counts on them."""
+        with named(self.rows.name):
+            os.fsync(self.rows.fileno())
+        self.writer.flush()
+
+    def close_bar(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def close(self) -> None:
+        """All of it, also where one fails."""
+        with contextlib.ExitStack() as closing:
+            closing.callback(self.writer.close)
+            closing.callback(self.rows.close)
+            closing.callback(self.close_bar)
+
+
+def event_writer(folder: Path, first_step: int) -> Any:
+    """TensorBoard's writer."""
+    # Imported here: it takes half a second that no other command should wait for.
+    from trainer.monitoring.event_files import Events
+
+    return Events(folder, first_step)
+
+
+def write_hparams(writer: Any, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
+    """One row of TensorBoard's HParams page, in the run's own event file: add_hparams would open a
+    second run beside it. The metrics are names of scalars that the run has."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
+        HParamsPluginData,
+    )
+    from torch.utils.tensorboard.summary import hparams as summaries
+
+    experiment, *session = summaries(hparams, metrics)
+    plugin = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    for info in content.experiment.hparam_infos:
+        info.differs = info.name in SHOWN_HPARAMS
+    plugin.content = content.SerializeToString()
+    for summary in (experiment, *session):
+        writer._get_file_writer().add_summary(summary)
+
+
+class _Mute:
+    """Takes every call and does nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **options: self
+
+
+MUTE = _Mute()
+
+
+def drop_rows_after(file: Path, step: int, num_epochs: int = 0) -> None:
+    """Keep the rows of metrics.jsonl up to a step; the test row comes again. What cannot be used,
+    and which of the first `num_epochs` have no row left, is said, and the file then kept aside."""
+    text = side_files.content(file) if file.is_file() else b""
+    rows, bad = side_files.read_rows(text)
+    kept = [(row, line) for _, row, line in rows if row["step"] <= step and row["split"] != "test"]
+    if bad:
+        aside = file.with_name(f"{file.name}.damaged")
+        write_bytes(aside, text)
+        log.warning("%s: %d of its lines cannot be used (%s) and are left out; the file as it was "
+                    "is %s", file, len(bad), side_files.numbered(bad), aside)  # fmt: skip
+    there = {row["epoch"] for row, _ in kept if row["split"] == "train"}
+    lost = [epoch for epoch in range(1, num_epochs + 1) if epoch not in there]
+    if lost:
+        log.warning("%s: the curves lack epoch %s, whose row is not there", file,
+                    side_files.numbered(lost))  # fmt: skip
+    if text:
+        write_bytes(file, b"".join(line for _, line in kept))
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """summary.json, whole or not at all."""
+    write_bytes(folder / "summary.json", (json_of(summary, indent=2) + "\n").encode())

@@ -1,0 +1,1 @@
+"""Folder of a run: made, locked, read back, mended."""

@@ -1,0 +1,200 @@
+"""What the folders of runs tell: small files alone, whole or half-written, of runs that are done,
+going on or were killed."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.runs.lock import is_locked
+from trainer.runs.side_files import UNREADABLE, content, is_number, read_json, read_rows, read_yaml
+
+NOT_STARTED = "not started"
+MAX_NOTED = 1 << 20  # bytes of a multirun.yaml
+RUN_FILES = ("summary.json", "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run. overrides: what its command line changed. status: as in summary.json, or
+    "unfinished" where that file is missing, or "running" while a process is at work, or
+    "not started" for a job of a sweep that ended before its turn. metrics: None
+    where unknown."""
+
+    folder: Path
+    overrides: list[str]
+    status: str
+    reason: str | None
+    test_accuracy: float | None
+    val_accuracy: float | None
+    best_epoch: int | None
+    epochs: int | None
+    train_s: float | None
+    images_per_s: float | None
+
+
+def read_runs(folder: Path) -> list[Row]:
+    """The runs at or below a folder, in natural order (2 before 10)."""
+    found = {path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")}
+    found |= {path.parent for name in RUN_FILES for path in folder.rglob(name)}
+    return [read_run(run) for run in sorted(found, key=natural)]
+
+
+def not_started(sweep: Path, jobs: Sequence[list[str]], rows: Sequence[Row]) -> list[Row]:
+    """The jobs of a sweep that have no folder. jobs: the overrides of each, in order."""
+    begun = {row.folder for row in rows}
+    nothing = dict.fromkeys(NUMBERS)
+    return [
+        Row(sweep / str(number), overrides, NOT_STARTED, None, **nothing)
+        for number, overrides in enumerate(jobs)
+        if sweep / str(number) not in begun
+    ]
+
+
+def sweep_command(folder: Path) -> list[str]:
+    """What a sweep's command line changed, as Hydra noted it: of one whose jobs lie in folders
+    with their numbers, and were combined by Hydra itself; else []."""
+    file = folder / "multirun.yaml"
+    try:
+        if file.stat().st_size > MAX_NOTED:
+            return []
+        noted = read_yaml(file)["hydra"]
+        combined = str(noted["sweeper"]["_target_"]).endswith("BasicSweeper")
+        numbered = noted["sweep"]["subdir"] == "${hydra.job.num}"
+        params = [f"{key}={value}" for key, value in (noted["sweeper"]["params"] or {}).items()]
+        words = [*params, *map(str, noted["overrides"]["task"])]
+    except UNREADABLE:
+        return []
+    return words if combined and numbered else []
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    parts = re.findall(r"\d+|\D+", str(path))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def read_run(folder: Path) -> Row:
+    """One run; "unreadable" where one of its files is not what it should be, with the reason, and
+    with what the others tell."""
+    faults: list[str] = []
+
+    def told(name: str, otherwise: Any, read: Callable[[Path], Any]) -> Any:
+        try:
+            return read(folder)
+        except UNREADABLE as error:
+            why = error.strerror if isinstance(error, OSError) else None
+            faults.append(f"{name} cannot be read: {why}" if why else f"{name} is damaged")
+            return otherwise
+
+    overrides = told(OVERRIDES, [], lambda run: read_overrides(run / OVERRIDES))
+    has_summary = (folder / "summary.json").exists()
+    summary = told("summary.json" if has_summary else "metrics.jsonl", {}, checked_summary)
+    status, reason = summary.get("status", "unfinished"), summary.get("reason")
+    if faults:
+        status, reason = "unreadable", ", ".join(faults)
+    if is_running(folder):
+        status, reason = "running", None
+    return Row(folder, overrides, status, reason, **{name: summary.get(name) for name in NUMBERS})
+
+
+def is_running(folder: Path) -> bool:
+    try:
+        return is_locked(folder)
+    except OSError:  # asking takes the right to write there
+        return False
+
+
+OVERRIDES = ".hydra/overrides.yaml"
+NUMBERS = ("test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s")
+LARGEST = 1e15  # of these numbers
+MOST_WORDS, LONGEST_WORD = 10_000, 2**16
+
+
+def checked_summary(folder: Path) -> dict[str, Any]:
+    """`read_summary`, of which every entry that `Row` takes is of its type. Raises TypeError."""
+    summary = read_summary(folder)
+    for name in NUMBERS:
+        value = summary.get(name)
+        if value is not None and not (is_number(value) and abs(value) < LARGEST):
+            raise TypeError(f"{name} is no number")
+    for name in ("status", "reason"):
+        if not isinstance(summary.get(name, ""), str | None):
+            raise TypeError(f"{name} is no text")
+    return summary
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json; of a run without one, what metrics.jsonl tells so far."""
+    file = folder / "summary.json"
+    if file.is_file():
+        return read_json(file)
+    best: dict[str, Any] = {}
+    for row in read_metrics(folder / "metrics.jsonl"):
+        accuracy = row["accuracy"]
+        if row["split"] == "val" and (accuracy or 0) > best.get("val_accuracy", -1.0):
+            best |= {"val_accuracy": accuracy, "best_epoch": row["epoch"]}
+        best["epochs"] = row["epoch"]
+    return best
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The rows that can be used; a last line that a kill cut off is none. Raises ValueError if
+    there are lines and no row among them."""
+    if not file.is_file():
+        return []
+    rows, bad = read_rows(content(file) + b"\n")
+    if bad and not rows:
+        raise ValueError(f"{file}: no rows")
+    return [row for _, row, _ in rows]
+
+
+def read_overrides(file: Path) -> list[str]:
+    """What Hydra noted of the command line."""
+    noted = (read_yaml(file) if file.is_file() else []) or []
+    if not isinstance(noted, list) or len(noted) > MOST_WORDS:
+        raise TypeError(f"{file}: no list of words")
+    words = [str(word) for word in noted if isinstance(word, str | int | float | None)]
+    if len(words) < len(noted) or any(len(word) > LONGEST_WORD for word in words):
+        raise TypeError(f"{file}: no list of words")
+    return words
+
+
+def shared_overrides(rows: list[Row]) -> set[str]:
+    """What all of several runs changed alike."""
+    return set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
+
+
+def over_seeds(rows: list[Row], shared: set[str]) -> list[tuple[str, int, float, float]]:
+    """(what they changed, how many, mean, standard deviation) of the test accuracy over runs that
+    differ in the seed alone; of runs that do not even differ in that, the last."""
+    groups: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        seeds = [word for word in row.overrides if word.startswith("seed=")]
+        if row.test_accuracy is not None and seeds:
+            rest = [word for word in row.overrides if word not in seeds and word not in shared]
+            groups[" ".join(rest) or "all runs"][seeds[-1]] = row.test_accuracy
+    return [
+        (name, len(group), statistics.mean(group.values()), statistics.stdev(group.values()))
+        for name, group in groups.items()
+        if len(group) > 1
+    ]
+
+
+def share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def text(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes)}:{rest:04.1f}" if minutes else f"{rest:.1f}s"

@@ -1,0 +1,72 @@
+"""Device and precision of a run."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str, layers: str) -> torch.device:
+    """The device behind `device=`. Raises UserError that lists those there are."""
+    available = available_devices()
+    if name == "auto" and layers == "numpy":
+        return torch.device("cpu")
+    if name == "auto":
+        return torch.device(available[0])
+    if has_device(name):
+        return torch.device(name)
+    raise UserError(
+        f"device={name}: this machine has no such device.\n"
+        f"It has: {', '.join(reversed(available))}. device=auto takes the best of them."
+    )
+
+
+def has_device(name: str) -> bool:
+    available = available_devices()
+    return name == "auto" or name in available or (name == "cuda" and "cuda:0" in available)
+
+
+def available_devices() -> list[str]:
+    """Names that `device=` takes here, the fastest first."""
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return [*cuda, *mps, "cpu"]
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    if precision == "fp64" and device.type == "mps":
+        raise UserError("precision=fp64: device mps has no float64. Take precision=fp32 or cpu.")
+
+
+def float_dtype(precision: str) -> torch.dtype:
+    """The dtype of weights and pictures; bf16 and fp16 keep float32 weights under autocast."""
+    return torch.float64 if precision == "fp64" else torch.float32
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Reusable context for forward and loss."""
+    if precision not in AUTOCAST:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=AUTOCAST[precision])
+
+
+def is_convolutional(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,53 @@
+"""Durable files: written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from trainer.errors import named
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    temporary = path.with_name(f".{path.name}.tmp.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the first fault is the one to tell
+            temporary.unlink()
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # the name that people know
+        raise
+    sync_folder(path.parent)
+
+
+# Files of a run's folder that are written under another name first, see `write_bytes`.
+OWN_FILES = (
+    r"(step_\d+|last|best)\.pth|(summary|findings|evaluation)\.json|metrics\.jsonl(\.damaged)?"
+    r"|(config|hydra)\.yaml|report\.html"
+)
+
+
+def remove_half_written(folder: Path) -> None:
+    """What `write_bytes` of a killed process left; files of other names are the user's. The caller
+    holds the run's lock."""
+    for temporary in folder.glob(".*.tmp.*"):
+        if re.fullmatch(rf"\.({OWN_FILES})\.tmp\.\d+", temporary.name) and temporary.is_file():
+            temporary.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with named(folder):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

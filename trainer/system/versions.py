@@ -1,0 +1,20 @@
+"""Versions that decide about the bits of a run."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+import PIL
+import torch
+
+if TYPE_CHECKING:
+    pass
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "pillow": PIL.__version__,
+    }

@@ -1,0 +1,1 @@
+"""The loop, and what it works on: run, step, batches, snapshots, faults."""

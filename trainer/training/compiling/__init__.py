@@ -1,0 +1,1 @@
+"""compile=step and compile=model: the training step as one compiled graph."""

@@ -1,0 +1,206 @@
+"""compile=step: forward, backward and update as one compiled graph; compile=model: the net alone.
+
+Which batches run compiled is a function of the training's state and of their size alone, never of
+what this process did before: a resumed run computes the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainer.errors import TrainingError, UserError
+from trainer.runs.progress import CompileTime
+from trainer.training.compiling.agreement import Trial, disagreement
+from trainer.training.compiling.step_graph import StepGraph, keeps_state
+from trainer.training.loop import update
+from trainer.training.step import Guard, is_wrapped
+
+log = logging.getLogger("trainer")
+
+
+def check(mode: str, device: torch.device, precision: str) -> None:
+    """Raises UserError for what cannot be compiled here; `mode` is none, model or step."""
+    if mode == "none":
+        return
+    if device.type == "mps":
+        raise UserError(f"compile={mode}: not on device mps. Take compile=none, or device=cpu.")
+    if mode == "step" and precision == "fp16":
+        raise UserError(
+            "compile=step: not with precision=fp16, whose loss scaling chooses between steps. "
+            "Take precision=bf16 or fp32, or compile=model."
+        )
+    # Where torch looks for it; Triton, on a GPU, wants one as well.
+    compiler = os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"compile={mode}: needs a C++ compiler, and there is no {compiler} here. Install g++ "
+            "or clang, or name one in the environment variable CXX; compile=none needs none."
+        )
+
+
+def check_optimizer(mode: str, optimizer: Optimizer) -> None:
+    """Raises UserError if a graph of its step would leave out code that runs round it."""
+    if mode == "step" and is_wrapped(optimizer):
+        raise UserError(
+            f"compile=step: not with {type(optimizer).__name__}, whose step has hooks or a "
+            "decorator: a graph computes without them. Take compile=none or compile=model."
+        )
+
+
+@contextlib.contextmanager
+def compiling(what: str, error_class: type[Exception], timer: CompileTime) -> Iterator[None]:
+    """Says how long it took, or in one message that it went wrong; the cause has the rest."""
+    # It tells on stderr that CUDA is installed and no GPU there.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    start = time.monotonic()
+    try:
+        with timer.measured():
+            yield
+    except TrainingError:
+        raise
+    except error_class as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise TrainingError(
+            f"{what}: torch could not compile this training: {type(error).__name__}: {reason}\n"
+            "compile=none trains it as it is."
+        ) from error
+    log.info("%s: %.1f s", what, time.monotonic() - start)
+
+
+def compile_model(
+    model: nn.Module, train_size: int, eval_size: int, timer: CompileTime | None = None
+) -> None:
+    """Let torch.compile have the net, in place: names in the state_dict stay as they are.
+
+    Batches of another size than the usual one (train_size in training mode, eval_size in
+    evaluation) run in eager. torch would compile each anew, and by what had come before.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._functorch import config as functorch_config
+
+    torch._dynamo.reset()  # its limit of recompilations is the process's, not the net's
+    model.compile(dynamic=False, options={"fallback_random": True})  # dropout as in eager
+    compiled: Callable[..., Any] = model._compiled_call_impl  # type: ignore[assignment]
+    fresh = {True: "compile=model (training)", False: "compile=model (evaluation)"}
+
+    def call(images: Tensor) -> Any:
+        if len(images) != (train_size if model.training else eval_size):
+            return model._call_impl(images)
+        if model.training in fresh:
+            with (
+                # The backward pass here as well, not at the first backward().
+                functorch_config.patch(force_non_lazy_backward_lowering=True),
+                compiling(fresh.pop(model.training), TorchDynamoException, timer or CompileTime()),
+            ):
+                return compiled(images)
+        return compiled(images)
+
+    model._compiled_call_impl = call
+
+
+class CompiledStep:
+    """Takes the place of `loop.update` with its first four arguments.
+
+    Batches of `batch_size` run compiled, with one graph for each layout and form of targets. In
+    eager run those of another size, and a first step for which the optimizer makes its state.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        guard: Guard,
+        autocast: AbstractContextManager[Any],
+        batch_size: int,
+        timer: CompileTime | None = None,
+    ) -> None:
+        self.timer = timer or CompileTime()
+        self.parts = (model, loss, guard, autocast)
+        self.update = functools.partial(update, *self.parts)
+        self.optimizer, self.found_inf = guard.optimizer, guard.found_inf
+        self.batch_size = batch_size
+        self.keeps_state = keeps_state(self.optimizer)
+        self.dtype: torch.dtype = getattr(autocast, "fast_dtype", next(model.parameters()).dtype)
+        self.graphs: dict[Any, StepGraph] = {}
+        # A state that is loaded lies elsewhere in memory.
+        self.optimizer.register_load_state_dict_post_hook(lambda _: self.graphs.clear())
+
+    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """One step. Returns the mean loss (0-dim) and the logits (N, K)."""
+        if len(images) != self.batch_size or not self.has_state():
+            loss, logits = self.update(images, targets)
+            self.optimizer.zero_grad(set_to_none=True)  # no graph needs them
+            return loss.detach(), logits.detach()
+        kind = (images.shape, images.stride(), targets.shape, targets.stride(), targets.dtype)
+        if kind not in self.graphs:
+            self.graphs[kind] = self.compile(images, targets)
+        return self.graphs[kind](images, targets)
+
+    def compile(self, images: Tensor, targets: Tensor) -> StepGraph:
+        """A graph that has been seen to work. The training's state is as before."""
+        with compiling("compile=step", Exception, self.timer):
+            graph = StepGraph(*self.parts, images, targets)
+            self.check(graph, images, targets)
+        return graph
+
+    def has_state(self) -> bool:
+        return not self.keeps_state or any(self.optimizer.state.values())
+
+    def check(self, graph: StepGraph, images: Tensor, targets: Tensor) -> None:
+        """Hold two steps of it against eager ones. Raises TrainingError."""
+        eager = self.two_steps(self.update, graph, images, targets)
+        compiled = self.two_steps(graph, graph, images, targets)
+        difference = disagreement(eager, compiled, self.dtype)
+        if difference:
+            raise TrainingError(
+                "compile=step: the compiled step does not compute what the eager one does. Two "
+                f"steps on trial differ in {difference}.\ncompile=none trains this net as it is."
+            )
+
+    def two_steps(
+        self,
+        step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        graph: StepGraph,
+        images: Tensor,
+        targets: Tensor,
+    ) -> Trial:
+        """What two steps do, the second at half the learning rate: one that had become a constant
+        of the graph would show. Everything is put back."""
+        before = [tensor.clone() for tensor in graph.tensors]
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        losses = []
+        with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+            for share in (1.0, 0.5):
+                self.set_lr([share * rate for rate in rates])
+                losses.append(step(images, targets)[0].item())
+        changes = [tensor - old for tensor, old in zip(graph.tensors, before, strict=True)]
+        trial = Trial(
+            losses,
+            bool(self.found_inf),
+            dict(zip(graph.named, changes, strict=False)),  # these are the first ones
+            {name: t.grad for name, t in graph.named.items() if t.grad is not None},
+            graph.states_by_kind(changes[len(graph.named) :]),
+        )
+        with torch.no_grad():
+            for tensor, old in zip(graph.tensors, before, strict=True):
+                tensor.copy_(old)
+        self.set_lr(rates)
+        self.optimizer.zero_grad(set_to_none=True)
+        return trial
+
+    def set_lr(self, rates: list[float]) -> None:
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate

@@ -1,0 +1,230 @@
+"""A training step as one graph, traced from the code that eager steps run, and compiled.
+
+`loop.update` runs once on stand-ins: copies of the weights, the buffers and the optimizer's state,
+with an optimizer of the same class over them. What it does to them is recorded operation by
+operation (torch.fx's make_fx), compiled by inductor, and at each step written back into the real
+tensors in place. There is no Python of the net, of autograd or of the optimizer left at run time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+from trainer.training.loop import update
+from trainer.training.step import Guard, undecorated_step
+
+
+class StepGraph:
+    """Call it with a batch of the traced kind: it trains a step and returns loss and logits.
+
+    `tensors` are those that it writes: weights, buffers, the optimizer's state, the guard's flags.
+    They keep their values if the loss or a gradient is not finite, and from then on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        guard: Guard,
+        autocast: AbstractContextManager[Any],
+        images: Tensor,
+        targets: Tensor,
+    ) -> None:
+        self.model, self.loss, self.guard, self.autocast = model, loss, guard, autocast
+        self.groups = guard.optimizer.param_groups
+        self.named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        state = guard.optimizer.state
+        self.state = [  # in an order that a state from a file has, too
+            (parameter, key)
+            for parameter in model.parameters()
+            for key in sorted(state.get(parameter, ()))
+            if isinstance(state[parameter][key], Tensor)
+        ]
+        kept = [state[parameter][key] for parameter, key in self.state]
+        flags = [guard.found_inf, guard.num_bad_steps]
+        self.tensors = [t.detach() for t in (*self.named.values(), *kept, *flags)]
+        # float64: in float32 a learning rate would not be the one that eager steps have.
+        self.lrs = [images.new_zeros((), dtype=torch.float64) for _ in self.groups]
+        self.compiled = self._compile(images, targets)
+
+    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        for lr, group in zip(self.lrs, self.groups, strict=True):
+            lr.fill_(group["lr"])
+        with torch.no_grad():
+            mean_loss, logits = self.compiled(*self.tensors, *self.lrs, images, targets)
+        return mean_loss, logits
+
+    def states_by_kind(self, values: Sequence[Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Values for each tensor of the optimizer's state, in the order of `tensors`, by its name
+        for the kind and by the weight's."""
+        names = {parameter: name for name, parameter in self.named.items()}
+        found: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for (parameter, kind), value in zip(self.state, values, strict=False):
+            found[kind][names[parameter]] = value
+        return found
+
+    def _compile(self, images: Tensor, targets: Tensor) -> Callable[..., Any]:
+        # Imported here: the compiler takes seconds that nobody else should wait for.
+        from torch._inductor.compile_fx import compile_fx
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        arguments = [*self.tensors, *self.lrs, images, targets]
+        with torch.enable_grad():
+            graph = make_fx(self._step, tracing_mode="fake")(*arguments)
+        patches = {
+            "fallback_random": True,  # dropout draws from torch's generators, as in eager steps
+            "cpp_wrapper": images.device.type == "cpu",  # halves the start from a warm cache
+            # `CompiledStep` looks at the batch, and the other tensors stay what they are. Asking
+            # each of them at every step takes a small net 3 % of it.
+            "size_asserts": False,
+        }
+        with torch.no_grad():
+            return cast(Callable[..., Any], compile_fx(graph, arguments, config_patches=patches))
+
+    def _step(self, *arguments: Tensor) -> tuple[Tensor, Tensor]:
+        """What is traced; the arguments are those of the compiled graph."""
+        *tensors, images, targets = arguments
+        old, lrs = tensors[: len(self.tensors)], tensors[len(self.tensors) :]
+        *before, found_inf, num_bad_steps = old
+        fresh = [tensor.clone() for tensor in before]
+        named = dict(zip(self.named, fresh, strict=False))
+        parameters: dict[Tensor, Tensor] = {
+            real: named[name].requires_grad_(real.requires_grad)
+            for name, real in self.named.items()
+            if isinstance(real, nn.Parameter)
+        }
+        state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+        for (real, key), tensor in zip(self.state, fresh[len(named) :], strict=True):
+            # Eager steps compute with the number of the step in float64: 1 - 0.999 ** 1.
+            state[real][key] = tensor.double() if key == "step" else tensor
+        every, off, on = len(self.groups), [False], [True]
+        optimizer = stand_in(
+            self.guard.optimizer,
+            [[parameters[real] for real in group["params"]] for group in self.groups],
+            {parameters[real]: of_one for real, of_one in state.items()},
+            # The form that can be traced: no fused kernel, no reading of values on the CPU.
+            lr=lrs, fused=every * off, foreach=every * on, capturable=every * on,
+        )  # fmt: skip
+        model: Any = partial(functional_call, self.model, named)
+        guard: Any = _TracedGuard(optimizer, parameters.values(), self.guard.clip_norm)
+        mean_loss, logits = update(model, self.loss, guard, self.autocast, images, targets)
+        after = [*named.values(), *(state[real][key] for real, key in self.state)]
+        bad = once((found_inf > 0) | ~guard.finite)
+        with torch.no_grad():
+            for tensor, value in zip(before, after, strict=True):
+                # A count that an optimizer keeps on the CPU, beside a GPU, is not worth a sync.
+                gated = tensor.device == bad.device
+                tensor.copy_(torch.where(bad, tensor, value) if gated else value)
+            found_inf.copy_(bad)
+            num_bad_steps.add_(bad)
+        return mean_loss.detach(), logits.detach()
+
+
+class _TracedGuard:
+    """Does to the stand-ins what `Guard` does to the weights, but that it computes the update in
+    any case: whether it counts is decided at the end."""
+
+    def __init__(
+        self, optimizer: Optimizer, parameters: Iterable[Tensor], clip_norm: float
+    ) -> None:
+        self.optimizer, self.clip_norm = optimizer, clip_norm
+        self.parameters = [p for p in parameters if p.requires_grad]
+
+    def zero_grad(self) -> None:
+        """Nobody has given them a gradient yet."""
+
+    def backward(self, loss: Tensor) -> None:
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        checked = [loss.detach(), *(g for g in gradients if g is not None)]
+        self.finite = torch.stack([t.isfinite().all() for t in checked]).all()
+
+    def check_and_clip(self) -> None:
+        """The check is of the one backward pass; what clips is traced with the step."""
+
+    def step(self) -> None:
+        with torch.no_grad(), _being_compiled(), _ScalarsOnce():
+            if self.clip_norm:
+                nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+            undecorated_step(self.optimizer)(self.optimizer)
+
+
+@contextlib.contextmanager
+def _being_compiled() -> Iterator[None]:
+    """Optimizers ask, and leave out what cannot be traced: values that they read on the CPU."""
+    asked = torch.compiler.is_compiling
+    torch.compiler.is_compiling = lambda: True
+    try:
+        yield
+    finally:
+        torch.compiler.is_compiling = asked
+
+
+def stand_in(
+    optimizer: Optimizer,
+    parameters: Sequence[Sequence[Tensor]],
+    state: Mapping[Tensor, dict[str, Tensor]],
+    **options: Sequence[Any],
+) -> Optimizer:
+    """An optimizer of the same class over other parameters, with their state. Both these and the
+    options that replace its own are given by group."""
+    groups = [
+        {**group, **{key: values[i] for key, values in options.items() if key in group}}
+        for i, group in enumerate(optimizer.param_groups)
+    ]
+    for group, members in zip(groups, parameters, strict=True):
+        group["params"] = list(members)
+    twin: Optimizer = object.__new__(type(optimizer))
+    twin.__dict__.update(optimizer.__dict__)
+    twin.__dict__.update(
+        param_groups=groups, state=defaultdict(dict, state), found_inf=None, grad_scale=None
+    )
+    return twin
+
+
+def keeps_state(optimizer: Optimizer) -> bool:
+    """Whether a step leaves something behind that the next one needs; that of plain gradient
+    descent does not. Tried on parameters that nobody else has."""
+    like = optimizer.param_groups[0]["params"][0].detach()
+    probes = [nn.Parameter(like.new_zeros(1)) for _ in optimizer.param_groups]
+    for probe in probes:
+        probe.grad = torch.zeros_like(probe)
+    twin = stand_in(optimizer, [[probe] for probe in probes], {})
+    with torch.no_grad():
+        undecorated_step(twin)(twin)
+    return any(twin.state.values())
+
+
+def once(scalar: Tensor) -> Tensor:
+    """The same 0-dim tensor, but computed once. The compiler would merge its arithmetic into the
+    loops that use it and repeat it there, for each sixteen weights; what a view is taken of, it
+    stores first."""
+    return scalar.as_strided((), ())
+
+
+class _ScalarsOnce(TorchFunctionMode):
+    """Applies `once` wherever a scalar meets a tensor. It is worth a fifth of a small net's step
+    with Adam, whose bias corrections are powers."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        first = args[0] if args else None
+        first = first[0] if isinstance(first, list | tuple) and first else first
+        if isinstance(first, Tensor) and first.ndim:
+            others = tree_map_only(Tensor, lambda t: t if t.ndim else once(t), args[1:])
+            args = (args[0], *others)
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,108 @@
+"""The whole training on one screen. All that differs between runs is in `Run`, made by `build`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainer.checkpoints import read
+from trainer.evaluation.metrics import Meter, Metrics
+from trainer.losses import main_logits
+from trainer.training.batches import BatchSource
+from trainer.training.run import Run
+from trainer.training.step import Stepper
+
+
+# Layers written in NumPy would warn of each NaN; the guard tells of the first, with its step.
+@np.errstate(all="ignore")
+def fit(run: Run) -> None:
+    """Train to the last epoch, validating and saving after each. The way of a batch:
+
+    1. `run.train` shuffles by (seed, epoch), reads, augments and normalises: images (N, C, H, W)
+       float, targets (N,) int64 or (N, K) probabilities, on the device.
+    2. `seed_step` seeds dropout and the like by (seed, step); `set_lr` asks the schedule.
+    3. Forward: logits (N, K), and those of auxiliary heads, under autocast.
+    4. The loss: a mean over the batch, 0-dim.
+    5. Backward: gradients beside the weights.
+    6. Check and clip: a NaN or infinity raises a flag on the device, at no sync.
+    7. Step: the optimizer moves the weights, unless the flag is up.
+    8. The meter keeps loss and logits; `step_done` tells the watchers, and at the log interval
+       waits for the device, the only sync; it saves or stops where that is due.
+    """
+    while not run.is_done:
+        run.start_epoch()
+        for images, targets in run.train.epoch(run.progress.epoch, start=run.progress.batch):
+            loss, logits = train_step(run, images, targets)
+            run.meter.add(loss, logits, targets)
+            run.step_done()
+        train = run.end_training_epoch()
+        val = validate(run) if run.validates else None
+        run.end_epoch(train, val)
+
+
+def train_step(run: Run, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """One step. Returns the batch's mean loss (0-dim) and its logits (N, K), without a sync."""
+    run.seed_step(run.progress.step)
+    run.set_lr()
+    return run.update(images, targets)
+
+
+def update(
+    model: nn.Module,
+    loss: nn.Module,
+    stepper: Stepper,
+    autocast: AbstractContextManager[Any],
+    images: Tensor,
+    targets: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Forward, backward, update: what `compile=step` makes one graph of."""
+    stepper.zero_grad()
+    with autocast:
+        output = model(images)
+        mean_loss = loss(output, targets)
+    stepper.backward(mean_loss)
+    stepper.check_and_clip()
+    stepper.step()
+    return mean_loss, main_logits(output)
+
+
+def validate(run: Run) -> Metrics:
+    """The validation split, with the weights as they are; a schedule may look at its loss."""
+    batches, meter = run.interruptible(run.val), run.meter_of("val")
+    val = evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter)
+    run.schedule.observe(val.loss)
+    return val
+
+
+def test_best(run: Run) -> Metrics:
+    """The test split, once, with the weights of the best epoch."""
+    if run.best.epoch:
+        run.evaluated_model.load_state_dict(read(run.checkpoints.best)["model"])
+    batches, meter = run.interruptible(run.test), run.meter_of("test")
+    return evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter)
+
+
+@np.errstate(all="ignore")
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    loss: nn.Module,
+    batches: BatchSource,
+    autocast: AbstractContextManager[Any],
+    meter: Meter | None = None,
+) -> Metrics:
+    """Mean loss and accuracy over all batches, one sync at the end; what else `meter` collects."""
+    model.eval()
+    meter, start = meter or Meter(), time.monotonic()
+    for images, targets in batches.epoch():
+        with autocast:
+            output = model(images)
+            batch_loss = loss(output, targets)
+        meter.add(batch_loss, main_logits(output), targets)
+    meter.read()  # the sync, so that the seconds are whole
+    return meter.read(seconds=time.monotonic() - start)
