@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import processes, results
+from tests.helpers import processes, results
 
 # Four steps an epoch, saved in the middle, too.
 WORDS = ("data=synthetic", "data.num_train=48", "data.val_size=0.34", "data.num_test=20",

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from tests.helpers.commands import ROOT
 
 PACKAGES = ("trainer", "models", "data")
 

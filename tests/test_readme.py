@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Finished
 
+from tests.helpers.commands import ROOT, Finished
 from trainer.cli.dispatch import COMMANDS
 from trainer.config import knobs
 from trainer.config.compose import Composer, parse, plain

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TrainedRun, train
+
+from tests.helpers.commands import TrainedRun, train
 
 STORED = Path(__file__).with_suffix(".json")
 # Twenty steps of float64 between two correct orders of summation.

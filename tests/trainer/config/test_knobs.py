@@ -1,0 +1,119 @@
+"""Every knob once: what is in the YAML files is in the table, and the other way round."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from tests.helpers.commands import ROOT
+from trainer.config import knobs
+from trainer.errors import UserError
+
+CONFIGS = ROOT / "configs"
+FILES = sorted(f for f in CONFIGS.rglob("*.yaml") if "hydra" not in f.relative_to(CONFIGS).parts)
+CHECKED_GROUPS = ("optimizer", "scheduler", "loss", "data")
+
+
+def keys_of(file: Path) -> set[str]:
+    content = yaml.safe_load(file.read_text()) or {}
+    return {str(key) for key in content if not str(key).startswith("_")} - {"defaults", "hydra"}
+
+
+def test_there_are_files() -> None:
+    assert len(FILES) > 30
+
+
+def test_run_wide_keys_and_the_table_agree() -> None:
+    table = {key for key in knobs.KNOBS if "." not in key}
+    assert keys_of(CONFIGS / "config.yaml") == table
+
+
+@pytest.mark.parametrize("group", CHECKED_GROUPS)
+def test_group_keys_and_the_table_agree(group: str) -> None:
+    in_files = set().union(*(keys_of(f) for f in (CONFIGS / group).glob("*.yaml")))
+    in_table = {key.partition(".")[2] for key in knobs.KNOBS if key.startswith(group + ".")}
+    assert in_table <= in_files
+    own = {"num_train", "num_test", "noise", "seed", "file_md5"}
+    assert in_files <= in_table | own  # what one data set alone has, its own function checks
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONFIGS)))
+def test_every_key_has_a_comment(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    assert lines[0].startswith("#"), "the first line says what this is"
+    for line in lines:
+        key = re.match(r"^\"?(\w+)\"?:", line)
+        if key and not key[1].startswith("_") and key[1] not in ("defaults", "hydra", "shape",
+                                                                 "num_classes"):  # fmt: skip
+            is_group = "@package _global_" in lines[0]
+            assert is_group or "#" in line, line
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONFIGS)))
+def test_every_default_is_within_its_range(file: Path) -> None:
+    """And every choice composes for somebody who has imported nothing of ours."""
+    group, name = file.parent.name, file.stem
+    overrides = [] if file.parent == CONFIGS else [f"{'+' * (group == 'x')}{group}={name}"]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        composed = compose("config", overrides=overrides)
+    plain: Any = OmegaConf.to_container(composed, resolve=True)
+    knobs.check(plain)
+
+
+def test_a_net_carries_its_own_values_between_the_groups_and_the_experiment(
+    tmp_path: Path,
+) -> None:
+    """optimizer.yaml < model.yaml < experiment.yaml < command line."""
+    for folder, name, text in (
+        ("model", "own", "optimizer: {lr: 0.5}\nepochs: 5\nmodel: {_target_: models.mlp.MLP}\n"),
+        ("experiment", "mine", "optimizer: {lr: 0.25}\n"),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.yaml").write_text("# @package _global_\n" + text)
+    searched = f"hydra.searchpath=[file://{tmp_path}]"
+
+    def lr_and_epochs(*overrides: str) -> tuple[float, int]:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            composed = compose("config", overrides=[searched, *overrides])
+        return composed.optimizer.lr, composed.epochs
+
+    default, epochs = lr_and_epochs()
+    assert default not in (0.5, 0.25)
+    assert lr_and_epochs("model=own") == (0.5, 5)
+    assert lr_and_epochs("model=own", "experiment=mine") == (0.25, 5)
+    assert lr_and_epochs("experiment=mine") == (0.25, epochs)
+    assert lr_and_epochs("model=own", "experiment=mine", "optimizer.lr=0.125") == (0.125, 5)
+
+
+@pytest.mark.parametrize(
+    ("knob", "right", "wrong"),
+    [
+        (knobs.Knob("int", low=1), [1, 10**12], [0, 1.0, True, "1", None, [1]]),
+        (knobs.Knob("float", above=0, high=1), [1, 0.5], [0, -1, 1.01, True, float("nan")]),
+        (knobs.Knob("bool"), [True, False], [0, 1, "true", None]),
+        (knobs.Knob("str", choices=("auto", True, False)), ["auto", True], ["on", 1, 0]),
+        (knobs.Knob("str", pattern=r"cuda(:\d+)?"), ["cuda", "cuda:3"], ["cuda:", "xcuda"]),
+        (knobs.Knob("int", low=1, length=3), [[1, 2, 3]], [[1, 2], [0, 1, 2], 3, "123"]),
+        (knobs.Knob("float", length=0), [[], [0.5, 1]], [["a"], 0.5]),
+        (knobs.Knob("int", nullable=True), [None, 3], ["null"]),
+    ],
+)
+def test_knobs(knob: knobs.Knob, right: list[object], wrong: list[object]) -> None:
+    assert all(knob.allows(value) for value in right)
+    assert not [value for value in wrong if knob.allows(value)]
+    assert knob.allowed()
+
+
+def test_messages_name_key_value_and_range() -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        plain: Any = OmegaConf.to_container(compose("config"), resolve=True)
+    knobs.check(plain)
+    plain["optimizer"]["betas"] = [0.9, 1.0]
+    with pytest.raises(UserError, match=r"optimizer\.betas=\[0\.9,1\.0\]: must be a list of 2"):
+        knobs.check(plain)
