@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import turns
-from trainer.build import training_run
+from trainer.builders import training_run
 from trainer.config import compose
 from trainer.system.signals import StopSignals
 from trainer.training import loop

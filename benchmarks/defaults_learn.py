@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from trainer.build import training_run
+from trainer.builders import training_run
 from trainer.config import compose, knobs
 from trainer.system.signals import StopSignals
 from trainer.system.torch_internals import leave_compiler_unimported

@@ -29,7 +29,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.training_loop import usual_epoch
-from trainer.build import factories, training_run
+from trainer.builders import factories, training_run
 from trainer.config import compose
 from trainer.system.signals import StopSignals
 from trainer.training import loop

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from benchmarks import turns
 from models.resnet import ResNet
-from trainer.build import training_run
+from trainer.builders import training_run
 from trainer.config import compose
 from trainer.system.device import synchronize
 from trainer.system.signals import StopSignals

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from trainer.build import training_run
+from trainer.builders import training_run
 from trainer.config import compose
 from trainer.system.signals import StopSignals
 from trainer.training import loop

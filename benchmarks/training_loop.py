@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from benchmarks import turns
-from trainer.build import factories, training_run
+from trainer.builders import factories, training_run
 from trainer.config import compose
 from trainer.system.signals import StopSignals
 from trainer.training import loop

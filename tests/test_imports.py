@@ -56,7 +56,7 @@ LAYERS = [
     ["trainer.__main__"],
     ["trainer.cli"],
     ["trainer.inference", "trainer.job"],
-    ["trainer.build"],
+    ["trainer.builders"],
     ["trainer.monitoring"],
     ["trainer.training"],
     ["trainer.checkpoints"],
@@ -96,7 +96,7 @@ def test_the_reader_sees_the_imports() -> None:
     """The twin of the tests below: they would pass on an empty list, too."""
     assert len(MODULES) > 100
     assert "trainer.training.loop" in users_of("torch")
-    assert "trainer.build.training_run" in users_of("data")
+    assert "trainer.builders.training_run" in users_of("data")
 
 
 def test_every_folder_of_the_table_exists() -> None:
@@ -134,8 +134,8 @@ def test_data_and_models_know_no_trainer_and_not_each_other() -> None:
 
 def test_the_trainer_names_no_model() -> None:
     named = users_of("models") & in_package("trainer")
-    weights = {"trainer.cli.import_weights", "trainer.build.pretrained"}
-    layers = {"trainer.build.factories", "trainer.build.numpy_losses"}
+    weights = {"trainer.cli.import_weights", "trainer.builders.pretrained"}
+    layers = {"trainer.builders.factories", "trainer.builders.numpy_losses"}
     assert named <= weights | layers
     for name in layers:
         ours = {i for i in MODULES[name] if i in MODULES and i.startswith("models.")}
@@ -145,14 +145,14 @@ def test_the_trainer_names_no_model() -> None:
 def test_only_the_front_knows_the_configuration() -> None:
     users = users_of("hydra", "omegaconf")
     assert {name for name in users if place_of(name) != "trainer.config"} <= {
-        "trainer.build.factories", "trainer.build.restore", "trainer.cli.train",
+        "trainer.builders.factories", "trainer.builders.restore", "trainer.cli.train",
         "trainer.cli.import_weights", "trainer.runs.folder",
     }  # fmt: skip
 
 
 def test_only_those_who_need_them_take_parts_of_data() -> None:
     users = {place_of(name) for name in users_of("data") & in_package("trainer")}
-    assert users <= {"trainer.cli", "trainer.inference", "trainer.build", "trainer.training"}
+    assert users <= {"trainer.cli", "trainer.inference", "trainer.builders", "trainer.training"}
 
 
 @pytest.mark.parametrize("name", ["schedules", "losses", "evaluation.metrics", "training.step"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from trainer.build import training_run
+from trainer.builders import training_run
 from trainer.checkpoints import weights_sha256
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing

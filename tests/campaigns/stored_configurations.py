@@ -35,7 +35,7 @@ import yaml
 
 from tests.helpers import processes
 from trainer import checkpoints
-from trainer.build import factories, restore
+from trainer.builders import factories, restore
 from trainer.checkpoints import entries
 from trainer.config import knobs, plain_yaml, stored, targets
 from trainer.errors import UserError

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.helpers.commands import Finished
 from trainer import checkpoints
-from trainer.build import factories, pretrained
+from trainer.builders import factories, pretrained
 from trainer.cli import import_weights
 
 Dispatch = Callable[..., Finished]

@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.build import training_run
+from trainer.builders import training_run
 from trainer.config import compose
 from trainer.evaluation.metrics import Metrics
 from trainer.monitoring.visualizer import Gallery

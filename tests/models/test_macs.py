@@ -7,7 +7,7 @@ import torch
 from torchvision.models import get_model_weights
 
 from models.torchvision_zoo import torchvision_classifier
-from trainer.build.factories import measure
+from trainer.builders.factories import measure
 
 
 @pytest.mark.parametrize(

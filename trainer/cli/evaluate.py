@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.build import idle_keys
+from trainer.builders import idle_keys
 from trainer.cli.arguments import MACHINE_KEYS, existing, parse_words
 from trainer.errors import TrainingError, UserError
 from trainer.inference.evaluation_data import is_same_data, load, relabelled
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
     from data.loading.batches import fits
     from trainer import checkpoints
-    from trainer.build import factories, restore
+    from trainer.builders import factories, restore
     from trainer.checkpoints import meaning
     from trainer.checkpoints.entries import read
     from trainer.config import plain_yaml
@@ -192,7 +192,7 @@ def default_folder(checkpoint: Path, split: str, values: Mapping[str, str], flip
 
 def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool) -> dict[str, Any]:
     """The checkpoint's configuration with these keys changed. Raises UserError."""
-    from trainer.build import restore
+    from trainer.builders import restore
     from trainer.checkpoints import meaning
     from trainer.config import stored
     from trainer.config.targets import check_options, locate, parameters_of

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     if args.format == "onnx":
         check_extra()
 
-    from trainer.build import restore
+    from trainer.builders import restore
     from trainer.checkpoints.entries import read
     from trainer.inference import export_formats
     from trainer.system.torch_internals import leave_compiler_unimported
@@ -117,7 +117,7 @@ def check_extra() -> None:
 def configuration(entries: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     """The checkpoint's, for the net that the file is compared with: with torch's layers on the
     CPU if the user says nothing else, and in the precision of the weights."""
-    from trainer.build import restore
+    from trainer.builders import restore
     from trainer.config import stored
     from trainer.system.device import check_precision, pick_device
 
@@ -139,7 +139,7 @@ def describe(
     """What another program must know to use the net; of plain types, for JSON."""
     from data.loading.preprocess import pads
     from trainer import checkpoints
-    from trainer.build import factories
+    from trainer.builders import factories
     from trainer.checkpoints import meaning
     from trainer.config import plain_yaml
     from trainer.system.versions import versions

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainer.build import idle_keys
+from trainer.builders import idle_keys
 from trainer.cli.arguments import existing, parse_words, refuse_to_replace
 from trainer.config import knobs
 from trainer.errors import UserError
@@ -16,7 +16,7 @@ from trainer.runs.side_files import is_no_file
 from trainer.text.values import format_value
 
 if TYPE_CHECKING:
-    from trainer.build.pretrained import Start
+    from trainer.builders.pretrained import Start
 
 # Keys of data that a checkpoint is made of.
 DESCRIBING = ("shape", "fit", "resize", "num_classes", "mean", "std")
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
 
     from models.weights import WeightsError
     from trainer import checkpoints
-    from trainer.build import factories, pretrained
+    from trainer.builders import factories, pretrained
     from trainer.checkpoints import describable
     from trainer.config.targets import check_options
     from trainer.system.torch_internals import leave_compiler_unimported

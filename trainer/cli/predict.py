@@ -133,7 +133,7 @@ def described(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], di
     """A checkpoint's entries and its configuration, with these keys changed; of a bare state_dict,
     as the keys describe it. Raises UserError."""
     from trainer import checkpoints
-    from trainer.build import restore
+    from trainer.builders import restore
     from trainer.checkpoints import entries, meaning
     from trainer.config import stored
 
@@ -167,7 +167,7 @@ def classifier(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Callabl
     import torch
 
     from data.images.decode import MODES
-    from trainer.build import restore
+    from trainer.builders import restore
     from trainer.system.device import autocast, check_precision, pick_device
     from trainer.system.seeds import set_deterministic
     from trainer.system.threads import set_num_threads

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from trainer.build import idle_keys
+from trainer.builders import idle_keys
 from trainer.cli.arguments import parse_words
 from trainer.config import knobs
 from trainer.config.changes import FREE_KEYS, check_changes
@@ -67,7 +67,7 @@ def resume(folder: Path, values: dict[str, str], force: bool) -> int:
         raise UserError(f"{folder}: is finished. A larger epochs=N extends it.")
 
     from trainer import job
-    from trainer.build import restore, training_run
+    from trainer.builders import restore, training_run
     from trainer.checkpoints.newest import newest_sound_state
     from trainer.config import stored
     from trainer.system.files import remove_half_written

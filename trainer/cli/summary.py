@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from trainer.build.idle_keys import FRESH_WEIGHTS, keys_in, refuse_in_training
+from trainer.builders.idle_keys import FRESH_WEIGHTS, keys_in, refuse_in_training
 from trainer.config import knobs
 from trainer.errors import UserError
 from trainer.system.progress_bars import starting
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
 
     starting()
 
-    from trainer.build import factories
+    from trainer.builders import factories
     from trainer.config.targets import check_options
     from trainer.system.torch_internals import leave_compiler_unimported
 

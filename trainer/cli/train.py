@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.build import idle_keys
+from trainer.builders import idle_keys
 from trainer.config import knobs
 from trainer.config.compose import Composer, call_hydra, parse, plain, quoted
 from trainer.errors import Stopped, UserError, named
@@ -96,7 +96,7 @@ def report_sweep(folder: Path) -> int:
 def check_with_torch(jobs: list[dict[str, Any]], typed: Collection[str]) -> None:
     """What only torch, the data and the model can tell: first all that needs no files, so that a
     wrong value in any job of a sweep is said before anything is downloaded."""
-    from trainer.build import training_run
+    from trainer.builders import training_run
 
     check_once(training_run.check, CHECKED_WITH_TORCH, jobs)
     idle_keys.refuse_in_training(typed, jobs)

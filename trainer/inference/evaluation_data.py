@@ -28,7 +28,7 @@ def load(
 
     Raises UserError if its classes do not fit those of the checkpoint: before images are packed,
     where the names can be told by then."""
-    from trainer.build import factories
+    from trainer.builders import factories
 
     names = factories.class_names(options)
     if names is not None:

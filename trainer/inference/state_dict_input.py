@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.build import idle_keys
+from trainer.builders import idle_keys
 from trainer.config import knobs
 from trainer.errors import UserError
 
@@ -35,7 +35,7 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
 
     import torch
 
-    from trainer.build import factories, pretrained
+    from trainer.builders import factories, pretrained
     from trainer.checkpoints import meaning
     from trainer.config.targets import check_options
 
@@ -91,7 +91,7 @@ def at_hand(options: Mapping[str, Any]) -> Dataset | None:
     """The data set, if that needs no download. Raises UserError if only its files can tell how
     many classes it has."""
 
-    from trainer.build import factories
+    from trainer.builders import factories
 
     try:
         return factories.load_data(

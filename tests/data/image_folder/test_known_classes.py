@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.commands import Finished
 from tests.helpers.image_files import pack_folder, write_classes, write_parts
-from trainer.build import factories, training_run
+from trainer.builders import factories, training_run
 from trainer.config.compose import Composer, parse, plain
 from trainer.errors import UserError
 

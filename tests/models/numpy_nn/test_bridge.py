@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models.mlp import MLP
 from models.numpy_nn.bridge import TWINS, convert
 from trainer import losses
-from trainer.build.numpy_losses import PAIRS, convert_loss
+from trainer.builders.numpy_losses import PAIRS, convert_loss
 
 # (layer, input shape): every kind of leaf, with options beside the defaults.
 LAYERS: list[tuple[Callable[[], nn.Module], tuple[int, ...]]] = [

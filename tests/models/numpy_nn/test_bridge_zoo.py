@@ -13,7 +13,7 @@ from models.numpy_nn.bridge import KEPT, TWINS, convert
 from tests.models.numpy_nn.test_bridge import ALLOWED, LOSSES, watched
 from tests.models.test_contract import NAMES, compose_model, make_pictures
 from trainer import losses
-from trainer.build.numpy_losses import convert_loss
+from trainer.builders.numpy_losses import convert_loss
 
 NETS = [name for name in NAMES if name != "torchvision"]
 SHAPE = (1, 28, 28)

@@ -16,7 +16,7 @@ from models.mlp import MLP
 from tests.helpers.commands import Finished, run_trainer, train
 from tests.helpers.tiny_training import TINY, whole_run
 from trainer import checkpoints
-from trainer.build import training_run
+from trainer.builders import training_run
 from trainer.checkpoints import describable
 from trainer.checkpoints.description import Description
 from trainer.checkpoints.entries import read

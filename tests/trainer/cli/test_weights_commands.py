@@ -14,7 +14,7 @@ from torch import nn
 from tests.helpers import matconvnet_files as mcn
 from tests.helpers.commands import Finished, TrainedRun, run_trainer, train
 from trainer import checkpoints
-from trainer.build import pretrained
+from trainer.builders import pretrained
 from trainer.errors import UserError
 
 QUICK = ("epochs=1", "limit_batches=3")
@@ -176,7 +176,7 @@ def test_import_weights_of_torchvision(torchvision_file: tuple[Path, nn.Module])
     assert entries["shape"] == [3, 224, 224]
     assert (entries["resize"], entries["mean"]) == (256, [0.485, 0.456, 0.406])
 
-    from trainer.build import restore
+    from trainer.builders import restore
     from trainer.config import stored
 
     ours = restore.restore(entries, stored.configuration(entries))
@@ -209,7 +209,7 @@ def test_import_weights_keeps_the_shape_that_was_asked_for(tmp_path: Path) -> No
     entries = checkpoints.read(tmp_path / "ours.pth")
     assert (entries["shape"], entries["resize"]) == ([3, 32, 32], 32)
 
-    from trainer.build import restore
+    from trainer.builders import restore
     from trainer.config import stored
 
     assert restore.restore(entries, stored.configuration(entries)).conv1.kernel_size == (3, 3)
@@ -246,7 +246,7 @@ def test_import_weights_of_matconvnet(tmp_path: Path, fields: str) -> None:
     done = run_trainer(*argv, "data.shape=[3,32,32]", "data.num_classes=7", cwd=tmp_path)
     assert done.returncode == 0, done.output
 
-    from trainer.build import restore
+    from trainer.builders import restore
     from trainer.config import stored
 
     entries = checkpoints.read(tmp_path / "ours.pth")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.commands import Finished, TrainedRun
-from trainer.build.restore import typed
+from trainer.builders.restore import typed
 from trainer.cli.arguments import LONGEST_OUTPUT
 from trainer.config import knobs
 from trainer.config.compose import Composer, parse, plain, sweep_jobs

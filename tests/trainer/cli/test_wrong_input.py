@@ -128,7 +128,7 @@ RIGHT = [
 
 @pytest.mark.parametrize("words", RIGHT, ids=[" ".join(words) for words in RIGHT])
 def test_right_input_passes_the_same_checks(tmp_path: Path, words: list[str]) -> None:
-    from trainer.build import training_run
+    from trainer.builders import training_run
     from trainer.config import compose, knobs
 
     composer = compose.Composer(compose.parse(words))

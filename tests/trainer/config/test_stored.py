@@ -15,7 +15,7 @@ from PIL import Image
 from tests.helpers.commands import ROOT, Finished
 from tests.helpers.tiny_training import whole_run
 from trainer import checkpoints
-from trainer.build import restore
+from trainer.builders import restore
 from trainer.config import knobs, plain_yaml, stored
 from trainer.errors import UserError
 

@@ -19,7 +19,7 @@ from data.resizing import to_shape
 from tests.helpers.commands import Finished, TrainedRun, train
 from tests.helpers.image_files import write_classes
 from trainer import checkpoints, losses
-from trainer.build import factories, restore
+from trainer.builders import factories, restore
 from trainer.checkpoints import meaning
 from trainer.config import stored
 from trainer.evaluation.findings import Examiner

@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor, nn
 
 from tests.helpers.exports import CLASSES, NUM_CLASSES, Dispatch, Loaded, make_checkpoint
-from trainer.build import restore
+from trainer.builders import restore
 from trainer.checkpoints import read, write
 from trainer.inference import export_formats
 from trainer.system import files as system_files

@@ -16,7 +16,7 @@ from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 from models.vgg import VGG
 from tests.helpers.commands import ROOT, Finished, TrainedRun, run_trainer
 from trainer import checkpoints
-from trainer.build import pretrained
+from trainer.builders import pretrained
 from trainer.errors import UserError
 
 Dispatch = Callable[..., Finished]

@@ -31,7 +31,7 @@ def test_predict_agrees_with_evaluate(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
     """The same weights see the same pictures, once as files: accuracy, and each probability."""
-    from trainer.build import factories, restore
+    from trainer.builders import factories, restore
     from trainer.config import stored
 
     done = dispatch("predict", str(default_run.best), str(digits), "--json", "--top-k=10")

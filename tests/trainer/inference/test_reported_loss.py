@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tests.helpers.commands import ROOT, TrainedRun, read_json, run_trainer, train
 from trainer import losses
-from trainer.build import factories
+from trainer.builders import factories
 
 SMOOTHING = 0.5
 

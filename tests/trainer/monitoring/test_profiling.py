@@ -12,7 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.build import training_run
+from trainer.builders import training_run
 from trainer.checkpoints import weights_sha256
 from trainer.config import compose
 from trainer.monitoring import profiling

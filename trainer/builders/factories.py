@@ -20,8 +20,8 @@ from data.loading.batches import Batches
 from data.loading.preprocess import Preprocess, enlarged, pads
 from data.types import Dataset, Split
 from models.numpy_nn.bridge import convert
-from trainer.build import pretrained
-from trainer.build.numpy_losses import convert_loss
+from trainer.builders import pretrained
+from trainer.builders.numpy_losses import convert_loss
 from trainer.checkpoints.description import Cost, Description
 from trainer.config.targets import constructor_errors, locate, make
 from trainer.errors import UserError

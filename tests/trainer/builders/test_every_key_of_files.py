@@ -29,7 +29,7 @@ from tests.helpers.every_key import (
     traits,
 )
 from trainer import checkpoints
-from trainer.build import factories, pretrained, restore
+from trainer.builders import factories, pretrained, restore
 from trainer.cli import evaluate, export, import_weights
 from trainer.cli.arguments import MACHINE_KEYS, takes
 from trainer.errors import UserError

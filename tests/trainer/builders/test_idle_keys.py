@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.every_key import ALL_KEYS, ROWS, Dispatch
-from trainer.build import idle_keys
+from trainer.builders import idle_keys
 from trainer.config.compose import Composer, parse, plain
 from trainer.errors import UserError
 

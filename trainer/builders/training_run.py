@@ -19,8 +19,8 @@ from data.loading.preprocess import Preprocess
 from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Split
-from trainer.build import pretrained
-from trainer.build.factories import (
+from trainer.builders import pretrained
+from trainer.builders.factories import (
     Shape,
     describe,
     enlargement,

@@ -28,7 +28,7 @@ from tests.helpers.every_key import (
     traits,
 )
 from trainer import checkpoints, job
-from trainer.build import factories
+from trainer.builders import factories
 from trainer.cli import train as train_command
 from trainer.config.compose import Composer, plain, without_hydra
 from trainer.errors import UserError

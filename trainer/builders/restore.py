@@ -15,7 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from data.loading.preprocess import Preprocess
-from trainer.build.factories import memory_format, min_size, on_layers, place
+from trainer.builders.factories import memory_format, min_size, on_layers, place
 from trainer.checkpoints.tensors import differences
 from trainer.config import knobs, stored
 from trainer.config.targets import check_options, make

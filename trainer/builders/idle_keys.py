@@ -76,7 +76,7 @@ def of_dropout(key: str, job: Mapping[str, Any]) -> str:
     import torch
     from torch.nn.modules.dropout import _DropoutNd
 
-    from trainer.build import factories
+    from trainer.builders import factories
 
     size = factories.known_size(job["data"])
     if size is None or not job["model"].get("dropout"):
@@ -95,7 +95,7 @@ def of_normalisation(key: str, job: Mapping[str, Any]) -> str:
     """Weights bring the one that they were trained with, where it has as many channels."""
     import torch
 
-    from trainer.build import factories
+    from trainer.builders import factories
 
     size = factories.known_size(job["data"])
     if size is None or not job["weights"]:
