@@ -58,38 +58,8 @@ def run(
             raise
         for note in notes:
             log.warning("%s", note)
-        sha256 = None
         try:
-            if state:
-                best_weights.mend(run)
-                # Of the run as it was before: killed from here on, it is unfinished.
-                (folder / "summary.json").unlink(missing_ok=True)
-            introduce(run, choices)
-            faults.check_room(run, folder)
-            run.start()
-            loop.fit(run)
-            sha256 = weights_sha256(run.model.state_dict())
-            run.check_validated()
-            best_weights.mend(run, trained=True)
-            test = loop.test_best(run)
-            run.finish(test)
-            check_tested(test)
-            try:
-                summary = summarise(run, folder, "finished", test, sha256)
-            except OSError as error:
-                raise TrainingError(unconfirmed(error, folder)) from error
-        except BaseException as error:
-            status = "interrupted" if isinstance(error, Stopped) else "failed"
-            fault = faults.explained(error, run, folder)
-            with contextlib.suppress(OSError):  # the disk may be full
-                reason = str(fault or error).partition("\n")[0]
-                if status_of(folder) != "finished":  # else all is done, see `unconfirmed`
-                    summarise(run, folder, status, sha256=sha256, reason=reason)
-            if status == "interrupted" and run.checkpoints.states():
-                log.info("Stopped. Continue with: python -m trainer resume %s", show(folder))
-            if fault:
-                raise fault from error
-            raise
+            test, summary = train(run, folder, choices, is_resumed=state is not None)
         finally:
             run.close()
         conclude(summary)
@@ -100,6 +70,55 @@ def run(
             show_next(run, folder)
         elif signals.received is not None:  # during the test: this job is done, the others wait
             raise Stopped(signals.received)
+
+
+def train(
+    run: Run, folder: Path, choices: dict[str, Any], is_resumed: bool
+) -> tuple[Metrics, dict[str, Any]]:
+    """The metrics of the test and what summary.json holds, which is written however it ends."""
+    sha256 = None
+    try:
+        if is_resumed:
+            best_weights.mend(run)
+            # Of the run as it was before: killed from here on, it is unfinished.
+            (folder / "summary.json").unlink(missing_ok=True)
+        introduce(run, choices)
+        faults.check_room(run, folder)
+        run.start()
+        loop.fit(run)
+        sha256 = weights_sha256(run.model.state_dict())
+        run.check_validated()
+        best_weights.mend(run, trained=True)
+        test = loop.test_best(run)
+        run.finish(test)
+        check_tested(test)
+        try:
+            return test, summarise(run, folder, "finished", test, sha256)
+        except OSError as error:
+            raise TrainingError(unconfirmed(error, folder)) from error
+    except BaseException as error:
+        fault = faults.explained(error, run, folder)
+        note_end(run, folder, error, fault, sha256)
+        if fault:
+            raise fault from error
+        raise
+
+
+def note_end(
+    run: Run,
+    folder: Path,
+    error: BaseException,
+    fault: TrainingError | None,
+    sha256: str | None,
+) -> None:
+    """The summary of a run that ended before it was finished."""
+    status = "interrupted" if isinstance(error, Stopped) else "failed"
+    with contextlib.suppress(OSError):  # the disk may be full
+        reason = str(fault or error).partition("\n")[0]
+        if status_of(folder) != "finished":  # else all is done, see `unconfirmed`
+            summarise(run, folder, status, sha256=sha256, reason=reason)
+    if status == "interrupted" and run.checkpoints.states():
+        log.info("Stopped. Continue with: python -m trainer resume %s", show(folder))
 
 
 def unconfirmed(error: OSError, folder: Path) -> str:

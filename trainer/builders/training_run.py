@@ -7,18 +7,19 @@ Wrong values die here by name, before a run's folder exists: `check` makes all t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data.loading.batches import Batches, fits
 from data.loading.preprocess import Preprocess
 from data.memory import free_bytes
 from data.seeds import derive_seed
-from data.types import Split
+from data.types import Dataset
 from trainer.builders import pretrained
 from trainer.builders.factories import (
     Shape,
@@ -43,6 +44,7 @@ from trainer.builders.factories import (
     trainable,
 )
 from trainer.checkpoints import CheckpointFolder, describable
+from trainer.checkpoints.description import Cost
 from trainer.config import knobs
 from trainer.config.targets import check_options, make
 from trainer.errors import UserError
@@ -58,7 +60,7 @@ from trainer.system.threads import pick_num_threads, set_num_threads
 from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.training import loop
 from trainer.training.compiling import compiled
-from trainer.training.run import Plan, Run
+from trainer.training.run import Plan, Run, Update, Watcher
 from trainer.training.sizes import check_memory
 from trainer.training.snapshot import About
 from trainer.training.step import Guard, ScalingGuard
@@ -133,100 +135,125 @@ def build(
     keep_freed_memory()
     set_deterministic(config["deterministic"])
     device = pick_device(config["device"], config["layers"])
-    precision, seed = config["precision"], config["seed"]
+    seed = config["seed"]
 
-    dataset = load_data(config["data"])
-    seed_generators(derive_seed(seed, "weights"), device)
-    model, dataset = start_model(config, dataset)
-    cost = measure(model, dataset.shape)
-    set_num_threads(
-        pick_num_threads(config["num_threads"], cost.macs * config["batch_size"]),
-        config["layers"],
-    )
-    layout = memory_format(config, model)
-    place(model, device, float_dtype(precision), layout)
-    model = on_layers(config["layers"], model)
-
-    preprocess = Preprocess(
-        dataset.mean, dataset.std, min_size(model), device, float_dtype(precision), layout
-    )
-    stays: dict[str, Any] = {
-        "resident": fits(device, dataset.num_bytes),
-        "num_workers": config["num_workers"],
-    }
-    train = Batches(
-        dataset.train, config["batch_size"], preprocess, device,
-        shuffle=True, seed=seed, limit=config["limit_batches"],
-        augment=make("augment", config["augment"], num_classes=len(dataset.classes),
-                     hflip=dataset.hflip),
-        **stays,
-    )  # fmt: skip
-
-    def evaluation(split: Split) -> Batches:
-        return evaluation_batches(config, preprocess, device, split, **stays)
-
+    model, dataset, cost = build_model(config, device)
+    train, val, test = build_batches(config, dataset, model, device)
+    guard = ScalingGuard if config["precision"] == "fp16" else Guard
     optimizer = make_optimizer(config["optimizer"], model)
-    schedule = make_schedule(
-        config["scheduler"], total_steps=config["epochs"] * len(train), steps_per_epoch=len(train)
-    )
-    stepper = (ScalingGuard if precision == "fp16" else Guard)(
-        optimizer, trainable(model), config["clip_grad_norm"]
-    )
-    loss, context = make_loss(config), autocast(precision, device)
+    stepper = guard(optimizer, trainable(model), config["clip_grad_norm"])
+    context, timer = autocast(config["precision"], device), CompileTime()
     description = describe(config, dataset)
-    val = evaluation(dataset.val)
-    timer = CompileTime()
-    if config["compile"] == "model":
-        compiled.compile_model(model, full_size(train), full_size(val), timer)
-    update: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    if config["compile"] == "step":
-        update = compiled.CompiledStep(model, loss, stepper, context, full_size(train), timer)
-    else:
-        update = functools.partial(loop.update, model, loss, stepper, context)
-    first_step = rows_up_to(progress, len(train))
-    writer = event_writer(folder / "tensorboard", first_step) if config["tensorboard"] else None
+    writer, watchers = build_watchers(
+        config, folder, signals, progress, len(train), choices or {}, description.probabilities
+    )
     run = Run(
         model=model,
-        update=update,
+        update=build_update(config, model, stepper, context, (train, val), timer),
         stepper=stepper,
-        schedule=schedule,
+        schedule=make_schedule(config["scheduler"], config["epochs"] * len(train), len(train)),
         eval_loss=make_evaluation_loss(config),
         autocast=context,
         seed_step=lambda step: seed_generators(derive_seed(seed, "step", step), device),
         train=train,
         val=val,
-        test=evaluation(dataset.test),
-        plan=Plan(
-            config["epochs"],
-            config["batch_size"],
-            config["eval_every_epochs"],
-            config["log_interval"],
-            Pace(config["save_every_steps"], config["save_every_minutes"]),
-        ),
+        test=test,
+        plan=build_plan(config),
         about=About(
-            description,
-            dataset,
-            cost,
-            device,
-            resize_note=enlargement(dataset.shape, min_size(model)),
+            description, dataset, cost, device, enlargement(dataset.shape, min_size(model))
         ),
         checkpoints=CheckpointFolder(folder / "checkpoints"),
         signals=signals,
         compile_time=timer,
-        watchers=(
-            RunLog(
-                folder,
-                writer or MUTE,
-                config["batch_size"],
-                first_step,
-                progress.epoch if progress else 0,
-                hparams(config, choices or {}),
-                is_over=signals.is_received,
-            ),
-            Gallery(folder, writer, config["histograms"], description.probabilities),
-        ),
+        watchers=watchers,
     )
-    return profiled(run, writer or MUTE, folder / "profile") if config["profile"] else run
+    return profiled(run, writer, folder / "profile") if config["profile"] else run
+
+
+def build_model(config: Mapping[str, Any], device: torch.device) -> tuple[nn.Module, Dataset, Cost]:
+    """The network on its device and layers, the dataset as the network takes it, and what a forward
+    pass costs, which decides the number of threads."""
+    dataset = load_data(config["data"])
+    seed_generators(derive_seed(config["seed"], "weights"), device)
+    model, dataset = start_model(config, dataset)
+    cost = measure(model, dataset.shape)
+    num_threads = pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])
+    set_num_threads(num_threads, config["layers"])
+    place(model, device, float_dtype(config["precision"]), memory_format(config, model))
+    return on_layers(config["layers"], model), dataset, cost
+
+
+def build_batches(
+    config: Mapping[str, Any], dataset: Dataset, model: nn.Module, device: torch.device
+) -> tuple[Batches, Batches, Batches]:
+    """Batches of the train, validation and test split."""
+    preprocess = Preprocess(
+        dataset.mean, dataset.std, min_size(model), device, float_dtype(config["precision"]),
+        memory_format(config, model),
+    )  # fmt: skip
+    resident, num_workers = fits(device, dataset.num_bytes), config["num_workers"]
+    augment = make(
+        "augment", config["augment"], num_classes=len(dataset.classes), hflip=dataset.hflip
+    )
+    train = Batches(
+        dataset.train, config["batch_size"], preprocess, device, shuffle=True, seed=config["seed"],
+        limit=config["limit_batches"], augment=augment, resident=resident, num_workers=num_workers,
+    )  # fmt: skip
+    val, test = (
+        evaluation_batches(config, preprocess, device, split, resident, num_workers)
+        for split in (dataset.val, dataset.test)
+    )
+    return train, val, test
+
+
+def build_update(
+    config: Mapping[str, Any],
+    model: nn.Module,
+    stepper: Guard,
+    context: AbstractContextManager[Any],
+    batches: tuple[Batches, Batches],
+    timer: CompileTime,
+) -> Update:
+    """A training step as compile= wants it: as it is, with the model compiled, or as one graph."""
+    loss = make_loss(config)
+    train, val = (full_size(split) for split in batches)
+    if config["compile"] == "step":
+        return compiled.CompiledStep(model, loss, stepper, context, train, timer)
+    if config["compile"] == "model":
+        compiled.compile_model(model, train, val, timer)
+    return functools.partial(loop.update, model, loss, stepper, context)
+
+
+def build_plan(config: Mapping[str, Any]) -> Plan:
+    pace = Pace(config["save_every_steps"], config["save_every_minutes"])
+    return Plan(
+        config["epochs"], config["batch_size"], config["eval_every_epochs"],
+        config["log_interval"], pace,
+    )  # fmt: skip
+
+
+def build_watchers(
+    config: Mapping[str, Any],
+    folder: Path,
+    signals: StopSignals,
+    progress: Progress | None,
+    num_steps: int,
+    choices: Mapping[str, Any],
+    probabilities: str,
+) -> tuple[Any, tuple[Watcher, ...]]:
+    """TensorBoard's writer, and who looks on: the log, and images of the run.
+
+    Args:
+        num_steps: of an epoch.
+    """
+    first_step = rows_up_to(progress, num_steps)
+    writer = event_writer(folder / "tensorboard", first_step) if config["tensorboard"] else None
+    run_log = RunLog(
+        folder, writer or MUTE, config["batch_size"], first_step,
+        progress.epoch if progress else 0, hparams(config, choices), is_over=signals.is_received,
+    )  # fmt: skip
+    gallery = Gallery(folder, writer, config["histograms"], probabilities)
+    return writer or MUTE, (run_log, gallery)
 
 
 def hparams(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
