@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.evaluation.confusion import commonest_confusions
+from trainer.evaluation.confusion import commonest_confusions, per_class
 from trainer.runs.report import html, svg
 from trainer.text.printable import in_html as escape
 
@@ -80,25 +80,15 @@ def mistakes(found: Sequence[dict[str, Any]], classes: Sequence[str]) -> str:
 
 
 def by_class(cells: Sequence[tuple[int, int, int]], classes: Sequence[str]) -> str:
-    true, said, right = ([0] * len(classes) for _ in range(3))
-    for row, column, count in cells:
-        true[row] += count
-        said[column] += count
-        right[row] += count if row == column else 0
-    f1 = [ratio(2 * right[k], true[k] + said[k]) for k in range(len(classes))]
+    figures = per_class(cells, len(classes))
     shown: Sequence[int] = range(len(classes))
     if len(classes) > MOST_CLASSES:
-        shown = sorted(shown, key=f1.__getitem__)[:MOST_CLASSES]
+        shown = sorted(shown, key=lambda k: figures[k]["f1"])[:MOST_CLASSES]
     rows = [
         [
-            html.cell(classes[k]), html.cell(f"{true[k]:,}"),
-            *(html.cell(f"{share:.4f}")
-              for share in (ratio(right[k], said[k]), ratio(right[k], true[k]), f1[k])),
+            html.cell(classes[k]), html.cell(f"{figures[k]['count']:,}"),
+            *(html.cell(f"{figures[k][key]:.4f}") for key in ("precision", "recall", "f1")),
         ]
         for k in shown
     ]  # fmt: skip
     return html.table(["class", "pictures", "precision", "recall", "F1"], rows)
-
-
-def ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainer.evaluation.confusion import class_sizes
 from trainer.text.printable import in_html as escape
 
 NUM_COLOURS = 8
@@ -210,16 +211,9 @@ def _column_name(name: str, x: float, side: int, flat: bool) -> str:
     )
 
 
-def _totals(cells: Sequence[tuple[int, int, int]]) -> dict[int, int]:
-    totals: dict[int, int] = defaultdict(int)
-    for true, _, count in cells:
-        totals[true] += count
-    return totals
-
-
 def _shades(cells: Sequence[tuple[int, int, int]], cell: int) -> str:
     """One path for all cells of a shade: a thousand classes have many."""
-    totals, paths = _totals(cells), defaultdict(list)
+    totals, paths = class_sizes(cells), defaultdict(list)
     for true, said, count in cells:
         shade = math.ceil(math.sqrt(count / totals[true]) * NUM_SHADES)
         paths[shade].append(f"M{said * cell} {true * cell}h{cell}v{cell}h{-cell}z")
@@ -231,7 +225,7 @@ def _shades(cells: Sequence[tuple[int, int, int]], cell: int) -> str:
 
 def _counts(cells: Sequence[tuple[int, int, int]], cell: int, size: int) -> str:
     """In every cell or in none."""
-    totals = _totals(cells)
+    totals = class_sizes(cells)
     longest = max((len(str(count)) for _, _, count in cells), default=0)
     if cell < SMALLEST_TEXT + 6 or longest * size * 0.62 > cell:
         return ""
