@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from tests.helpers.commands import ROOT, Finished, TrainedRun
-from trainer.cli import report
 from trainer.runs.read import read_run
+from trainer.runs.report import pages
 
 VOID = {"meta", "img", "br"}  # elements without an end
 
@@ -88,7 +88,7 @@ def test_a_single_run(run: Path, default_run: TrainedRun, dispatch: Dispatch) ->
 
 def test_the_curves_are_those_of_the_rows(run: Path, default_run: TrainedRun) -> None:
     """The titles of the dots, and their places, which must be one linear map of the values."""
-    content = report.pages.run_page(read_run(run))
+    content = pages.run_page(read_run(run))
     chart = re.search(r'aria-label="Loss">.*?</svg>', content, re.DOTALL)
     assert chart
     for split in ("train", "val"):
