@@ -184,6 +184,12 @@ def read_overrides(file: Path) -> list[str]:
     return words
 
 
+def noted_choices(file: Path) -> dict[str, Any]:
+    """Raises one of UNREADABLE."""
+    noted = read_yaml(file)["hydra"]["runtime"]["choices"]
+    return {str(group): str(choice) for group, choice in noted.items()}
+
+
 def shared_overrides(rows: list[Row]) -> set[str]:
     """What all of several runs changed alike."""
     return set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()

@@ -57,7 +57,7 @@ def write_page(file: Path, content: str) -> str | None:
     temporary = file.with_name(f".{file.name}.tmp.{os.getpid()}")
     try:
         try:
-            temporary.write_text(content, "utf-8", errors="backslashreplace")  # file names
+            temporary.write_text(content, "utf-8")
             os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
