@@ -29,11 +29,12 @@ import yaml
 from tests.campaigns.damage import WORDS, cut, flips, zero_tail
 from tests.helpers import processes
 from trainer import checkpoints
-from trainer.cli import report, resume
+from trainer.cli import resume
 from trainer.errors import UserError
 from trainer.monitoring import run_logger
 from trainer.runs import mend, read, side_files
 from trainer.runs.report import pages
+from trainer.runs.report.table import table
 
 LONGEST_S = 60  # for one copy, on a busy machine: far from what a hang or a bomb takes
 FILES = (
@@ -125,7 +126,7 @@ def check_report(run: Path) -> str:
     rows = read.read_runs(run.parent)
     assert [row.folder for row in rows] == [run]
     row = rows[0]
-    assert isinstance(report.table(rows, run.parent), str)
+    assert isinstance(table(rows, run.parent), str)
     assert pages.run_page(row).endswith("</html>\n")
     assert pages.runs_page(rows, run.parent, "report.html").endswith("</html>\n")
     says = told_by(run / "summary.json")

@@ -82,8 +82,9 @@ def refuse_trust(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> N
 
 def report_sweep(folder: Path) -> int:
     """The table of all jobs, the failed ones with their reason."""
-    from trainer.cli.report import runs_and_jobs, table
     from trainer.job import show
+    from trainer.runs.read import runs_and_jobs
+    from trainer.runs.report.table import table
 
     rows = runs_and_jobs(folder)
     print(f"\n{table(rows, folder)}")

@@ -49,17 +49,6 @@ class Confusion:
         matrix[true, said] = counts
         return matrix
 
-    def totals(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(K,) int64 each: the pictures of a class, those taken for it, those of both."""
-        true, said, counts = self.cells.unbind(1)
-        empty = counts.new_zeros(self.num_classes)
-        right = counts * (true == said)
-        return (
-            empty.index_add(0, true, counts),
-            empty.index_add(0, said, counts),
-            empty.index_add(0, true, right),
-        )
-
 
 @dataclass(frozen=True)
 class Findings:
@@ -161,36 +150,6 @@ def calibration_error(
     gaps = torch.zeros(num_bins, dtype=torch.float64)
     gaps.index_add_(0, bins, right.double() - probability)
     return gaps.abs().sum().item() / max(1, len(probability))
-
-
-def per_class(confusion: Confusion) -> list[dict[str, float]]:
-    """count, precision, recall and F1 of each class; 0 where a denominator is 0."""
-    true, said, right = (counts.tolist() for counts in confusion.totals())
-    return [
-        {
-            "count": true[k],
-            "precision": right[k] / said[k] if said[k] else 0.0,
-            "recall": right[k] / true[k] if true[k] else 0.0,
-            "f1": 2 * right[k] / (true[k] + said[k]) if true[k] + said[k] else 0.0,
-        }
-        for k in range(len(right))
-    ]
-
-
-def averages(confusion: Confusion) -> dict[str, dict[str, float]]:
-    """Precision, recall and F1 over the classes that have pictures or were predicted: `macro`, in
-    which each of these counts the same, and `weighted` by its pictures. Others are undefined."""
-    rows = per_class(confusion)
-    said = confusion.totals()[1].tolist()
-    seen = [row for row, taken in zip(rows, said, strict=True) if row["count"] or taken]
-    num_images = sum(row["count"] for row in seen)
-    keys = ("precision", "recall", "f1")
-    return {
-        "macro": {key: sum(row[key] for row in seen) / max(1, len(seen)) for key in keys},
-        "weighted": {
-            key: sum(row["count"] * row[key] for row in seen) / max(1, num_images) for key in keys
-        },
-    }
 
 
 def mistakes_as_json(

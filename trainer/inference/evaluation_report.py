@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer.evaluation.confusion import commonest_confusions
+from trainer.evaluation.confusion import averages, class_sizes, commonest_confusions, per_class
 from trainer.text.tables import align
 
 if TYPE_CHECKING:
@@ -34,10 +33,11 @@ def figures(
     Args:
         file_at: from a position in the split to its file.
     """
-    from trainer.evaluation.findings import TOP, averages, mistakes_as_json, per_class
+    from trainer.evaluation.findings import TOP, mistakes_as_json
     from trainer.evaluation.metrics import finite
 
-    rows = zip(classes, per_class(findings.confusion), strict=True)
+    cells = findings.confusion.cells.tolist()
+    rows = zip(classes, per_class(cells, len(classes)), strict=True)
     return {
         "num_images": metrics.num_images,
         "loss": finite(metrics.loss),
@@ -49,7 +49,7 @@ def figures(
         "images_per_s": metrics.images_per_s,
         "classes": list(classes),
         "per_class": [{"class": name, **row} for name, row in rows],
-        "averages": averages(findings.confusion),
+        "averages": averages(cells, len(classes)),
         **confusion_as_json(findings.confusion),
         "mistakes": mistakes_as_json(findings.mistakes, classes, file_at),
     }
@@ -124,9 +124,7 @@ def confusion_list(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> st
     commonest = commonest_confusions(cells, NUM_CONFUSIONS)
     if not commonest:
         return "no class was taken for another"
-    totals: Counter[int] = Counter()
-    for was, _, count in cells:
-        totals[was] += count
+    totals = class_sizes(cells)
     lines = [["true", "predicted", "pictures", "of the class"]]
     for was, said, count in commonest:
         share = f"{100 * count / totals[was]:.1f} %"

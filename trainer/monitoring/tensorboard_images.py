@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.evaluation import plots
-from trainer.evaluation.findings import Findings, Mistake, per_class
+from trainer.evaluation.confusion import per_class
+from trainer.evaluation.findings import Findings, Mistake
 from trainer.text.printable import printable
 from trainer.training.run import Run
 
@@ -72,7 +73,8 @@ def pictures_of(run: Run, split: str, mistakes: Sequence[Mistake]) -> Tensor:
 
 def show_classes(writer: Any, run: Run, findings: Findings, step: int) -> None:
     """The share of each class that was recognised."""
-    classes, rows = run.about.description.classes, per_class(findings.confusion)
+    classes = run.about.description.classes
+    rows = per_class(findings.confusion.cells.tolist(), findings.confusion.num_classes)
     known = [(row["recall"], k) for k, row in enumerate(rows) if row["count"]]
     if len(classes) <= MANY_CLASSES:
         for accuracy, k in known:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from trainer.config import knobs
-from trainer.runs.read import read_overrides
+from trainer.runs.read import noted_choices, read_overrides
 from trainer.runs.side_files import UNREADABLE, is_no_file, kept, read_json, read_yaml, set_aside
 
 log = logging.getLogger("trainer")
@@ -66,12 +66,6 @@ def choices(folder: Path) -> dict[str, Any]:
         return noted_choices(folder / ".hydra" / "hydra.yaml")
     except UNREADABLE:
         return {}
-
-
-def noted_choices(file: Path) -> dict[str, Any]:
-    """Raises one of UNREADABLE."""
-    noted = read_yaml(file)["hydra"]["runtime"]["choices"]
-    return {str(group): str(choice) for group, choice in noted.items()}
 
 
 def guessed_choices(config: Mapping[str, Any]) -> dict[str, str]:

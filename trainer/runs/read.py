@@ -3,6 +3,7 @@ going on or were killed."""
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 from collections import defaultdict
@@ -43,6 +44,25 @@ def read_runs(folder: Path) -> list[Row]:
     found = {path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")}
     found |= {path.parent for name in RUN_FILES for path in folder.rglob(name)}
     return [read_run(run) for run in sorted(found, key=natural)]
+
+
+def unlisted(folder: Path) -> list[OSError]:
+    """Folders, at any depth, that may hold runs and cannot be listed."""
+    errors: list[OSError] = []
+    for _ in os.walk(folder, onerror=errors.append):
+        pass
+    return errors
+
+
+def runs_and_jobs(folder: Path) -> list[Row]:
+    """The runs at or below a folder and, of sweeps that ended early, the jobs without a folder."""
+    rows = read_runs(folder)
+    for sweep in sorted({folder, *(row.folder.parent for row in rows)}):
+        if command := sweep_command(sweep):
+            from trainer.config.compose import sweep_jobs  # Hydra takes a third of a second
+
+            rows += not_started(sweep, sweep_jobs(command), rows)
+    return sorted(rows, key=lambda row: natural(row.folder))
 
 
 def not_started(sweep: Path, jobs: Sequence[list[str]], rows: Sequence[Row]) -> list[Row]:
@@ -162,6 +182,12 @@ def read_overrides(file: Path) -> list[str]:
     if len(words) < len(noted) or any(len(word) > LONGEST_WORD for word in words):
         raise TypeError(f"{file}: no list of words")
     return words
+
+
+def noted_choices(file: Path) -> dict[str, Any]:
+    """Raises one of UNREADABLE."""
+    noted = read_yaml(file)["hydra"]["runtime"]["choices"]
+    return {str(group): str(choice) for group, choice in noted.items()}
 
 
 def shared_overrides(rows: list[Row]) -> set[str]:

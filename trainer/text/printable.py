@@ -50,13 +50,6 @@ def in_lines(text: object) -> str:
     return printable(text, "\n\t")
 
 
-def in_html(text: object, keep: str = "") -> str:
-    """As a part of a page: printable, and no HTML."""
-    import html  # its table of entities is a hundredth of the start of --help
-
-    return html.escape(printable(text, keep))
-
-
 def in_csv(text: object) -> str:
     """As a cell of a table that a spreadsheet may open: printable, and never a formula."""
     text = str(text)

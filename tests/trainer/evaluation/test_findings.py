@@ -15,16 +15,15 @@ from torch.nn import functional as F
 
 from data.types import Split
 from tests.helpers.commands import ROOT
+from trainer.evaluation.confusion import averages, per_class
 from trainer.evaluation.findings import (
     Confusion,
     Examiner,
     Findings,
     Mistake,
-    averages,
     calibration_error,
     count_confusion,
     mistakes_as_json,
-    per_class,
 )
 from trainer.evaluation.metrics import Meter
 
@@ -49,6 +48,10 @@ def examined(logits: Tensor, labels: Tensor, batch_size: int = 64, **options: in
     return examiner.findings()
 
 
+def figures_of(confusion: Confusion) -> list[dict[str, float]]:
+    return per_class(confusion.cells.tolist(), confusion.num_classes)
+
+
 def num_in(confusion: Confusion) -> int:
     return int(confusion.cells[:, 2].sum())
 
@@ -59,7 +62,7 @@ def test_confusion_precision_recall_and_f1_are_scikit_learns() -> None:
     confusion = examined(logits, labels).confusion
     truth = sklearn_metrics.confusion_matrix(labels, said, labels=range(K))
     np.testing.assert_array_equal(confusion.dense(), truth)
-    rows = per_class(confusion)
+    rows = figures_of(confusion)
     expected = sklearn_metrics.precision_recall_fscore_support(
         labels, said, labels=range(K), zero_division=0.0
     )
@@ -79,7 +82,7 @@ def test_averages_are_scikit_learns(num_classes: int) -> None:
     keep = torch.isin(labels % 7, torch.tensor([5]), invert=True)
     logits, labels = logits[keep], labels[keep]
     confusion = examined(logits, labels).confusion
-    found = averages(confusion)
+    found = averages(confusion.cells.tolist(), num_classes)
     for kind in ("macro", "weighted"):
         expected = sklearn_metrics.precision_recall_fscore_support(
             labels, logits.argmax(1), average=kind, zero_division=0.0
@@ -88,7 +91,7 @@ def test_averages_are_scikit_learns(num_classes: int) -> None:
         assert values == pytest.approx(expected[:3], rel=1e-12)
         assert 0.2 < values[0] < 1
     assert found["macro"] != found["weighted"]
-    whole = sum(row["f1"] for row in per_class(confusion)) / num_classes
+    whole = sum(row["f1"] for row in figures_of(confusion)) / num_classes
     assert found["macro"]["f1"] > whole  # classes that do not occur are no mistakes
 
 
@@ -218,7 +221,7 @@ def test_counts_are_whole_numbers() -> None:
     assert confusion.cells.tolist() == [[0, 1, 2], [2, 2, 1]]
     assert confusion.dense().tolist() == [[0, 2, 0], [0, 0, 0], [0, 0, 1]]
     assert confusion.cells.dtype == confusion.dense().dtype == torch.int64
-    assert [counts.tolist() for counts in confusion.totals()] == [[2, 0, 1], [0, 2, 1], [0, 0, 1]]
+    assert [row["count"] for row in figures_of(confusion)] == [2, 0, 1]
 
 
 def test_no_pictures_are_no_confusion() -> None:
@@ -226,17 +229,18 @@ def test_no_pictures_are_no_confusion() -> None:
     confusion = count_confusion(none, none, 2)
     assert confusion.cells.shape == (0, 3)
     assert confusion.dense().tolist() == [[0, 0], [0, 0]]
-    assert [row["f1"] for row in per_class(confusion)] == [0, 0]
+    assert [row["f1"] for row in figures_of(confusion)] == [0, 0]
 
 
 PROBE = """
 import resource, sys
 import torch
 from torch.nn import functional as F
-from trainer import runtime
-from trainer.evaluation.findings import Confusion, Examiner, per_class
+from trainer.evaluation.confusion import per_class
+from trainer.evaluation.findings import Confusion, Examiner
+from trainer.system import memory
 
-runtime.keep_freed_memory()
+memory.keep_freed_memory()
 many, batch_size, num_batches = 50_000, 64, 40
 examiner, generator = Examiner(), torch.Generator().manual_seed(0)
 if "dense" in sys.argv:
@@ -247,7 +251,7 @@ for n in range(num_batches):
     logits = torch.zeros(batch_size, many).scatter_(1, (labels + n % 2)[:, None] % many, 9.0)
     examiner.add(F.cross_entropy(logits, labels), logits, labels)
 accuracy, findings = examiner.read().accuracy, examiner.findings()
-rows = per_class(findings.confusion)
+rows = per_class(findings.confusion.cells.tolist(), many)
 assert int(findings.confusion.cells[:, 2].sum()) == batch_size * num_batches
 assert sum(row["count"] for row in rows) == batch_size * num_batches
 assert accuracy == 0.5 and len(rows) == many

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -16,8 +17,8 @@ import pytest
 import yaml
 
 from tests.helpers.commands import ROOT, Finished, TrainedRun
-from trainer.cli import report
 from trainer.runs.read import read_run
+from trainer.runs.report import pages
 
 VOID = {"meta", "img", "br"}  # elements without an end
 
@@ -88,7 +89,7 @@ def test_a_single_run(run: Path, default_run: TrainedRun, dispatch: Dispatch) ->
 
 def test_the_curves_are_those_of_the_rows(run: Path, default_run: TrainedRun) -> None:
     """The titles of the dots, and their places, which must be one linear map of the values."""
-    content = report.pages.run_page(read_run(run))
+    content = pages.run_page(read_run(run))
     chart = re.search(r'aria-label="Loss">.*?</svg>', content, re.DOTALL)
     assert chart
     for split in ("train", "val"):
@@ -150,6 +151,19 @@ def test_hostile_words_stay_words(run: Path, dispatch: Dispatch) -> None:
         assert HOSTILE in page.text
     leads_to = [link["href"] for link in read_page(run.parent).all("a")]
     assert leads_to == ["a%20%3Cb%3E%27%22%26%23%25/report.html", "run/report.html"]
+
+
+def test_a_name_that_is_no_utf_8(run: Path, dispatch: Dispatch) -> None:
+    odd = run.parent / os.fsdecode(b"b\xff")
+    try:
+        shutil.copytree(run, odd)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    done = dispatch("report", ".")
+    assert done.returncode == 0, done.output
+    leads_to = [link["href"] for link in read_page(run.parent).all("a")]
+    assert leads_to == ["b%FF/report.html", "run/report.html"]
+    assert "b\\udcff" in read_page(odd).text
 
 
 def test_a_picture_from_elsewhere_is_refused(run: Path, dispatch: Dispatch) -> None:
@@ -292,6 +306,10 @@ def test_runs_side_by_side(run: Path, default_run: TrainedRun, dispatch: Dispatc
     assert "best val accuracy" not in read_page(run.parent / "sweep").text
 
 
-def test_report_imports_no_torch() -> None:
-    code = "import sys, trainer.cli.report; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+def test_report_imports_no_torch_and_jinja2_only_for_a_page() -> None:
+    code = (
+        "import sys, trainer.cli.report; print({'torch', 'jinja2'} & sys.modules.keys())\n"
+        "from trainer.runs.report import html; html.environment(); print('jinja2' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "set()\nTrue\n"

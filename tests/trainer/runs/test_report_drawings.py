@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.runs.test_report import Page
-from trainer.runs.report import evaluation_section, svg
+from trainer.runs.report import evaluation_section, html, svg
 
 
 @pytest.mark.parametrize(
@@ -28,18 +28,20 @@ def test_ticks_are_round_and_cover_the_values(low: float, high: float, ticks: li
 
 def test_a_gap_stays_a_gap() -> None:
     points = [(1.0, 0.5), (2.0, 0.4), (3.0, None), (4.0, 0.2), (5.0, 0.1)]
-    drawn = svg.line_chart([svg.Line("loss", points, 0)], "Loss")
+    drawn = html.render("chart.html", chart=svg.line_chart("Loss", [svg.Line("loss", points, 0)]))
     path = re.search(r'class="line" d="([^"]+)"', drawn)
     assert path
     assert re.sub(r"[\d. ]", "", path[1]) == "MLML"
-    assert svg.line_chart([svg.Line("loss", [(1.0, None)], 0)], "Loss") == ""
-    assert svg.line_chart([svg.Line("loss", [(1.0, 0.3)], 0)], "Loss").count("<circle") == 1
+    assert svg.line_chart("Loss", [svg.Line("loss", [(1.0, None)], 0)]) is None
+    one = svg.line_chart("Loss", [svg.Line("loss", [(1.0, 0.3)], 0)])
+    assert html.render("chart.html", chart=one).count("<circle") == 1
 
 
 @pytest.mark.parametrize("num", [1, 2, 10, 100, 1000])
 def test_confusion_matrices_of_any_size(num: int) -> None:
     cells = [(k, k, 9) for k in range(num)] + ([(0, num - 1, 3)] if num > 1 else [])
-    drawn = svg.confusion_matrix(cells, [f"class {k}" for k in range(num)])
+    matrix = svg.confusion_matrix(cells, [f"class {k}" for k in range(num)])
+    drawn = html.render("matrix.html", matrix=matrix)
     squares = re.findall(r"M(\d+) (\d+)h(\d+)v", drawn)[1:]  # the first is the frame
     side = int(squares[0][2])
     places = [(int(y) // side, int(x) // side) for x, y, _ in squares]
@@ -49,11 +51,16 @@ def test_confusion_matrices_of_any_size(num: int) -> None:
     assert len(drawn) < 100_000
 
 
+def shown_of(cells: list[tuple[int, int, int]], classes: list[str]) -> str:
+    content: dict[str, Any] = {
+        "confusion": cells, "top5": 0.9, "calibration_error": 0.1, "mistakes": [],
+    }  # fmt: skip
+    return html.render("evaluation.html", found=evaluation_section.evaluation(content, classes))
+
+
 def test_every_class_has_its_figures() -> None:
     """Against the formulas by hand: class a has 8 of 10 right, and 1 of b was taken for it."""
-    shown = Page(
-        evaluation_section.by_class([(0, 0, 8), (0, 1, 2), (1, 1, 4), (1, 0, 1)], ["a", "b"])
-    ).text
+    shown = Page(shown_of([(0, 0, 8), (0, 1, 2), (1, 1, 4), (1, 0, 1)], ["a", "b"])).text
     assert f"a 10 {8 / 9:.4f} {8 / 10:.4f} {16 / 19:.4f}" in shown
     assert f"b 5 {4 / 6:.4f} {4 / 5:.4f} {8 / 11:.4f}" in shown
 
@@ -62,10 +69,7 @@ def test_every_class_has_its_figures() -> None:
 def test_a_page_of_many_classes_is_one_that_a_browser_shows(num: int, drawn: bool) -> None:
     """Neither a matrix of more cells than pixels, nor a table of all classes."""
     cells = [(k, k, 9) for k in range(num - 1)] + [(num - 1, 0, 4)]
-    content: dict[str, Any] = {
-        "confusion": cells, "top5": 0.9, "calibration_error": 0.1, "mistakes": [],
-    }  # fmt: skip
-    shown = evaluation_section.findings(content, [f"class {k}" for k in range(num)])
+    shown = shown_of(cells, [f"class {k}" for k in range(num)])
     page = Page(shown)
     assert bool(page.all("svg")) == drawn
     assert ("findings.json has its cells" in page.text) == (not drawn)

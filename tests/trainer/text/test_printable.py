@@ -7,6 +7,7 @@ import logging
 import sys
 import unicodedata
 
+import jinja2
 import pytest
 
 from trainer.runs.report import html
@@ -15,7 +16,6 @@ from trainer.text.printable import (
     PrintableStream,
     guarded,
     in_csv,
-    in_html,
     in_lines,
     printable,
 )
@@ -61,10 +61,23 @@ def test_other_cells_stay() -> None:
     assert in_csv("cat, large") == "cat, large"
 
 
-def test_no_html_in_a_page() -> None:
-    assert in_html('<b onclick="x">\x1b') == "&lt;b onclick=&quot;x&quot;&gt;\\x1b"
-    page = html.page(HOSTILE, [html.heading(HOSTILE), html.text(HOSTILE), html.code(HOSTILE)])
+@pytest.mark.parametrize("markup", ["{{ x }}", "{{ x | lines }}", "{{ told(x) }}", "{{ x ~ x }}"])
+def test_no_html_in_a_page(markup: str) -> None:
+    """Whatever a template does with a value; a filter that would pass it by is not there."""
+    macro = '{% macro told(words) %}<p title="{{ words }}">{{ words }}</p>{% endmacro %}'
+    page = html.environment().from_string(macro + markup).render(x=f'{HOSTILE}<b on="\'">\n')
     assert not set(page) & set(HIDDEN)
+    assert "\\x1b]0;owned" in page
+    assert "&lt;b on=&#34;&#39;&#34;&gt;" in page
+    assert ("\n" in page) == ("lines" in markup)
+
+
+def test_no_filter_lets_a_value_through() -> None:
+    for name in ("safe", "e", "escape", "forceescape", "xmlattr", "urlize", "tojson", "replace"):
+        with pytest.raises(jinja2.TemplateAssertionError, match="No filter"):
+            html.environment().from_string("{{ x | " + name + " }}")
+    for template in html.TEMPLATES.glob("*.html"):
+        assert "~" not in template.read_text()  # which joins markup and text unseen
 
 
 def test_the_log_is_clean_and_has_lines() -> None:

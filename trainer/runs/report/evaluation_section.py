@@ -1,21 +1,48 @@
-"""What was found in a split, as a part of a page: confusion, mistakes, each class."""
+"""Evaluation of a split, as a page shows it: confusion, mistakes, figures of each class."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from trainer.evaluation.confusion import commonest_confusions
-from trainer.runs.report import html, svg
-from trainer.text.printable import in_html as escape
+from trainer.evaluation.confusion import Cell, commonest_confusions, per_class
+from trainer.runs.report import svg
 
 MOST_CLASSES = 1000  # in a matrix and in a table: with more, no browser shows the page
+MOST_CONFUSED = 8
 
 
-def findings(found: dict[str, Any], classes: Sequence[str]) -> str:
-    """What findings.json says of a split. Raises KeyError, TypeError, ValueError or IndexError if
-    it is not what it should be."""
+@dataclass(frozen=True)
+class Mistake:
+    """An image whose prediction is wrong. source: a data: URI. probability, file: may be empty."""
+
+    index: int
+    source: str
+    prediction: str
+    label: str
+    probability: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluation.html shows. matrix: None of too many classes. confusions: (true class,
+    predicted one, count). class_rows: name, images, precision, recall, F1; of too many classes
+    those with the lowest F1."""
+
+    numbers: str
+    num_classes: int
+    matrix: svg.Matrix | None
+    confusions: list[tuple[str, str, str]]
+    mistakes: list[Mistake]
+    class_rows: list[tuple[str, ...]]
+
+
+def evaluation(found: dict[str, Any], classes: Sequence[str]) -> Evaluation:
+    """Of a split in findings.json. Raises KeyError, TypeError, ValueError or IndexError if it is
+    not what it should be."""
     cells = [(int(true), int(said), int(count)) for true, said, count in found["confusion"]]
     if any(not (0 <= t < len(classes) and 0 <= s < len(classes) and 0 <= n < 2**53)
            for t, s, n in cells):  # fmt: skip
@@ -23,82 +50,36 @@ def findings(found: dict[str, Any], classes: Sequence[str]) -> str:
     numbers = [("top-5 accuracy", found["top5"]), ("calibration error", found["calibration_error"])]
     if len(classes) <= 5:
         numbers = numbers[1:]
-    words = [f"{name} {float(value):.4f}" for name, value in numbers if value is not None]
-    return "".join([
-        html.text(", ".join(words)) if words else "",
-        f'<div class="beside">{matrix(cells, classes)}',
-        f"<div>{most_confused(cells, classes)}</div></div>",
-        mistakes(found["mistakes"], classes),
-        html.folded(
-            "Each class" if len(classes) <= MOST_CLASSES else
-            f"The {MOST_CLASSES:,} of {len(classes):,} classes with the lowest F1",
-            by_class(cells, classes),
-        ),
-    ])  # fmt: skip
-
-
-def matrix(cells: Sequence[tuple[int, int, int]], classes: Sequence[str]) -> str:
-    if len(classes) > MOST_CLASSES:
-        return html.text(
-            f"A matrix of {len(classes):,} classes is too large to be drawn; findings.json has its "
-            "cells.", "quiet",
-        )  # fmt: skip
-    return f'<div class="scroll">{svg.confusion_matrix(cells, classes)}</div>'
-
-
-def most_confused(
-    cells: Sequence[tuple[int, int, int]], classes: Sequence[str], most: int = 8
-) -> str:
-    wrong = commonest_confusions(cells, most)
-    if not wrong:
-        return html.text("No picture was taken for one of another class.")
-    items = "".join(
-        f"<li><b>{escape(classes[true])}</b> taken for <b>{escape(classes[said])}</b> "
-        f"<span>{count:,}</span></li>"
-        for true, said, count in wrong
+    return Evaluation(
+        ", ".join(f"{name} {float(value):.4f}" for name, value in numbers if value is not None),
+        len(classes),
+        svg.confusion_matrix(cells, classes) if len(classes) <= MOST_CLASSES else None,
+        [
+            (classes[true], classes[said], f"{count:,}")
+            for true, said, count in commonest_confusions(cells, MOST_CONFUSED)
+        ],
+        [mistake(one, classes) for one in found["mistakes"]],
+        class_rows(cells, classes),
     )
-    return f'<h3>Most often confused</h3><ul class="pairs">{items}</ul>'
 
 
-def mistakes(found: Sequence[dict[str, Any]], classes: Sequence[str]) -> str:
-    """The pictures, the surest mistake first."""
-    shown = []
-    for mistake in found:
-        if not re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", mistake["picture"]):
-            raise ValueError("a picture is no data: URI")
-        said, was = classes[mistake["said"]], classes[mistake["was"]]
-        sure = "" if mistake["probability"] is None else f" {float(mistake['probability']):.0%}"
-        file = mistake.get("file")  # older runs have none, nor have sets without files
-        name = f"<br>{escape(str(file))}" if file else ""
-        shown.append(
-            f'<figure><img src="{mistake["picture"]}" alt="picture {int(mistake["index"])}">'
-            f"<figcaption>said <b>{escape(said)}</b>{sure}<br>was <b>{escape(was)}</b>{name}"
-            "</figcaption></figure>"
-        )
-    inside = "".join(shown)
-    return f'<h3>Surest mistakes</h3><div class="mistakes">{inside}</div>' if shown else ""
+def mistake(found: dict[str, Any], classes: Sequence[str]) -> Mistake:
+    if not re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", found["picture"]):
+        raise ValueError("a picture is no data: URI")
+    sure, file = found["probability"], found.get("file")  # older runs have none, nor have all sets
+    return Mistake(
+        int(found["index"]), found["picture"], classes[found["said"]], classes[found["was"]],
+        "" if sure is None else f"{float(sure):.0%}", str(file) if file else "",
+    )  # fmt: skip
 
 
-def by_class(cells: Sequence[tuple[int, int, int]], classes: Sequence[str]) -> str:
-    true, said, right = ([0] * len(classes) for _ in range(3))
-    for row, column, count in cells:
-        true[row] += count
-        said[column] += count
-        right[row] += count if row == column else 0
-    f1 = [ratio(2 * right[k], true[k] + said[k]) for k in range(len(classes))]
+def class_rows(cells: Sequence[Cell], classes: Sequence[str]) -> list[tuple[str, ...]]:
+    figures = per_class(cells, len(classes))
     shown: Sequence[int] = range(len(classes))
     if len(classes) > MOST_CLASSES:
-        shown = sorted(shown, key=f1.__getitem__)[:MOST_CLASSES]
-    rows = [
-        [
-            html.cell(classes[k]), html.cell(f"{true[k]:,}"),
-            *(html.cell(f"{share:.4f}")
-              for share in (ratio(right[k], said[k]), ratio(right[k], true[k]), f1[k])),
-        ]
+        shown = sorted(shown, key=lambda k: figures[k]["f1"])[:MOST_CLASSES]
+    return [
+        (classes[k], f"{figures[k]['count']:,}",
+         *(f"{figures[k][key]:.4f}" for key in ("precision", "recall", "f1")))
         for k in shown
     ]  # fmt: skip
-    return html.table(["class", "pictures", "precision", "recall", "F1"], rows)
-
-
-def ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import re
+import json
+import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -16,6 +18,7 @@ from trainer.runs.read import (
     LARGEST,
     Row,
     duration,
+    noted_choices,
     over_seeds,
     read_metrics,
     read_summary,
@@ -23,15 +26,18 @@ from trainer.runs.read import (
     shared_overrides,
     text,
 )
-from trainer.runs.report import evaluation_section, html
-from trainer.runs.report.svg import Line
-from trainer.runs.side_files import UNREADABLE, is_number, read_json, read_text
-from trainer.text.printable import in_html as escape
+from trainer.runs.report import html
+from trainer.runs.report.evaluation_section import Evaluation, evaluation
+from trainer.runs.report.svg import Chart, Line, line_chart
+from trainer.runs.side_files import UNREADABLE, is_number, read_json, read_yaml
 
 T = TypeVar("T")
 
-SELECTION = "Bold: the best by validation accuracy. The test split selects nothing."
-
+MOST_NAMED = 8  # runs in a legend
+OVERLAID = (
+    ("Validation accuracy", "val", "accuracy"), ("Validation loss", "val", "loss"),
+    ("Training loss", "train", "loss"), ("Learning rate", "train", "lr"),
+)  # fmt: skip
 TRAIN, VAL, TEST, OTHER = 0, 1, 2, 3  # colours of a run's lines
 FACTS: dict[str, Callable[[Any], str]] = {  # keys of summary.json
     "device": str, "steps": "{:,}".format, "test_loss": "{:.4f}".format,
@@ -53,22 +59,23 @@ def run_page(row: Row) -> str:
     folder = row.folder
     metrics = readable([], read_metrics, folder / "metrics.jsonl")
     summary = readable({}, read_summary, folder)
-    chosen = readable({}, choices, folder)
-    title = f"{chosen['model']} on {chosen['data']}" if len(chosen) == 2 else name_of(folder)
-    body = [
-        html.heading(title, row.status, html.text(str(folder.resolve()), "quiet") + command(row)),
-        html.text(row.reason, kind_of(row)) if row.reason else "",
-        html.figures(readable([], figures, row, summary)),
-        html.section("Curves", curves(metrics, row.best_epoch)),
-        *readable([], splits, folder),
-        html.section("Run", html.facts(readable([], facts, folder, summary))),
-        html.section(
-            "Configuration and log",
-            file_of(folder / ".hydra" / "config.yaml", "config.yaml"),
-            file_of(folder / "trainer.log", "trainer.log"),
-        ),
-    ]
-    return html.page(f"{title} - {name_of(folder)}", body)
+    chosen = readable({}, noted_choices, folder / ".hydra" / "hydra.yaml")
+    known = {"model", "data"} <= chosen.keys()
+    title = f"{chosen['model']} on {chosen['data']}" if known else name_of(folder)
+    return html.render(
+        "run.html",
+        title=title,
+        name=name_of(folder),
+        folder=folder.resolve(),
+        row=row,
+        kind=kind_of(row),
+        command=shlex.join(["python", "-m", "trainer", *row.overrides]),
+        figures=readable([], figures, row, summary),
+        charts=curves(metrics, row.best_epoch),
+        evaluated=readable({}, evaluated, folder),
+        facts=readable([], facts, folder, summary),
+        files=files(folder),
+    )
 
 
 def name_of(folder: Path) -> str:
@@ -79,16 +86,6 @@ def name_of(folder: Path) -> str:
 def kind_of(row: Row) -> str:
     """How its reason is shown: who stopped a run knows why."""
     return "bad" if row.status == "failed" else "quiet"
-
-
-def command(row: Row) -> str:
-    return html.code(shlex.join(["python", "-m", "trainer", *row.overrides]))
-
-
-def choices(folder: Path) -> dict[str, str]:
-    """The model and the data set, as Hydra noted what was chosen of each group."""
-    noted = read_text(folder / ".hydra" / "hydra.yaml").partition("\n    choices:\n")[2]
-    return dict(re.findall(r"^      (model|data): (\S+)$", noted, re.MULTILINE))
 
 
 def figures(row: Row, summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -118,7 +115,7 @@ def points(metrics: list[Any], split: str, key: str) -> list[tuple[float, float 
     return found
 
 
-def curves(metrics: list[Any], best_epoch: int | None) -> str:
+def curves(metrics: list[Any], best_epoch: int | None) -> list[Chart]:
     drawn = []
     for key in ("loss", "accuracy"):
         # The test is of the weights of the best epoch, whenever it took place.
@@ -128,22 +125,18 @@ def curves(metrics: list[Any], best_epoch: int | None) -> str:
             Line("val", points(metrics, "val", key), VAL),
             Line("test", test, TEST),
         ]
-        drawn.append(html.chart(key.capitalize(), lines, best_epoch))
+        drawn.append(line_chart(key.capitalize(), lines, best_epoch, has_legend=True))
     for title, key in (("Learning rate", "lr"), ("Training images per second", "images_per_s")):
         line = Line(title.lower(), points(metrics, "train", key), OTHER)
-        drawn.append(html.chart(title, [line], legend=False))
-    return html.charts(*drawn)
+        drawn.append(line_chart(title, [line]))
+    return [chart for chart in drawn if chart]
 
 
-def splits(folder: Path) -> list[str]:
-    """What findings.json tells, which a run that has ended well has."""
+def evaluated(folder: Path) -> dict[str, Evaluation]:
+    """What findings.json tells of each split, which a run that has ended well has."""
     content = read_json(folder / "findings.json")
     classes = [str(name) for name in content["classes"]]
-    test, val = (evaluation_section.findings(content[split], classes) for split in ("test", "val"))
-    return [
-        html.section("Test split, with the weights of the best epoch", test),
-        html.folded("Validation split", val, "top"),
-    ]
+    return {split: evaluation(content[split], classes) for split in ("test", "val")}
 
 
 def facts(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -162,44 +155,47 @@ def facts(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [*rows, ("last written", time.strftime("%Y-%m-%d %H:%M", time.localtime(last)))]
 
 
-def file_of(file: Path, name: str) -> str:
-    content = readable(b"", side_files.content, file).decode("utf-8", "replace")
-    return html.folded(name, html.code(content)) if content else ""
+def files(folder: Path) -> list[tuple[str, str]]:
+    """Those that are shown as they are: name, content."""
+    shown = {
+        path.name: readable(b"", side_files.content, path).decode("utf-8", "replace")
+        for path in (folder / ".hydra" / "config.yaml", folder / "trainer.log")
+    }
+    return [(name, content) for name, content in shown.items() if content]
 
 
 def runs_page(rows: list[Row], folder: Path, page: str) -> str:
     """A table of the runs, which leads to their pages, and their curves over each other."""
     shared = shared_overrides(rows)
-    counts = Counter(row.status for row in rows)
     best = best_of(rows)
-    title = name_of(folder)
-    seeds = [
-        [html.cell(name), html.cell(text(n)), html.cell(share(mean)), html.cell(share(deviation))]
-        for name, n, mean, deviation in over_seeds(rows, shared)
-    ]
-    failures = [
-        html.text(f"{row.folder.relative_to(folder)}: {row.reason}", kind_of(row))
-        for row in rows
-        if row.reason
-    ]
-    body = [
-        html.heading(title, below=html.text(str(folder.resolve()), "quiet")),
-        html.figures([
-            ("runs", text(len(rows))),
-            *((status, text(count)) for status, count in counts.items()),
-            *([("best val accuracy", share(best.val_accuracy)),
-               ("its test accuracy", share(best.test_accuracy))] if best else []),
-            ("training time", duration(sum(row.train_s or 0.0 for row in rows))),
-        ]),
-        html.section("Runs", html.text(f"All: {' '.join(sorted(shared))}") if shared else "",
-                     html.text(SELECTION, "quiet") if best else "",
-                     runs_table(rows, folder, page, shared, best)),
-        html.section("Reasons", *failures),
-        html.section("Over seeds", html.table(["runs that differ in the seed alone", "runs",
-                     "test mean", "std"], seeds) if seeds else ""),
-        html.section("Curves", overlaid(rows, folder, shared)),
-    ]  # fmt: skip
-    return html.page(title, body, html.SORT)
+    lines = [Line(name, (), i) for i, name in enumerate(names_of(rows, folder, shared))]
+    return html.render(
+        "runs.html",
+        title=name_of(folder),
+        folder=folder.resolve(),
+        figures=sums(rows, best),
+        shared=" ".join(sorted(shared)),
+        has_best=best is not None,
+        runs=[run_line(i, row, folder, page, shared, best) for i, row in enumerate(rows)],
+        reasons=[
+            (row.folder.relative_to(folder), row.reason, kind_of(row)) for row in rows if row.reason
+        ],
+        seeds=[
+            (name, n, share(mean), share(deviation))
+            for name, n, mean, deviation in over_seeds(rows, shared)
+        ],
+        charts=overlaid(rows, lines),
+        legend=lines if len(rows) <= MOST_NAMED else (),
+    )
+
+
+def sums(rows: list[Row], best: Row | None) -> list[tuple[str, str]]:
+    found = [("runs", text(len(rows)))]
+    found += [(status, text(n)) for status, n in Counter(row.status for row in rows).items()]
+    if best:
+        found.append(("best val accuracy", share(best.val_accuracy)))
+        found.append(("its test accuracy", share(best.test_accuracy)))
+    return [*found, ("training time", duration(sum(row.train_s or 0.0 for row in rows)))]
 
 
 def best_of(rows: list[Row]) -> Row | None:
@@ -212,9 +208,9 @@ def best_of(rows: list[Row]) -> Row | None:
 
 
 def data_options(folder: Path) -> str:
-    """Those of its data set, as Hydra noted them."""
-    noted = read_text(folder / ".hydra" / "config.yaml")
-    return "".join(re.findall(r"^data:\n(?: .*\n)+", noted, re.MULTILINE))
+    """Those of its data set, as Hydra noted them, in a form that can be compared."""
+    data = read_yaml(folder / ".hydra" / "config.yaml")["data"]
+    return json.dumps(data, sort_keys=True, default=str)
 
 
 def changed(row: Row, shared: set[str]) -> str:
@@ -222,46 +218,55 @@ def changed(row: Row, shared: set[str]) -> str:
     return " ".join(word for word in row.overrides if word not in shared)
 
 
-def runs_table(rows: list[Row], folder: Path, page: str, shared: set[str], best: Row | None) -> str:
-    header = ["run", "val", "test", "status", "best epoch", "epochs", "time", "images/s"]
-    lines = []
-    for i, row in enumerate(rows):
-        name, target = str(row.folder.relative_to(folder)), row.folder / page
-        leads_to = quote(target.relative_to(folder).as_posix())
-        shown = html.link(leads_to, name) if target.is_file() else escape(name)
-        numbers = [
-            (row.val_accuracy, share(row.val_accuracy)),
-            (row.test_accuracy, share(row.test_accuracy)),
-            (row.best_epoch, text(row.best_epoch)), (row.epochs, text(row.epochs)),
-            (row.train_s, duration(row.train_s)),
-            (row.images_per_s, "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}"),
-        ]  # fmt: skip
-        cells = [html.cell(shown, -1 if value is None else value) for value, shown in numbers]
-        words = changed(row, shared)
-        below = f"<small>{escape(words)}</small>" if words else ""
-        lines.append([
-            (f"{html.swatch(i)} {shown}{below}", name),
-            *cells[:2], html.badge(row.status), *cells[2:],
-        ])  # fmt: skip
-    return html.table(header, lines, left=(0, 3), sortable=True,
-                      marked=rows.index(best) if best else None)  # fmt: skip
+@dataclass(frozen=True)
+class RunLine:
+    """A run in the table. page: its address, or "". css: of its curves. Numbers: (as shown, as
+    sorted)."""
+
+    name: str
+    page: str
+    changed: str
+    css: str
+    status: str
+    is_best: bool
+    accuracies: list[tuple[str, float]]
+    costs: list[tuple[str, float]]
 
 
-def overlaid(rows: list[Row], folder: Path, shared: set[str]) -> str:
-    """The same figure of all runs in one chart each; of many, the table alone names the colours.
-    A run is called by what it changed, if no other changed the same."""
+def run_line(
+    i: int, row: Row, folder: Path, page: str, shared: set[str], best: Row | None
+) -> RunLine:
+    name, target = str(row.folder.relative_to(folder)), row.folder / page
+    address = quote(os.fsencode(target.relative_to(folder))) if target.is_file() else ""
+    rate = "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}"
+    numbers = [
+        (share(row.val_accuracy), row.val_accuracy), (share(row.test_accuracy), row.test_accuracy),
+        (text(row.best_epoch), row.best_epoch), (text(row.epochs), row.epochs),
+        (duration(row.train_s), row.train_s), (rate, row.images_per_s),
+    ]  # fmt: skip
+    cells = [(shown, -1 if value is None else value) for shown, value in numbers]
+    return RunLine(
+        name, address, changed(row, shared), Line(name, (), i).css, row.status, row is best,
+        cells[:2], cells[2:],
+    )  # fmt: skip
+
+
+def names_of(rows: list[Row], folder: Path, shared: set[str]) -> list[str]:
+    """A run is called by what it changed, if no other changed the same."""
     names = [changed(row, shared) for row in rows]
     if not all(names) or len(set(names)) < len(names):
         names = [str(row.folder.relative_to(folder)) for row in rows]
+    return names
+
+
+def overlaid(rows: list[Row], lines: Sequence[Line]) -> list[Chart]:
+    """The same figure of all runs in one chart each; of many, the table alone names the colours."""
     metrics = [readable([], read_metrics, row.folder / "metrics.jsonl") for row in rows]
-    drawn = []
-    for title, split, key in (
-        ("Validation accuracy", "val", "accuracy"), ("Validation loss", "val", "loss"),
-        ("Training loss", "train", "loss"), ("Learning rate", "train", "lr"),
-    ):  # fmt: skip
-        lines = [
-            Line(name, points(of_run, split, key), i)
-            for i, (name, of_run) in enumerate(zip(names, metrics, strict=True))
-        ]
-        drawn.append(html.chart(title, lines, legend=False))
-    return html.charts(*drawn, legend=lines if len(rows) <= 8 else ())
+    drawn = [
+        line_chart(title, [
+            replace(line, points=points(of_run, split, key))
+            for line, of_run in zip(lines, metrics, strict=True)
+        ])
+        for title, split, key in OVERLAID
+    ]  # fmt: skip
+    return [chart for chart in drawn if chart]

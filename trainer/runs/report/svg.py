@@ -1,7 +1,7 @@
-"""Drawings for a page: curves with axes, a confusion matrix.
+"""Geometry of the drawings: where the curves and the cells of a confusion matrix stand.
 
-Plain SVG to stand inside HTML, whose style sheet gives the colours (classes c0 to c7, axis, grid,
-cell), so that they follow its theme.
+chart.html and matrix.html draw them; the page's style sheet gives the colours (classes c0 to c7,
+axis, grid, cell), so that they follow its theme.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from trainer.text.printable import in_html as escape
+from trainer.evaluation.confusion import Cell, class_sizes
 
 NUM_COLOURS = 8
-WIDTH, HEIGHT = 460, 250  # of a chart, about as many pixels as it is shown in
-LEFT, RIGHT, TOP, BOTTOM = 60, 12, 18, 36
 MOST_POINTS = 300  # of a line; more would not be seen
 MOST_DOTS = 40  # with more points there are no dots to read values from
 
@@ -40,89 +39,88 @@ class Line:
         return f"c{self.style % NUM_COLOURS}" + (f" d{dashes}" if dashes else "")
 
 
-def line_chart(lines: Sequence[Line], title: str, mark: float | None = None) -> str:
-    """Curves over epochs.
+@dataclass(frozen=True)
+class Curve:
+    """A line in its places. path: as SVG has it. dots: (x, y, what it says)."""
+
+    name: str
+    css: str
+    path: str
+    radius: float
+    dots: list[tuple[float, float, str]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over epochs, in about as many pixels as they are shown in. Ticks: (place, label).
+    mark: where the best epoch stands."""
+
+    width: ClassVar[int] = 460
+    height: ClassVar[int] = 250
+    left: ClassVar[int] = 60
+    right: ClassVar[int] = 448
+    top: ClassVar[int] = 18
+    bottom: ClassVar[int] = 214
+
+    title: str
+    curves: list[Curve]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    mark: float | None
+    has_legend: bool
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From values, low to high, to places, start to end."""
+
+    low: float
+    high: float
+    start: int
+    end: int
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+        return round(self.start + share * (self.end - self.start), 1)
+
+
+def line_chart(
+    title: str, lines: Sequence[Line], mark: float | None = None, has_legend: bool = False
+) -> Chart | None:
+    """None if there is no point.
 
     Args:
         mark: an epoch to be marked as the best.
     """
+    lines = [line for line in lines if any(y is not None for _, y in line.points)]
     known = [(x, y) for line in lines for x, y in line.points if y is not None]
     if not known:
-        return ""
-    x_ticks = whole_ticks(min(x for x, _ in known), max(x for x, _ in known))
+        return None
+    first, last = min(x for x, _ in known), max(x for x, _ in known)
     y_ticks = nice_ticks(min(y for _, y in known), max(y for _, y in known))
-    x_range = (min(x for x, _ in known), max(x for x, _ in known))
-    plot = _Plot(x_range, (y_ticks[0], y_ticks[-1]))
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(title)}">'
-    ]
-    parts += [plot.y_tick(y, spell(y, y_ticks)) for y in y_ticks]
-    parts += [plot.x_tick(x) for x in x_ticks]
-    parts.append(
-        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2:g}" y="{HEIGHT - 4}" '
-        'text-anchor="middle">epoch</text>'
+    x_axis = Axis(first, last, Chart.left, Chart.right)
+    y_axis = Axis(y_ticks[0], y_ticks[-1], Chart.bottom, Chart.top)
+    return Chart(
+        title,
+        [curve(line, x_axis, y_axis) for line in lines],
+        [(x_axis(x), f"{x:g}") for x in whole_ticks(first, last)],
+        [(y_axis(y), spell(y, y_ticks)) for y in y_ticks],
+        x_axis(mark) if mark is not None and first <= mark <= last else None,
+        has_legend,
     )
-    if mark is not None and x_range[0] <= mark <= x_range[1]:
-        parts.append(plot.marked(mark))
-    parts += [plot.line(line) for line in lines]
-    return "".join([*parts, "</svg>"])
 
 
-@dataclass(frozen=True)
-class _Plot:
-    """From values to places."""
-
-    x_range: tuple[float, float]
-    y_range: tuple[float, float]
-
-    def x(self, value: float) -> float:
-        low, high = self.x_range
-        share = (value - low) / (high - low) if high > low else 0.5
-        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
-
-    def y(self, value: float) -> float:
-        low, high = self.y_range
-        share = (value - low) / (high - low) if high > low else 0.5
-        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
-
-    def y_tick(self, value: float, label: str) -> str:
-        y = self.y(value)
-        return (
-            f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/><text class="axis" '
-            f'x="{LEFT - 7}" y="{y}" dy=".35em" text-anchor="end">{label}</text>'
-        )
-
-    def x_tick(self, value: float) -> str:
-        return (
-            f'<text class="axis" x="{self.x(value)}" y="{HEIGHT - BOTTOM + 15}" '
-            f'text-anchor="middle">{value:g}</text>'
-        )
-
-    def marked(self, value: float) -> str:
-        x = self.x(value)
-        return (
-            f'<path class="mark" d="M{x} {TOP}V{HEIGHT - BOTTOM}"/>'
-            f'<text class="axis" x="{x}" y="{TOP - 6}" text-anchor="middle">best</text>'
-        )
-
-    def line(self, line: Line) -> str:
-        points = thinned(line.points)
-        places = [None if y is None else (self.x(x), self.y(y)) for x, y in points]
-        path, pen_down = [], False
-        for place in places:
-            if place is not None:
-                path.append(f"{'L' if pen_down else 'M'}{place[0]} {place[1]}")
-            pen_down = place is not None
-        parts = [f'<path class="line" d="{"".join(path)}"/>']
-        if len(points) <= MOST_DOTS:
-            parts += [
-                f'<circle cx="{place[0]}" cy="{place[1]}" r="{4 if len(points) == 1 else 2.2}">'
-                f"<title>{escape(line.name)}, epoch {x:g}: {y:.4g}</title></circle>"
-                for (x, y), place in zip(points, places, strict=True)
-                if place is not None and y is not None
-            ]
-        return f'<g class="{line.css}">{"".join(parts)}</g>'
+def curve(line: Line, x_axis: Axis, y_axis: Axis) -> Curve:
+    points = thinned(line.points)
+    path, dots, pen_down = "", [], False
+    for x, y in points:
+        if y is not None:
+            at = x_axis(x), y_axis(y)
+            path += f"{'L' if pen_down else 'M'}{at[0]} {at[1]}"
+            dots.append((*at, f"{line.name}, epoch {x:g}: {y:.4g}"))
+        pen_down = y is not None
+    radius = 4 if len(points) == 1 else 2.2
+    return Curve(line.name, line.css, path, radius, dots if len(points) <= MOST_DOTS else [])
 
 
 def thinned(
@@ -160,13 +158,26 @@ def spell(value: float, ticks: Sequence[float]) -> str:
     return f"{value:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
 
-def confusion_matrix(cells: Sequence[tuple[int, int, int]], classes: Sequence[str]) -> str:
-    """Rows the true class, columns the predicted one; the shade goes by the square root of the
-    share of the row, so that what is rare shows.
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix in its places, in pixels. shades: (opacity, path). counts: (x, y, count,
+    class of the style sheet). names: (middle, name) of the classes that are named. is_flat: the
+    names of the columns stand side by side, not upright."""
 
-    Args:
-        cells: (true, predicted, count) of those that are not 0.
-    """
+    left: int
+    side: int
+    width: int
+    height: int
+    font_size: int
+    shades: list[tuple[float, str]]
+    counts: list[tuple[float, float, int, str]]
+    names: list[tuple[float, str]]
+    is_flat: bool
+
+
+def confusion_matrix(cells: Sequence[Cell], classes: Sequence[str]) -> Matrix:
+    """Rows the true class, columns the predicted one; the shade goes by the square root of the
+    share of the row, so that what is rare shows."""
     num = len(classes)
     cell = min(LARGEST_CELL, max(SMALLEST_CELL, MATRIX_SIDE // num))
     size = min(LARGEST_TEXT, max(SMALLEST_TEXT, cell - 2))
@@ -175,69 +186,32 @@ def confusion_matrix(cells: Sequence[tuple[int, int, int]], classes: Sequence[st
     ]
     longest = max(map(len, names)) * size * 0.6
     left, side = round(longest + 30), cell * num
-    flat = longest <= cell
-    below = 18 if flat else round(longest + 8)
-    width, height = left + side + 2, side + below + 24
-    shown = range(0, num, math.ceil((size + 1) / cell))
-    return "".join([
-        f'<svg class="matrix" viewBox="0 0 {width} {height}" width="{width}" '
-        f'style="min-width:{width * 3 // 5}px" role="img" aria-label="confusion matrix">',
-        f'<text class="axis" transform="translate(12 {side / 2:g}) rotate(-90)" '
-        'text-anchor="middle">true</text>',
-        f'<text class="axis" x="{left + side / 2:g}" y="{height - 5}" text-anchor="middle">'
-        "predicted</text>",
-        f'<path class="frame" d="M{left} 1h{side}v{side}h{-side}z"/>',
-        f'<g transform="translate({left} 1)">{_shades(cells, cell)}',
-        f'<g font-size="{size}">', _counts(cells, cell, size),
-        *(
-            f'<text class="axis" x="-7" y="{k * cell + cell / 2:g}" dy=".35em" text-anchor="end">'
-            f"{escape(names[k])}</text>" + _column_name(names[k], k * cell + cell / 2, side, flat)
-            for k in shown
-        ),
-        "</g></g></svg>",
-    ])  # fmt: skip
+    is_flat = longest <= cell
+    return Matrix(
+        left, side, left + side + 2, side + (18 if is_flat else round(longest + 8)) + 24, size,
+        shades(cells, cell), counts(cells, cell, size),
+        [(k * cell + cell / 2, names[k]) for k in range(0, num, math.ceil((size + 1) / cell))],
+        is_flat,
+    )  # fmt: skip
 
 
-def _column_name(name: str, x: float, side: int, flat: bool) -> str:
-    if flat:
-        return (
-            f'<text class="axis" x="{x:g}" y="{side + 16}" text-anchor="middle">'
-            f"{escape(name)}</text>"
-        )
-    return (
-        f'<text class="axis" transform="translate({x:g} {side + 7}) rotate(-90)" dy=".35em" '
-        f'text-anchor="end">{escape(name)}</text>'
-    )
-
-
-def _totals(cells: Sequence[tuple[int, int, int]]) -> dict[int, int]:
-    totals: dict[int, int] = defaultdict(int)
-    for true, _, count in cells:
-        totals[true] += count
-    return totals
-
-
-def _shades(cells: Sequence[tuple[int, int, int]], cell: int) -> str:
+def shades(cells: Sequence[Cell], cell: int) -> list[tuple[float, str]]:
     """One path for all cells of a shade: a thousand classes have many."""
-    totals, paths = _totals(cells), defaultdict(list)
+    totals, paths = class_sizes(cells), defaultdict(list)
     for true, said, count in cells:
         shade = math.ceil(math.sqrt(count / totals[true]) * NUM_SHADES)
         paths[shade].append(f"M{said * cell} {true * cell}h{cell}v{cell}h{-cell}z")
-    return "".join(
-        f'<path class="cell" fill-opacity="{shade / NUM_SHADES:g}" d="{"".join(parts)}"/>'
-        for shade, parts in sorted(paths.items())
-    )
+    return [(shade / NUM_SHADES, "".join(parts)) for shade, parts in sorted(paths.items())]
 
 
-def _counts(cells: Sequence[tuple[int, int, int]], cell: int, size: int) -> str:
+def counts(cells: Sequence[Cell], cell: int, size: int) -> list[tuple[float, float, int, str]]:
     """In every cell or in none."""
-    totals = _totals(cells)
+    totals = class_sizes(cells)
     longest = max((len(str(count)) for _, _, count in cells), default=0)
     if cell < SMALLEST_TEXT + 6 or longest * size * 0.62 > cell:
-        return ""
-    return "".join(
-        f'<text class="{"on" if count > totals[true] / 4 else "off"}" '
-        f'x="{(said + 0.5) * cell:g}" y="{(true + 0.5) * cell:g}" dy=".35em" '
-        f'text-anchor="middle">{count}</text>'
+        return []
+    return [
+        ((said + 0.5) * cell, (true + 0.5) * cell, count,
+         "on" if count > totals[true] / 4 else "off")
         for true, said, count in cells
-    )
+    ]  # fmt: skip
