@@ -22,6 +22,7 @@ from PIL import Image
 
 from tests.helpers.commands import ROOT, Finished, TrainedRun, run_trainer, train
 from tests.helpers.image_files import write_picture
+from tests.test_imports import LAYERS
 from trainer.cli.dispatch import COMMANDS
 from trainer.config import knobs
 from trainer.config.changes import FREE_KEYS
@@ -318,6 +319,15 @@ def test_a_missing_link_is_seen() -> None:
     assert not (ROOT / "docs" / "no_such_page.md").exists()
     linked = "".join(text_of(page) for page in PAGES)
     assert "docs/own_images.md#datasets-that-are-downloaded" in linked
+
+
+def test_the_layers_in_design_are_those_of_the_imports() -> None:
+    page = text_of(ROOT / "docs" / "design.md")
+    shown = re.search(r"^__main__ > .*?(?=```)", page, re.M | re.S)
+    assert shown
+    told = [set(re.findall(r"\w+", row)) for row in shown[0].split(">")]
+    rows = [{place.removeprefix("trainer.") for place in row} for row in LAYERS]
+    assert told == [row for row in rows if not any("data." in place for place in row)] + [{"data"}]
 
 
 def test_the_keys_that_may_change_on_resume_are_told() -> None:
