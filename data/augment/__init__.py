@@ -1,4 +1,4 @@
-"""Augmentation: random changes to batches of images on the device."""
+"""Augmentation: random changes to batches on the device (flips, crops, colours, mixup, cutmix)."""
 
 from data.augment.policy import Augment
 

@@ -1,4 +1,4 @@
-"""Images of the user's own: one folder per class, decoded once into a pack."""
+"""Images of the user's own: folders, names of classes, splits; decoded once into a pack."""
 
 from data.image_folder.load import class_names, load_image_folder, load_whole
 

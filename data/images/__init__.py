@@ -1,1 +1,1 @@
-"""Image files: which they are, decoded to uint8, deep ones scaled to 8 bits."""
+"""Image files: which they are, decoded, turned by EXIF, deep ones (TIFF, PNG) scaled to 8 bits."""

@@ -1,1 +1,1 @@
-"""From a configuration to objects: model, optimizer, loss, data, and the run made of them."""
+"""Configuration to objects: model, pretrained weights, frozen parameters, optimizer, data, run."""

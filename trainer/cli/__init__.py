@@ -1,1 +1,1 @@
-"""Commands: one file each, from words to arguments; imports no torch before it must."""
+"""Commands, one file each: arguments, what `resume` refuses, the layer table of `summary`."""

@@ -1,1 +1,1 @@
-"""Configuration: every key with its range, composing by Hydra, and texts read out of files."""
+"""Configuration: keys and ranges, Hydra, what resume may change, targets a checkpoint may name."""

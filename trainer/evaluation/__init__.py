@@ -1,1 +1,1 @@
-"""Metrics, confusion of classes, calibration, plots."""
+"""Metrics, confusion of classes, calibration, pictures of them."""

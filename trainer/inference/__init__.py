@@ -1,1 +1,1 @@
-"""A trained network at work: evaluation, predictions, exports, the table of its layers."""
+"""A trained network at work: data of an evaluation, its figures, predictions, exports."""

@@ -1,1 +1,1 @@
-"""The machine: device, threads, seeds, memory, signals, files, private names of torch."""
+"""Device, threads, seeds, memory, signals, durable files (fsync), private names of torch."""

@@ -1,1 +1,1 @@
-"""Text for people: cleaned of control characters, aligned, values as they are typed."""
+"""Text for people: cleaned of terminal escapes, aligned, values as they are typed."""

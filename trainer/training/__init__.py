@@ -1,1 +1,1 @@
-"""The loop, and what it works on: run, step, batches, snapshots, faults."""
+"""The loop and what it works on: run, step (NaN check, gradient clipping), snapshots, faults."""
