@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageStat, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from data.images.bit_depth import Depth, UnusableError, grey_in_8_bits, prepared, why_not_read
+from data.images.bit_depth import Depth, UnusableError, depth_of, grey_in_8_bits
 from data.images.looks_like import looks_like
 from data.images.metadata import (
     ORIENTATION,
@@ -139,8 +139,8 @@ def decoded(
     """The picture of `decode`; while it is in use, no other large one is decoded."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
         raise UnusableError("this is not a file.")
-    Image.init()
-    formats = [name for name in FORMATS if name in Image.OPEN]
+    known = set(Image.registered_extensions().values())
+    formats = [name for name in FORMATS if name in known]
     pixels = _pixels_of(path)
     source = io.BytesIO(pixels.content) if pixels else path
     with _PILLOW, Image.open(source, formats=formats) as file:
@@ -187,7 +187,7 @@ def _loaded(file: Image.Image, orientation: int | None) -> tuple[Image.Image, De
     # Pillow brings these two to 16 bits from what their headers declare.
     depth = Depth(is_declared=file.format in ("PPM", "JPEG2000"))
     if isinstance(file, TiffImageFile):
-        depth = prepared(file)
+        depth = depth_of(file)
         # Pillow turns TIFFs itself, and reads all their EXIF for it; this is all that it may see.
         turned = file.tag_v2.get(ORIENTATION)
         file.info["exif"] = exif_of(turned if isinstance(turned, int) and turned in TURNS else 1)
@@ -301,8 +301,7 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
     if path.stat().st_size == 0:
         return "the file is empty."
     if isinstance(error, UnidentifiedImageError):
-        with _PILLOW:
-            return why_not_read(path) or _no_picture(path)
+        return _no_picture(path)
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     return f"damaged or cut off ({first_line})."
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _SAVE = "which is not read; save it as a JPEG or PNG"
+_TIFF = f"a TIFF, damaged or of a kind {_SAVE} of 8 or 16 bits"
 
 # Beginnings in small letters, after white space, and what has them.
 _BEGINNINGS = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the picture itself; `git lfs pull` "
      "fetches it"),
+    (b"ii*\0", _TIFF), (b"mm\0*", _TIFF), (b"ii+\0", _TIFF), (b"mm\0+", _TIFF),
     (b"<!doctype html", "a web page (HTML)"), (b"<html", "a web page (HTML)"),
     (b"<head", "a web page (HTML)"), (b"<svg", f"an SVG drawing, {_SAVE}"),
     (b"<?xml", "XML"), (b"{", "JSON or another text"), (b"%pdf-", f"a PDF document, {_SAVE}"),
