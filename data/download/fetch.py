@@ -20,7 +20,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from tqdm import tqdm
 
 from data.download.checksums import check_md5, md5_of
-from data.download.partial_file import Part, claimed
+from data.download.partial_file import Part, locked_partial_file
 from data.types import DataError
 
 TIMEOUT_S = 20.0
@@ -57,7 +57,7 @@ def fetch(folder: Path, md5: Mapping[str, str], mirrors: Sequence[str], otherwis
     for name, expected in md5.items():
         target = folder / name
         try:
-            with claimed(target) as part:
+            with locked_partial_file(target) as part:
                 if target.exists():  # another run has fetched it meanwhile
                     check_md5(str(target), md5_of(target), expected)
                 else:

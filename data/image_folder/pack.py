@@ -4,7 +4,7 @@
 `3x64x64-squash.pack` and `3x64x64-crop80.pack` those that came to it in another way,
 `3x64x64-max1000.pack` those of another `data.max_pixels`, see `Reading`. A pack appears whole, by
 renaming, or not at all, so that whoever has the old one mapped keeps it. Until then it is called
-`3x64x64.tmp`, and its maker holds a lock on it (see `data.image_folder.exclusive_file`): of two
+`3x64x64.tmp`, and its maker holds a lock on it (see `data.files.exclusive`): of two
 that start together one packs and the other waits.
 
 What is guaranteed:
@@ -28,15 +28,13 @@ out nothing is kept, and a file that could not be read is tried again.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from data.download.partial_file import sync_folder
-from data.image_folder.exclusive_file import making
+from data.files import exclusive, replace_durably
 from data.image_folder.pack_file import UnusablePackError, read_pack
 from data.image_folder.packing import File, Pack, Reading, write_pack
 from data.images.decode import UNREAD
@@ -67,16 +65,17 @@ def packed(
     """
     path = folder / f"{'x'.join(map(str, how.shape))}{how.ending}.pack"
     try:
-        while True:
-            pack, _ = _open(path, how)
+        pack, _ = _open(path, how)
+        if pack and _is_current(pack, root, files, how):
+            return pack
+        busy = f"{path}: another process is packing these images. Waiting."
+        with exclusive(path.with_suffix(".tmp"), busy) as file:
+            pack, why = _open(path, how)  # another process may have made it meanwhile
             if pack and _is_current(pack, root, files, how):
                 return pack
-            with making(path.with_suffix(".tmp")) as file:
-                pack, why = _open(path, how)  # another process may have made it meanwhile
-                if file is not None and not (pack and _is_current(pack, root, files, how)):
-                    if why:
-                        print(f"{printable(path)}: {why}. It is made again.", file=sys.stderr)
-                    return _made(path, file, root, files, how, pack)
+            if why:
+                print(f"{printable(path)}: {why}. It is made again.", file=sys.stderr)
+            return _made(path, file, root, files, how, pack)
     except OSError as error:
         raise DataError(_unwritten(path, f"{error.strerror}")) from error
     except (MemoryError, RuntimeError) as error:
@@ -113,8 +112,7 @@ def _made(
         print(f"packing {len(files):,} images into {path}", file=sys.stderr)
     write_pack(file, root, files, how, old)
     pack = _in(file, how)
-    os.replace(path.with_suffix(".tmp"), path)
-    sync_folder(path.parent)
+    replace_durably(path.with_suffix(".tmp"), path)
     return pack
 
 

@@ -101,15 +101,11 @@ def write_pages(rows: list[Row], folder: Path) -> None:
 
 
 def write_page(file: Path, content: str) -> str | None:
-    """Whole or not at all; what went wrong, if it did. Not synced to the disk as a checkpoint is:
-    it can be made again."""
-    temporary = file.with_name(f".{file.name}.tmp.{os.getpid()}")
+    """Whole or not at all; what went wrong, if it did."""
+    from trainer.system.files import write_bytes
+
     try:
-        try:
-            temporary.write_text(content, "utf-8", errors="backslashreplace")  # file names
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_bytes(file, content.encode("utf-8", errors="backslashreplace"))  # file names
     except OSError as error:
         return f"{file}: could not be written: {error.strerror}."
     return None

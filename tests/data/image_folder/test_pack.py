@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import data.image_folder.exclusive_file
 import data.image_folder.pack
 import data.image_folder.packing
 from data.image_folder.pack import packed
@@ -121,8 +122,11 @@ def test_packing_is_told_where_no_bar_is(root: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == ""
 
 
-def test_without_posix_locks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.image_folder.exclusive_file, "fcntl", None)
+def test_without_locks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
     check(pack_of(root), root)
     assert names_in(root / ".packed") == ["3x8x10.pack"]
 
