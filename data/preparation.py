@@ -148,7 +148,7 @@ def cropped(images: Tensor, shape: Sequence[int], resize: int) -> Tensor:
     last bit as of files, see `pictures.read_picture`."""
     from PIL import Image
 
-    from data.images.decode import converted, fitted
+    from data.images.fitting import converted, fitted
 
     check_channels(images.shape[1], shape)
     if tuple(images.shape[1:]) == tuple(shape):

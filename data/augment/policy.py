@@ -91,16 +91,16 @@ class Augment:
             self.mixes.append(partial(ops.cutmix, alpha=self.cutmix))
 
     @property
-    def does_nothing(self) -> bool:
+    def is_identity(self) -> bool:
         return not (self.on_bytes or self.on_inputs or self.mixes)
 
-    def change_bytes(self, images: Tensor, generator: Generator) -> Tensor:
+    def apply_uint8(self, images: Tensor, generator: Generator) -> Tensor:
         """(N, C, H, W) uint8 -> the same, before they are normalised."""
         for operation in self.on_bytes:
             images = operation(images, generator)
         return images
 
-    def change_inputs(
+    def apply_float(
         self, images: Tensor, labels: Tensor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) float, normalised, and (N,) int64 -> pictures of the same kind, and labels:

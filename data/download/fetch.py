@@ -79,7 +79,7 @@ def _from_mirrors(part: Part, mirrors: list[str], md5: str, otherwise: str) -> l
         except DataError:  # it is about the disk here, and no mirror can help
             raise
         except (OSError, HTTPException, ValueError, Refused) as error:
-            reasons.append(f"  {url}: {_spell(error)}")
+            reasons.append(f"  {url}: {_reason(error)}")
         else:
             return [mirror, *(other for other in mirrors if other != mirror)]
     if part.size:
@@ -88,7 +88,7 @@ def _from_mirrors(part: Part, mirrors: list[str], md5: str, otherwise: str) -> l
     raise DataError("\n".join(message))
 
 
-def _spell(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, HTTPError):
         return f"HTTP {error.code} {error.reason}"
     return str(error.reason if isinstance(error, URLError) else error) or type(error).__name__

@@ -13,12 +13,18 @@ import torch
 from torch import Tensor
 
 from data.image_folder.bad_images import cannot_be_used, left_out, named
-from data.image_folder.class_folders import PARTS, find_classes, find_parts, find_pictures, listed
+from data.image_folder.class_folders import (
+    PARTS,
+    find_classes,
+    find_parts,
+    find_pictures,
+    join_first_ten,
+)
 from data.image_folder.pack import packed
 from data.image_folder.packing import File, Pack, Reading
 from data.image_folder.split import carved
 from data.images import scaling
-from data.images.decode import MAX_PIXELS, MODES
+from data.images.fitting import MAX_PIXELS, MODES
 from data.images.scaling import Range
 from data.inspection import notes_on_copies, notes_on_counts
 from data.preparation import Preparation, fit_channels
@@ -268,7 +274,7 @@ def _check_none_is_bare(
                 for file, own in zip(files, split_of, strict=True)
                 if own == part and file.name in bad
             }
-            lines = [f"None of the images for {part} of {listed(bare)} can be used:"]
+            lines = [f"None of the images for {part} of {join_first_ten(bare)} can be used:"]
             raise DataError(
                 "\n  ".join([*lines, *named(images.root, of_part, images.pack_folder)])
                 + "\nRepair or remove these. Where no folder says which images are for which "

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from data.digests import RunningSums, num_cores, sums_of
 from data.image_folder.pack_file import digest_of, mapped, write_index
-from data.images.decode import MAX_PIXELS, UNREAD, Scale, read_picture
+from data.images.decode import UNREAD, Scale, read_picture
+from data.images.fitting import MAX_PIXELS
 from data.images.scaling import Range, UnscaledError, is_flat, range_of_set
 from data.loading.prefetch import read_ahead
 from data.types import DataError, Fit

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data.image_folder.names import listed
+from data.image_folder.names import join_first_ten
 from data.image_folder.packing import File
 from data.splits import smallest_keys, validation_counts
 from data.types import DataError
@@ -38,8 +38,9 @@ def carved(
     counts = np.bincount(labels[split_of == "train"], minlength=len(classes))
     if small := [name for name, n in zip(classes, counts, strict=True) if n <= len(missing)]:
         raise DataError(
-            f"Too few pictures in {listed(small)}: each class needs {len(missing) + 1} or more, to "
-            "have one in each of train, val and test. Add some, move these folders out, or join "
+            f"Too few pictures in {join_first_ten(small)}: each class needs "
+            f"{len(missing) + 1} or more, to have one in each of train, val and test. Add some, "
+            "move these folders out, or join "
             "them into one class."
         )
     all_train = counts.sum()

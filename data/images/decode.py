@@ -18,10 +18,11 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageStat, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from data.images.bit_depth import Depth, UnusableError, depth_of, grey_in_8_bits
+from data.images.fitting import MAX_PIXELS, MOST_SQUASHED, converted, fitted, over, squashed
 from data.images.looks_like import looks_like
 from data.images.metadata import (
     ORIENTATION,
@@ -38,13 +39,9 @@ from data.types import DataError, Fit
 
 # Not all that Pillow knows: EPS, for one, is a program that Ghostscript would run.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
-MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
-MAX_PIXELS = 250_000_000  # of a file; the largest of a telephone's camera have 200 million
-MOST_SQUASHED = 2**24  # pixels that take 200 MB in float32; more of them are Pillow's to resize
 LARGE = 2**25  # of more pixels, one file at a time is decoded: it may take a gigabyte
 MOST_BYTES = 2**30  # of a JPEG or PNG that is read into memory first
-VANISHES = 32  # grey values
 
 UNREAD = "it cannot be read: "  # so begins what is no fault of the picture's, and may pass
 
@@ -64,8 +61,8 @@ def read_picture(
 
     Args:
         shape: (C, H, W) wanted, C being 1 or 3; see `decode` for what becomes of other channels.
-        resize: pixels of the shorter side before the crop; see `fitted`.
-        background: grey value, 0..255, behind transparent parts; see `_over`.
+        resize: pixels of the shorter side before the crop; see `data.images.fitting.fitted`.
+        background: grey value, 0..255, behind transparent parts; see `data.images.fitting.over`.
         max_pixels: files of more are not decoded.
         scale: which numbers of deep grey become 0 and 255, where the file does not declare it; see
             `data.images.scaling`. None: each picture by itself; see
@@ -95,24 +92,6 @@ def read_picture(
     return np.ascontiguousarray(
         np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
     )
-
-
-def squashed(picture: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Both sides resized, to the last bit as the images of a set are, see `resizing.to_shape`.
-
-    Args:
-        picture: (H, W, 3), grey if the three are the same everywhere.
-        shape: (C, H, W) wanted.
-    """
-    import torch
-
-    from data.resizing import to_shape
-
-    is_grey = (picture == picture[:, :, :1]).all()
-    channels = picture[:, :, :1] if is_grey else picture
-    images = torch.from_numpy(np.ascontiguousarray(channels.transpose(2, 0, 1))[None])
-    done: NDArray[np.uint8] = to_shape(images, shape)[0].numpy()
-    return done
 
 
 def decode(
@@ -151,7 +130,7 @@ def decoded(
             if picture.mode.startswith(("I", "F")):
                 picture = grey_in_8_bits(picture, depth, scale)
             elif picture.has_transparency_data:
-                picture = _over(background, picture.convert("RGBA"))
+                picture = over(background, picture.convert("RGBA"))
             yield converted(picture, channels)
 
 
@@ -204,33 +183,6 @@ def _bytes(file: Image.Image, name: str) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
-def fitted(picture: Image.Image, size: tuple[int, int], resize: int, fit: Fit) -> Image.Image:
-    """A picture brought to (H, W) = size, bilinear with antialiasing; untouched if it has it.
-
-    "crop" brings the shorter side to `resize`, or to more where that would not cover `size`, and
-    takes the centre, as torchvision's Resize and CenterCrop do; "squash" resizes both sides.
-    """
-    height, width = size
-    if picture.size == (width, height):
-        return picture
-    if fit == "squash":
-        return picture.resize((width, height), Image.Resampling.BILINEAR)
-    short = min(picture.size)
-    covering = (-(-n * short // own) for n, own in zip((width, height), picture.size, strict=True))
-    resize = max(resize, *covering)
-    resized = (resize * picture.width // short, resize * picture.height // short)
-    if resized[0] * resized[1] > MAX_PIXELS:
-        raise UnusableError(
-            f"its {picture.width} x {picture.height} pixels are too long a strip to be resized to "
-            f"{resized[0]} x {resized[1]}; cut it into shorter ones. Only predict takes it whole, "
-            "with --fit squash."
-        )
-    if resized != picture.size:
-        picture = picture.resize(resized, Image.Resampling.BILINEAR)
-    left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
-    return picture.crop((left, top, left + width, top + height))
-
-
 class _Pillow:
     """Without Pillow's warnings, of damaged EXIF and the like, which hurt no pixel, and without its
     own limit of pixels, in whose stead `_check_size` stands.
@@ -260,35 +212,6 @@ class _Pillow:
 
 
 _PILLOW, _ONE_AT_A_TIME = _Pillow(), threading.Lock()
-
-
-def _over(background: int, picture: Image.Image) -> Image.Image:
-    """RGBA -> RGB: the colour where it is opaque, `background` where it is not.
-
-    If what can be seen is, on average, within VANISHES grey values of the background, the opposite
-    (255 - background) lies behind it: black lines on nothing would be lost on black.
-    """
-    seen = _on(background, picture)
-    opaque = ImageStat.Stat(picture.getchannel("A")).mean[0] / 255
-    difference = ImageStat.Stat(seen.convert("L")).mean[0] - background
-    if opaque and abs(difference) < VANISHES * opaque:
-        return _on(255 - background, picture)
-    return seen
-
-
-def _on(background: int, picture: Image.Image) -> Image.Image:
-    below = Image.new("RGB", picture.size, (background,) * 3)
-    below.paste(picture, mask=picture.getchannel("A"))
-    return below
-
-
-def converted(picture: Image.Image, channels: int) -> Image.Image:
-    if picture.mode == MODES[channels]:
-        return picture
-    # By way of RGB: Pillow takes CMYK and others to grey by no formula of BT.601.
-    if picture.mode not in ("1", "L"):
-        picture = picture.convert("RGB")
-    return picture.convert(MODES[channels])
 
 
 def _what_is_wrong(path: Path, error: Exception) -> str:

@@ -61,11 +61,11 @@ class Batches:
         self.labels = split.labels.to(device)
         self.batch_size, self.preprocess, self.device = batch_size, preprocess, device
         self.shuffle, self.seed = shuffle, seed
-        self.augment = None if augment is None or augment.does_nothing else augment
+        self.augment = None if augment is None or augment.is_identity else augment
         self.resident, self.num_workers = resident, num_workers
-        self.bring: Callable[[Tensor], Tensor] = partial(torch.Tensor.to, device=device)
+        self.to_device: Callable[[Tensor], Tensor] = partial(torch.Tensor.to, device=device)
         if device.type == "cuda" and not resident:
-            self.bring = to_cuda(device)
+            self.to_device = to_cuda(device)
         self.num_images = len(split)
         if shuffle and self.num_images % batch_size == 1 and self.num_images > 1:
             self.num_images -= 1
@@ -79,11 +79,15 @@ class Batches:
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of that epoch, from batch `start` on."""
         order = self.order(epoch) if self.shuffle else None
-        labels, there = self.labels, order
+        labels, order_on_device = self.labels, order
         if order is not None:
-            there = order.to(self.device)  # once: a copy that the CPU waits for
-            labels = labels.index_select(0, there)
-        pictures = self._kept(there, start) if self.resident else self._brought(order, start)
+            order_on_device = order.to(self.device)  # once: a copy that the CPU waits for
+            labels = labels.index_select(0, order_on_device)
+        pictures = (
+            self._resident_batches(order_on_device, start)
+            if self.resident
+            else self._streamed_batches(order, start)
+        )
         with contextlib.closing(pictures):
             batches = zip(pictures, self._split(labels, start), strict=True)
             if self.augment is None:
@@ -105,8 +109,8 @@ class Batches:
         self, augment: Augment, images: Tensor, labels: Tensor, epoch: int, batch: int
     ) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "augment", epoch, batch))
-        inputs = self.preprocess.normalize(augment.change_bytes(images, generator))
-        inputs, targets = augment.change_inputs(inputs, labels, generator)
+        inputs = self.preprocess.normalize(augment.apply_uint8(images, generator))
+        inputs, targets = augment.apply_float(inputs, labels, generator)
         return self.preprocess.lay_out(inputs), targets
 
     def _split(self, rows: Tensor, start: int) -> tuple[Tensor, ...]:
@@ -119,7 +123,7 @@ class Batches:
             return self.rows
         return order if self.rows is None else self.rows.index_select(0, order)
 
-    def _kept(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
+    def _resident_batches(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
         """(n, C, H, W) uint8 on the device, batch by batch, of a resident set; not to be written
         to. `order` lies on the device."""
         rows = self._rows(order)
@@ -129,7 +133,7 @@ class Batches:
         for index in self._split(rows, start):
             yield self.images.index_select(0, index)
 
-    def _brought(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
+    def _streamed_batches(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
         """The same of pictures that are not on the device. `order` lies on the CPU."""
         rows = self._rows(order)
         rows = torch.arange(len(self.images)) if rows is None else rows
@@ -137,7 +141,7 @@ class Batches:
         calls = (partial(gather, self.images, index, on_cuda) for index in self._split(rows, start))
         with contextlib.closing(read_ahead(calls, self.num_workers)) as gathered:
             for images in gathered:
-                yield self.bring(images)
+                yield self.to_device(images)
 
 
 def own_pictures(split: Split, device: torch.device) -> Tensor:
@@ -164,15 +168,15 @@ def to_cuda(device: torch.device) -> Callable[[Tensor], Tensor]:
     CPU does not wait. torch keeps such memory from being used again until the copy is done."""
     copies = torch.cuda.Stream(device)
 
-    def bring(images: Tensor) -> Tensor:
+    def to_device(images: Tensor) -> Tensor:
         with torch.cuda.stream(copies):
-            there = images.to(device, non_blocking=True)
+            copied = images.to(device, non_blocking=True)
         training = torch.cuda.current_stream(device)
         training.wait_stream(copies)
-        there.record_stream(training)  # its memory belongs to the stream of the copies
-        return there
+        copied.record_stream(training)  # its memory belongs to the stream of the copies
+        return copied
 
-    return bring
+    return to_device
 
 
 def fits(device: torch.device, num_bytes: int) -> bool:

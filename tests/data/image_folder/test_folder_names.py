@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data.image_folder.class_folders import listed
+from data.image_folder.class_folders import join_first_ten
 from data.types import printable
 from tests.helpers.commands import Finished
 from tests.helpers.image_files import (
@@ -161,4 +161,4 @@ def test_names_of_folders_are_printed_escaped(tmp_path: Path) -> None:
 def test_plain_names_are_printed_as_they_are() -> None:
     for name in ("Große Katze", "g\xe2teau, rouge", "犬", "a'b\\c", shlex.quote("a b")):
         assert printable(name) == name
-        assert listed([name]) == name
+        assert join_first_ten([name]) == name
