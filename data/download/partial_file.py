@@ -16,7 +16,7 @@ from data.types import DataError
 
 
 class Part:
-    """What has arrived of `target`, in `<target>.part` beside it.
+    """Part of `target` that has arrived, in `<target>.part` beside it.
 
     Attributes:
         target: the file that is to be.

@@ -1,4 +1,4 @@
-"""Pictures in one folder per class: which folders are splits, which are classes, what is in them.
+"""Images in one folder per class: which folders are splits, which are classes, what is in them.
 
 root/<class>/...                       all splits are carved out of it, or
 root/{train,val,test}/<class>/...      what is missing of val and test is carved out of train

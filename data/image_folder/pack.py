@@ -50,7 +50,7 @@ def packed(
     how: Reading,
     folder: Path,
 ) -> Pack:
-    """The pictures of these files, from the pack in `folder` if it fits them, else packed now.
+    """The images of these files, from the pack in `folder` if it fits them, else packed now.
 
     Each is read as `predict` reads it. What an older pack, of images that came to the same shape in
     the same way, has of unchanged files is copied.
@@ -85,7 +85,7 @@ def packed(
 
 
 def _is_current(pack: Pack, root: Path, files: Sequence[File], how: Reading) -> bool:
-    """Whether it fits, and the files that could not be read still cannot: their rights, their drive
+    """True if it fits, and the files that could not be read still cannot: their rights, their drive
     or the user may be others now, of which their dates tell nothing."""
     unread = [file for file, reason in pack.bad if reason.startswith(UNREAD)]
     return (
@@ -154,19 +154,19 @@ def _check_room(path: Path, num_bytes: int) -> None:
 
 def _unwritten(path: Path, reason: str) -> str:
     return (
-        f"{path}: the packed pictures cannot be written: {reason}.\n"
+        f"{path}: the packed images cannot be written: {reason}.\n"
         "Name another folder for them by data.cache_dir=FOLDER, or take a smaller data.shape."
     )
 
 
 def _ran_out(root: Path, error: Exception) -> str:
-    """Of memory or threads. Nothing tells which picture it was, or whether any is to blame."""
+    """Of memory or threads. Nothing tells which image it was, or whether any is to blame."""
     of_memory = isinstance(error, MemoryError)
     what, limit = ("memory", "ulimit -v") if of_memory else ("threads", "ulimit -u")
     return (
-        f"data.root={root}: the machine ran out of {what} while these pictures were packed or "
+        f"data.root={root}: the machine ran out of {what} while these images were packed or "
         f"mapped; nothing half-made is kept. End other programs, raise the limit if there is one "
         f"({limit}), "
-        "or let fewer pictures be read at a time, which are two for each core: `taskset -c 0` "
+        "or let fewer images be read at a time, which are two for each core: `taskset -c 0` "
         "before the command leaves it one core."
     )

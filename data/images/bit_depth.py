@@ -39,12 +39,12 @@ _BAND = 2**20  # pixels scaled at a time; bounds the float64 copies
 
 
 class UnusableError(ValueError):
-    """What is wrong with an image, in words for the user; the file's name comes before them."""
+    """Fault of an image, in words for the user; the file's name comes before them."""
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How the pixels of a deep grey image are meant, Pillow's mode "I", "I;16" or "F".
+    """Meaning of the pixels of a deep grey image, Pillow's mode "I", "I;16" or "F".
 
     Attributes:
         num_bits: whole numbers reach from 0 to 2**num_bits - 1.
@@ -78,8 +78,7 @@ def depth_of(file: TiffImageFile) -> Depth:
 
 
 def _misread(file: TiffImageFile, bits: int, kind: int) -> str | None:
-    """Kinds that Pillow 10.3 to 13.0 opens and reads as others; tests/data/images/test_bit_depth.py
-    asks whether it still does."""
+    """Kind of a TIFF that Pillow (13.0) opens and reads as another, else None."""
     tags = file.tag_v2
     is_compressed = tags.get(COMPRESSION, 1) != 1
     if (bits, kind) == (8, 2):
@@ -94,9 +93,9 @@ def _misread(file: TiffImageFile, bits: int, kind: int) -> str | None:
 
 
 def grey_in_8_bits(
-    picture: Image.Image, depth: Depth, scale: Range | Literal["ask"] | None = None
+    image: Image.Image, depth: Depth, scale: Range | Literal["ask"] | None = None
 ) -> Image.Image:
-    """A deep grey picture in Pillow's mode "L", 255 being white: scaled by what its file declares,
+    """A deep grey image in Pillow's mode "L", 255 being white: scaled by what its file declares,
     else by `scale`, else, without one, as `to_8_bits` says.
 
     By bands of rows, of which one at a time is in memory as an array.
@@ -104,15 +103,15 @@ def grey_in_8_bits(
     Raises:
         UnscaledError: the scale is asked for, "ask", and the file does not declare it.
     """
-    extremes = [(band.min(), band.max()) for _, band in _bands(picture, depth)]
+    extremes = [(band.min(), band.max()) for _, band in _bands(image, depth)]
     whole = np.min(extremes).item(), np.max(extremes).item()  # NaN if there is one
     _check_finite(*whole)
     if depth.is_declared and isinstance(whole[1], int) and whole[1] < 2**depth.num_bits:
         scale = None
     if scale == "ask":
         raise UnscaledError(whole)
-    result = Image.new("L", picture.size)
-    for top, band in _bands(picture, depth):
+    result = Image.new("L", image.size)
+    for top, band in _bands(image, depth):
         grey = scaled(band, scale) if scale else to_8_bits(band, whole, depth.num_bits)
         result.paste(Image.fromarray(255 - grey if depth.inverted else grey), (0, top))
     return result
@@ -123,12 +122,12 @@ def _check_finite(low: float, high: float) -> None:
         raise UnusableError("it holds pixels that are NaN or infinite.")
 
 
-def _bands(picture: Image.Image, depth: Depth) -> Iterator[tuple[int, NDArray[Any]]]:
+def _bands(image: Image.Image, depth: Depth) -> Iterator[tuple[int, NDArray[Any]]]:
     """Numbers of rows, and the pixels from there on, (H, W)."""
-    rows = max(1, _BAND // picture.width)
-    for top in range(0, picture.height, rows):
-        bottom = min(top + rows, picture.height)
-        band = np.asarray(picture.crop((0, top, picture.width, bottom)))
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        band = np.asarray(image.crop((0, top, image.width, bottom)))
         yield top, band.view(np.uint32) if depth.unsigned else band
 
 
@@ -139,11 +138,11 @@ def to_8_bits(
 
     Whole numbers: the range is 0..65535, of which the high byte stays, as Pillow keeps it of
     colours in 16 bits. Fractions: 0..1, or else 0..255. Where the values leave all of these, the
-    picture's own least and greatest value become 0 and 255.
+    image's own least and greatest value become 0 and 255.
 
     Args:
         pixels: (H, W), any integer or floating point type.
-        extremes: least and greatest value of the whole picture, if these are a part of it.
+        extremes: least and greatest value of the whole image, if these are a part of it.
         num_bits: whole numbers reach to 2**num_bits - 1.
 
     Raises:

@@ -1,6 +1,6 @@
-"""One picture file of anybody's as a uint8 array of the shape that a net takes.
+"""One image file of anybody's as a uint8 array of the shape that a network takes.
 
-Decoding is Pillow's, of the formats in FORMATS; a file of several pictures gives its first.
+Decoding is Pillow's, of the formats in FORMATS; a file of several images gives its first.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF
 LARGE = 2**25  # of more pixels, one file at a time is decoded: it may take a gigabyte
 MOST_BYTES = 2**30  # of a JPEG or PNG that is read into memory first
 
-UNREAD = "it cannot be read: "  # so begins what is no fault of the picture's, and may pass
+UNREAD = "it cannot be read: "  # so begins what is no fault of the image's, and may pass
 
 Scale = Range | Literal["ask"] | None
 
@@ -57,7 +57,7 @@ def read_picture(
     max_pixels: int = MAX_PIXELS,
     scale: Scale = None,
 ) -> NDArray[np.uint8]:
-    """A file as a net sees it. Several threads may read at a time.
+    """A file as a network sees it. Several threads may read at a time.
 
     Args:
         shape: (C, H, W) wanted, C being 1 or 3; see `decode` for what becomes of other channels.
@@ -65,32 +65,32 @@ def read_picture(
         background: grey value, 0..255, behind transparent parts; see `data.images.fitting.over`.
         max_pixels: files of more are not decoded.
         scale: which numbers of deep grey become 0 and 255, where the file does not declare it; see
-            `data.images.scaling`. None: each picture by itself; see
+            `data.images.scaling`. None: each image by itself; see
             `data.images.bit_depth.to_8_bits`.
 
     Returns:
         `shape` uint8, 0..255.
 
     Raises:
-        DataError: empty, cut off, damaged, too large, or no picture. The message begins with the
+        DataError: empty, cut off, damaged, too large, or no image. The message begins with the
             file's name.
         MemoryError: it is sound, as far as it was read.
         UnscaledError: `scale` is "ask" and it is needed.
     """
     channels, height, width = shape
     try:
-        # A set in colour becomes grey and is resized before anything is rounded.
+        # A dataset in colour becomes grey and is resized before anything is rounded.
         own = 3 if fit == "squash" else channels
-        with decoded(path, own, background, max_pixels, scale) as picture:
-            if fit == "squash" and picture.width * picture.height <= MOST_SQUASHED:
-                return squashed(np.asarray(picture), shape)
-            picture = converted(fitted(picture, (height, width), resize, fit), channels)
+        with decoded(path, own, background, max_pixels, scale) as image:
+            if fit == "squash" and image.width * image.height <= MOST_SQUASHED:
+                return squashed(np.asarray(image), shape)
+            image = converted(fitted(image, (height, width), resize, fit), channels)
     except (MemoryError, UnscaledError):  # neither is a fault of the file's
         raise
     except Exception as error:  # decoders of damaged files raise every kind
         raise DataError(f"{path}: {_what_is_wrong(path, error)}") from error
     return np.ascontiguousarray(
-        np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
+        np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
     )
 
 
@@ -101,21 +101,21 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     scale: Scale = None,
 ) -> Image.Image:
-    """A file's picture with 8 bits in each of 1 or 3 channels, upright as EXIF has it.
+    """A file's image with 8 bits in each of 1 or 3 channels, upright as EXIF has it.
 
     Grey is repeated for 3 channels, colour becomes grey as ITU-R BT.601 weighs it, transparent
     parts lie on `background`, and deeper pixels are scaled as `read_picture` says. Always at full
     size: a JPEG that is decoded smaller has other pixels.
     """
-    with decoded(path, channels, background, max_pixels, scale) as picture:
-        return picture
+    with decoded(path, channels, background, max_pixels, scale) as image:
+        return image
 
 
 @contextmanager
 def decoded(
     path: Path, channels: int, background: int, max_pixels: int, scale: Scale
 ) -> Iterator[Image.Image]:
-    """The picture of `decode`; while it is in use, no other large one is decoded."""
+    """The image of `decode`; while it is in use, no other large one is decoded."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
         raise UnusableError("this is not a file.")
     known = set(Image.registered_extensions().values())
@@ -126,12 +126,12 @@ def decoded(
         num_pixels = file.width * file.height
         _check_size(file, max_pixels)
         with _ONE_AT_A_TIME if num_pixels > LARGE else nullcontext():
-            picture, depth = _loaded(file, pixels.orientation if pixels else None)
-            if picture.mode.startswith(("I", "F")):
-                picture = grey_in_8_bits(picture, depth, scale)
-            elif picture.has_transparency_data:
-                picture = over(background, picture.convert("RGBA"))
-            yield converted(picture, channels)
+            image, depth = _loaded(file, pixels.orientation if pixels else None)
+            if image.mode.startswith(("I", "F")):
+                image = grey_in_8_bits(image, depth, scale)
+            elif image.has_transparency_data:
+                image = over(background, image.convert("RGBA"))
+            yield converted(image, channels)
 
 
 def _pixels_of(path: Path) -> Pixels | None:
@@ -162,7 +162,7 @@ def _check_size(file: Image.Image, max_pixels: int) -> None:
 
 
 def _loaded(file: Image.Image, orientation: int | None) -> tuple[Image.Image, Depth]:
-    """The picture upright, and how its numbers are meant if it is deep."""
+    """The image upright, and how its numbers are meant if it is deep."""
     # Pillow brings these two to 16 bits from what their headers declare.
     depth = Depth(is_declared=file.format in ("PPM", "JPEG2000"))
     if isinstance(file, TiffImageFile):
@@ -174,8 +174,8 @@ def _loaded(file: Image.Image, orientation: int | None) -> tuple[Image.Image, De
     elif orientation is None:
         orientation = orientation_of(_bytes(file, "exif"), _bytes(file, "xmp"))
     file.load()
-    picture = file.transpose(TURNS[orientation]) if orientation in TURNS else file
-    return picture.convert("LA") if picture.mode == "La" else picture, depth
+    image = file.transpose(TURNS[orientation]) if orientation in TURNS else file
+    return image.convert("LA") if image.mode == "La" else image, depth
 
 
 def _bytes(file: Image.Image, name: str) -> bytes:
@@ -232,7 +232,7 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
 def _no_picture(path: Path) -> str:
     found = looks_like(path)
     if found is None:
-        return f"not a picture, or damaged; pictures are {', '.join(FORMATS)}."
+        return f"not an image, or damaged; images are {', '.join(FORMATS)}."
     if "which is not read" in found:
-        return f"not a picture that is read: it is {found}."
-    return f"not a picture: it is {found}."
+        return f"not an image that is read: it is {found}."
+    return f"not an image: it is {found}."

@@ -1,6 +1,6 @@
-"""Batches on the device, where pictures are indexed, augmented, cast and normalised.
+"""Batches on the device, where images are indexed, augmented, cast and normalised.
 
-A set that fits stays there; another is gathered on the CPU, ahead of time by threads.
+A dataset that fits stays there; another is gathered on the CPU, ahead of time by threads.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Split
 
-_CHUNK = 1024  # pictures that go to the device at a time
+_CHUNK = 1024  # images that go to the device at a time
 
 
 class Batches:
     """One split as batches of (images float (N, C, H, W), targets) on the device.
 
-    Targets are labels, int64 (N,), or probabilities (N, K) where an augmentation mixes pictures.
+    Targets are labels, int64 (N,), or probabilities (N, K) where an augmentation mixes images.
     The order of an epoch is a function of (seed, epoch) alone, the augmentation of a batch of
     (seed, epoch, batch); neither knows of devices, threads or where an epoch was started. Every
-    picture comes once an epoch; a last batch of a single picture is left out when shuffling, since
+    image comes once an epoch; a last batch of a single image is left out when shuffling, since
     batch norm cannot train on it.
 
     Args:
@@ -37,8 +37,8 @@ class Batches:
         limit: at most so many batches an epoch; 0 = all.
         shuffle: the order given by (seed, epoch); False: the split's own order.
         augment: random changes; None = none.
-        resident: keep all pictures on the device; False: bring them there batch by batch.
-        num_workers: threads that gather the batches of a set that is not resident, two batches
+        resident: keep all images on the device; False: bring them there batch by batch.
+        num_workers: threads that gather the batches of a dataset that is not resident, two batches
             ahead each; 0 = none, each is gathered when its turn comes.
     """
 
@@ -98,7 +98,7 @@ class Batches:
                 yield self._augmented(self.augment, images, targets, epoch, batch)
 
     def order(self, epoch: int) -> Tensor:
-        """(number of pictures in the split,) int64: indices in the shuffled order of that epoch.
+        """(number of images in the split,) int64: indices in the shuffled order of that epoch.
 
         Drawn on the CPU, so that a GPU trains on the same batches.
         """
@@ -118,14 +118,14 @@ class Batches:
         return rows[: self.num_images].split(self.batch_size)[start:]
 
     def _rows(self, order: Tensor | None) -> Tensor | None:
-        """Where the pictures of that order lie in `images`; None: one after the other."""
+        """Places where the images of that order lie in `images`; None: one after the other."""
         if order is None:
             return self.rows
         return order if self.rows is None else self.rows.index_select(0, order)
 
     def _resident_batches(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
-        """(n, C, H, W) uint8 on the device, batch by batch, of a resident set; not to be written
-        to. `order` lies on the device."""
+        """(n, C, H, W) uint8 on the device, batch by batch, of a resident dataset; not to be
+        written to. `order` lies on the device."""
         rows = self._rows(order)
         if rows is None:
             yield from self._split(self.images, start)
@@ -134,7 +134,7 @@ class Batches:
             yield self.images.index_select(0, index)
 
     def _streamed_batches(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
-        """The same of pictures that are not on the device. `order` lies on the CPU."""
+        """The same of images that are not on the device. `order` lies on the CPU."""
         rows = self._rows(order)
         rows = torch.arange(len(self.images)) if rows is None else rows
         on_cuda = self.device.type == "cuda"
@@ -145,7 +145,7 @@ class Batches:
 
 
 def own_pictures(split: Split, device: torch.device) -> Tensor:
-    """The split's own pictures on the device, (N, C, H, W) uint8, and no other's. A chunk at a
+    """The split's own images on the device, (N, C, H, W) uint8, and no other's. A chunk at a
     time: in one piece they would be copied on the CPU first, whose memory they may exceed."""
     if split.rows is None:
         return split.images.to(device)
@@ -180,6 +180,6 @@ def to_cuda(device: torch.device) -> Callable[[Tensor], Tensor]:
 
 
 def fits(device: torch.device, num_bytes: int) -> bool:
-    """Whether so many bytes of pictures may stay on the device: if they take at most half of what
-    is free, which leaves as much for the net."""
+    """True if so many bytes of images may stay on the device: if they take at most half of what
+    is free, which leaves as much for the network."""
     return 2 * num_bytes <= free_bytes(device)

@@ -128,7 +128,7 @@ def test_names_of_bad_pictures_are_printed_escaped(tmp_path: Path) -> None:
     (root / "cat" / f"{STEERING}.png").write_bytes(b"no picture")
     (root / "cat" / f"x.{STEERING}").write_bytes(b"no picture")
     os.close(os.open(os.fsencode(root) + b"/cat/\xff.png", os.O_CREAT))
-    line = f"{root}/cat/\\x1b[2J\\x07\\n\\u202eb.png: not a picture"
+    line = f"{root}/cat/\\x1b[2J\\x07\\n\\u202eb.png: not an image"
     sizes = {"val_size": 0.3, "test_size": 0.3}  # of each class three or more in each
     message = refused(root, **sizes)
     notes = load(root, on_bad_image="skip", **sizes).notes

@@ -161,8 +161,8 @@ def test_what_cannot_be_read_is_noted_until_it_changes(root: Path, reads: Counte
     (root / "a" / "2.png").write_bytes(b"no picture")
     for _ in range(2):
         pack = pack_of(root)
-        assert [(file.name, reason[:13]) for file, reason in pack.bad] == [
-            ("a/2.png", "not a picture")
+        assert [(file.name, reason[:12]) for file, reason in pack.bad] == [
+            ("a/2.png", "not an image")
         ]
         assert [file.name for file in pack.files] == [
             "a/0.png", "a/4.png", "b/1.png", "b/3.png", "b/5.png"
