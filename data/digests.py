@@ -15,12 +15,12 @@ _RUN_BYTES = 2**24  # at most, unless one image has more
 
 
 def images_per_sum(shape: Sequence[int]) -> int:
-    """How many images of (C, H, W) = shape each checksum covers; the last one's may be fewer."""
+    """Number of images of (C, H, W) = shape of each checksum; the last one's may be fewer."""
     return max(1, _RUN_BYTES // math.prod(shape))
 
 
 def sums_of(images: Tensor) -> list[str]:
-    """Of (N, C, H, W) uint8 on the CPU: 64 hex digits for each run of images, in order."""
+    """Checksums of (N, C, H, W) uint8 on the CPU: 64 hex digits for each run of images."""
     runs = images.split(images_per_sum(images.shape[1:])) if len(images) else ()
     if len(runs) < 2:
         return [_sum(run) for run in runs]

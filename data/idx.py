@@ -54,7 +54,7 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
 
 
 def idx_shape(path: Path, num_dims: int) -> tuple[int, ...]:
-    """What the header of such a file promises; the rest is not read. Raises as `read_idx`."""
+    """Shape that the header promises; the rest is not read. Raises as `read_idx`."""
     with _reading(path, num_dims) as (_, shape):
         return shape
 

@@ -1,4 +1,4 @@
-"""What is told of a set before anything is trained on it: copies, and classes of unequal size."""
+"""Report of a dataset before training: copies, and classes of unequal size."""
 
 from __future__ import annotations
 

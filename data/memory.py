@@ -1,4 +1,4 @@
-"""What memory there is for pictures."""
+"""Memory available for images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from data.types import DataError
 
 
 def check_memory(num_images: int, shape: Sequence[int]) -> None:
-    """Raises DataError if so many pictures are more than memory can hold."""
+    """Raises DataError if so many images are more than memory can hold."""
     needed, free = num_images * math.prod(shape), free_bytes(torch.device("cpu"))
     if needed > free:
         raise DataError(
-            f"data.shape={list(shape)}: {num_images:,} pictures of this size take "
+            f"data.shape={list(shape)}: {num_images:,} images of this size take "
             f"{needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free. Take a smaller size, or "
-            "fewer pictures."
+            "fewer images."
         )
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that could be had on the device. On a CPU that of the machine; a set in a mapped file
-    that is larger works as well, only slower."""
+    """Memory that could be had on the device. On a CPU that of the machine; a dataset in a mapped
+    file that is larger works as well, only slower."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":

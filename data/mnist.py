@@ -119,7 +119,7 @@ def load_fashion_mnist(
     fit: Fit = "squash",
     resize: int | None = None,
 ) -> Dataset:
-    """Fashion-MNIST, 60,000 and 10,000 pictures of clothes; arguments and errors: `load_mnist`."""
+    """Fashion-MNIST, 60,000 and 10,000 images of clothes; arguments and errors: `load_mnist`."""
     preparation = Preparation(
         shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
     )
@@ -145,7 +145,7 @@ def _read_or_fetch(
         test = _read_split(*(paths[file] for file in FILES[2:]))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
-            f"{paths[FILES[2]]}: pictures of {tuple(test.images.shape[2:])} pixels, expected "
+            f"{paths[FILES[2]]}: images of {tuple(test.images.shape[2:])} pixels, expected "
             f"{tuple(train.images.shape[2:])} as in {paths[FILES[0]]}."
         )
     return train, test
@@ -155,7 +155,7 @@ def find_files(root: Path, name: str) -> dict[str, Path]:
     """Those of the four files that are there, by their plain names.
 
     They lie in `root/name/raw` (torchvision's layout) or in `root` itself, whichever has more of
-    them; files of two folders are never mixed, for they may be of two data sets. A plain file goes
+    them; files of two folders are never mixed, for they may be of two datasets. A plain file goes
     before one with .gz.
     """
 
@@ -191,7 +191,7 @@ def _read_split(images_path: Path, labels_path: Path) -> Split:
     num_images, (num_labels,) = idx_shape(images_path, 3)[0], idx_shape(labels_path, 1)
     if num_images != num_labels:  # before either is unpacked
         raise DataError(
-            f"{labels_path}: {num_labels} labels, expected {num_images}, the number of pictures "
+            f"{labels_path}: {num_labels} labels, expected {num_images}, the number of images "
             f"in {images_path}."
         )
     labels = read_idx(labels_path, 1)
@@ -207,8 +207,8 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Split:
 
 
 def fetch_idx(root: Path, name: str, mirrors: Sequence[str], file_md5: Mapping[str, str]) -> None:
-    """Downloads those of the set's files that `root/name/raw` lacks. They stay packed, for gzip's
-    checksum finds damage each time that they are read.
+    """Downloads those of the dataset's files that `root/name/raw` lacks. They stay packed, for
+    gzip's checksum finds damage each time that they are read.
 
     Raises:
         DataError: `fetch`'s.

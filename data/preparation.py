@@ -1,4 +1,4 @@
-"""From a set's own pictures to the `Dataset` that was asked for: shape, channels, validation."""
+"""From a dataset's own images to the `Dataset` that was asked for: shape, channels, validation."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from data.types import DataError, Dataset, Fit, Split
 
 @dataclass(frozen=True)
 class Preparation:
-    """The keys that every data set has; refused here, before a file is read or fetched.
+    """The keys that every dataset has; refused here, before a file is read or fetched.
 
     Attributes:
-        shape: (C, H, W) as the model sees the pictures.
+        shape: (C, H, W) as the model sees the images.
         num_classes: number of labels; must be the files' own.
         mean, std: per channel, in units of pixel / 255; see `fit_channels` for their number.
-        hflip: a mirrored picture keeps its label.
+        hflip: a mirrored image keeps its label.
         val_size: fraction of train that becomes validation, 0 < val_size < 1.
-        split_seed: which pictures those are, >= 0.
-        fit: how pictures of another size come to `shape`: "squash" (both sides resized) or "crop"
+        split_seed: which images those are, >= 0.
+        fit: how images of another size come to `shape`: "squash" (both sides resized) or "crop"
             (the shorter side resized, the centre taken).
         resize: pixels of the shorter side before the crop; None: those of `shape`.
     """
@@ -58,15 +58,15 @@ class Preparation:
     def check_num_classes(self, own: int) -> None:
         if self.num_classes != own:
             raise DataError(
-                f"data.num_classes={self.num_classes}: this data set has {own} classes. Leave the "
+                f"data.num_classes={self.num_classes}: this dataset has {own} classes. Leave the "
                 "key out."
             )
 
     def dataset(self, train: Split, test: Split, classes: Sequence[str]) -> Dataset:
-        """Carves validation out of `train` and brings all pictures to `shape`.
+        """Carves validation out of `train` and brings all images to `shape`.
 
         Raises:
-            DataError: the keys contradict the pictures.
+            DataError: the keys contradict the images.
         """
         self.check_num_classes(len(classes))
         own_channels, channels = train.images.shape[1], self.shape[0]
@@ -83,14 +83,14 @@ class Preparation:
         )  # fmt: skip
 
     def fitted(self, images: Tensor) -> Tensor:
-        """Pictures, (N, C, H, W) uint8, brought to `shape`: (N, *shape) uint8. Raises DataError."""
+        """Images, (N, C, H, W) uint8, brought to `shape`: (N, *shape) uint8. Raises DataError."""
         if self.fit == "squash":
             return to_shape(images, self.shape)
         return cropped(images, self.shape, self.resize or min(self.shape[1:]))
 
 
 def _notes(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[str, ...]:
-    """Of splits whose images are theirs alone, as they lie in the set's files."""
+    """Of splits whose images are theirs alone, as they lie in the dataset's files."""
     notes = list(notes_on_counts(splits["train"].labels, classes))
     keys = [keys_of(split.images) for split in splits.values()]
     if any(own is None for own in keys):
@@ -125,10 +125,10 @@ def check_fit(fit: str, resize: int | None) -> None:
 def fit_channels(
     key: str, values: Sequence[float], own_channels: int, channels: int
 ) -> tuple[float, ...]:
-    """Mean or standard deviation for pictures that went from `own_channels` to `channels`.
+    """Mean or standard deviation for images that went from `own_channels` to `channels`.
 
     One value for each channel that the model sees is taken as it is. Else a single value is
-    repeated, and three for colour pictures that become grey are averaged with the weights of grey:
+    repeated, and three for colour images that become grey are averaged with the weights of grey:
     exact for a mean, and for a standard deviation as far as the colours vary together.
     """
     if len(values) == channels:
@@ -145,10 +145,10 @@ def fit_channels(
 
 def cropped(images: Tensor, shape: Sequence[int], resize: int) -> Tensor:
     """As `to_shape`, but the shorter side is resized to `resize` and the centre taken, and to the
-    last bit as of files, see `pictures.read_picture`."""
+    last bit as of files, see `images.read_picture`."""
     from PIL import Image
 
-    from data.images.decode import converted, fitted
+    from data.images.fitting import converted, fitted
 
     check_channels(images.shape[1], shape)
     if tuple(images.shape[1:]) == tuple(shape):

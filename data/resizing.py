@@ -1,4 +1,4 @@
-"""Pictures of a set in another size and number of channels, all at once."""
+"""Images of a dataset in another size and number of channels, all at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from data.types import DataError
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey: ITU-R BT.601, as in PIL's mode "L"."""
 
-_CHUNK = 1024  # pictures resized at a time; bounds the float32 copies
+_CHUNK = 1024  # images resized at a time; bounds the float32 copies
 
 
 def to_shape(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resizes pictures and changes their number of channels.
+    """Resizes images and changes their number of channels.
 
     Both sides are resized, bilinear with antialiasing, the aspect ratio left to the caller.
 
@@ -51,6 +51,6 @@ def to_shape(images: Tensor, shape: Sequence[int]) -> Tensor:
 def check_channels(own: int, shape: Sequence[int]) -> None:
     if (own, shape[0]) not in ((1, 3), (3, 1)) and own != shape[0]:
         raise DataError(
-            f"data.shape={list(shape)}: the pictures have {own} channels; only 1 and 3 can be made "
+            f"data.shape={list(shape)}: the images have {own} channels; only 1 and 3 can be made "
             f"of each other. Use {own}."
         )

@@ -1,4 +1,4 @@
-"""Where the files of a data set lie, and whether they are what they should be."""
+"""Folders of a dataset's files and of caches."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _temporary_cache() -> Path:
 
 
 def can_write(folder: Path) -> bool:
-    """Whether it is a folder that can be written to, or can be made."""
+    """True if it is a folder that can be written to, or can be made."""
     above = next(path for path in (folder, *folder.parents) if path.exists())
     effective = os.access in os.supports_effective_ids
     return above.is_dir() and os.access(above, os.W_OK | os.X_OK, effective_ids=effective)

@@ -26,9 +26,9 @@ def carve(
 def choose_validation(
     labels: np.ndarray, val_size: float, split_seed: int, classes: Sequence[str]
 ) -> np.ndarray:
-    """Which pictures are for validation: (N,) bool. The arguments are those of `validation_counts`.
+    """Mask of the images for validation: (N,) bool. The arguments are those of `validation_counts`.
 
-    Each picture gets a random 64-bit key, and those of a class with the smallest keys are taken.
+    Each image gets a random 64-bit key, and those of a class with the smallest keys are taken.
     The keys are the raw output of PCG64, which NumPy keeps the same on every machine and in every
     version (NEP 19), so the split is as well; the run's seed and torch have no part in it.
     """
@@ -40,7 +40,7 @@ def choose_validation(
 
 
 def smallest_keys(keys: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Which pictures have the smallest keys of their class, `counts[label]` of each: (N,) bool."""
+    """Mask of the `counts[label]` images with the smallest keys of each class: (N,) bool."""
     chosen = np.zeros(len(labels), dtype=bool)
     for label, count in enumerate(counts):
         members = np.flatnonzero(labels == label)
@@ -55,23 +55,23 @@ def validation_counts(
     key: str = "data.val_size",
     num_left: int = 1,
 ) -> np.ndarray:
-    """How many pictures of each class go to validation.
+    """Number of images of each class that go to validation.
 
     In all round(val_size * N); a class gets its share rounded down or up, by largest remainder, but
     at least one, and `num_left` stay.
 
     Args:
-        counts: pictures of each class, N in all.
+        counts: images of each class, N in all.
         key: of `val_size`, for the message.
         num_left: of each class in train; 2 if another split is to be carved out of it.
 
     Raises:
-        DataError: a class has too few pictures, or the total leaves some class with too few.
+        DataError: a class has too few images, or the total leaves some class with too few.
     """
     for name, count in zip(classes, counts, strict=True):
         if count <= num_left:
             raise DataError(
-                f"Class {name!r} has too few training pictures, {count}; it needs {num_left + 1} "
+                f"Class {name!r} has too few training images, {count}; it needs {num_left + 1} "
                 "or more, to have one in each split."
             )
     total, shares = round(val_size * counts.sum()), val_size * counts
@@ -80,7 +80,7 @@ def validation_counts(
         digits = len(str(counts.sum())) + 1  # so many that the rounded fraction means that number
         fractions = [f"{bound / counts.sum():.{digits}g}" for bound in (least, most)]
         raise DataError(
-            f"{key}={val_size}: {total} of {counts.sum()} pictures are held out; each of the "
+            f"{key}={val_size}: {total} of {counts.sum()} images are held out; each of the "
             f"{least} classes needs at least one there and {num_left} in what is left. Take a "
             f"fraction from {' to '.join(fractions)}."
         )

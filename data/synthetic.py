@@ -1,10 +1,10 @@
-"""Made-up pictures of any shape that can be learned: for trials and benchmarks without files.
+"""Made-up images of any shape that can be learned: for trials and benchmarks without files.
 
-Each class has one smooth random pattern per channel. A picture is the pattern of its class, moved
+Each class has one smooth random pattern per channel. An image is the pattern of its class, moved
 by up to half of each side (what leaves at one edge comes back at the other) and mixed with noise.
 Because of the moves a linear model falls short where convolutions do well.
 
-Everything is integers from PCG64's raw output, so the pictures are the same everywhere (NEP 19).
+Everything is integers from PCG64's raw output, so the images are the same everywhere (NEP 19).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from data.preparation import Preparation
 from data.types import DataError, Dataset, Fit, Split
 
 _PATTERNS, _TRAIN, _TEST = range(3)  # independent random streams of one seed
-_BLOCK = 256  # pictures per stream; part of the definition of each picture
+_BLOCK = 256  # images per stream; part of the definition of each image
 _WAVES = 4  # cosines in a pattern
 _MAX_CYCLES = 2  # of a cosine, over a side
 
@@ -40,9 +40,9 @@ def load_synthetic(
     fit: Fit = "squash",
     resize: int | None = None,
 ) -> Dataset:
-    """`num_train` (validation included) and `num_test` pictures; picture i is of class i mod K.
+    """`num_train` (validation included) and `num_test` images; image i is of class i mod K.
 
-    A picture depends on `seed`, `shape`, `noise`, its class and its index alone, not on how many
+    An image depends on `seed`, `shape`, `noise`, its class and its index alone, not on how many
     there are.
 
     Args:
@@ -85,7 +85,7 @@ def load_synthetic(
 def make_patterns(seed: int, num_classes: int, shape: Sequence[int]) -> np.ndarray:
     """One pattern per class and channel: (K, C, H, W) uint8, from 0 to 255, or 0 all over.
 
-    A sum of cosines with whole numbers of cycles over the picture, so that the edges fit together.
+    A sum of cosines with whole numbers of cycles over the image, so that the edges fit together.
     """
     channels, height, width = shape
     y, x = np.arange(height)[:, None] / height, np.arange(width) / width
@@ -103,7 +103,7 @@ def make_patterns(seed: int, num_classes: int, shape: Sequence[int]) -> np.ndarr
 def _make_split(
     seed: int, stream: int, count: int, patterns: np.ndarray, levels: np.ndarray
 ) -> Split:
-    """`count` pictures; `patterns` and `levels` are the two addends of a pixel, already scaled."""
+    """`count` images; `patterns` and `levels` are the two addends of a pixel, already scaled."""
     num_classes, _, height, width = patterns.shape
     reach_y, reach_x = height // 4, width // 4
     padded = np.pad(patterns, ((0, 0), (0, 0), (0, 2 * reach_y), (0, 2 * reach_x)), mode="wrap")
@@ -111,7 +111,7 @@ def _make_split(
     images = np.empty((count, *patterns.shape[1:]), dtype=np.uint8)
     for block, start in enumerate(range(0, count, _BLOCK)):
         part = images[start : start + _BLOCK]
-        # The moves come first, for a whole block: a shorter last one then has the same pictures.
+        # The moves come first, for a whole block: a shorter last one then has the same images.
         random = _random_bytes([seed, stream, block], 2 * _BLOCK + part.size)
         moves = random[: 2 * _BLOCK].reshape(_BLOCK, 2) * [2 * reach_y + 1, 2 * reach_x + 1] // 256
         for image, label, (y, x) in zip(part, labels[start:], moves, strict=False):

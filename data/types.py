@@ -1,4 +1,4 @@
-"""What every data set hands over, and the one error it raises."""
+"""Dataset, its splits, and the error that every loader raises."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ Fit = Literal["crop", "squash"]
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set, in memory or in a mapped file.
+    """One part of a dataset, in memory or in a mapped file.
 
     Attributes:
-        images: (M, C, H, W) uint8, 0..255: its pictures, or those of all splits, which then share
+        images: (M, C, H, W) uint8, 0..255: its images, or those of all splits, which then share
             them instead of copying their own.
         labels: (N,) int64, 0..num_classes-1.
-        rows: (N,) int64: the i-th picture is images[rows[i]]. None: it is images[i], and M = N.
-        files: (M,) where each of `images` comes from: its path below the set's root, with slashes.
-            None for sets that do not keep an image in a file of its own.
+        rows: (N,) int64: the i-th image is images[rows[i]]. None: it is images[i], and M = N.
+        files: (M,) where each of `images` comes from: its path below the dataset's root, with
+            slashes.
+            None for datasets that do not keep an image in a file of its own.
     """
 
     images: Tensor
@@ -55,7 +56,7 @@ class Split:
 
     @property
     def num_bytes(self) -> int:
-        """Of its own pictures."""
+        """Bytes of its own images."""
         return len(self) * math.prod(self.images.shape[1:])
 
     def places(self) -> Tensor:
@@ -70,12 +71,12 @@ class Split:
         return self.images if self.rows is None else self.images.index_select(0, self.rows)
 
     def pictures_at(self, positions: Tensor) -> Tensor:
-        """The pictures at (n,) int64 positions, 0..N-1: (n, C, H, W) uint8, a copy."""
+        """The images at (n,) int64 positions, 0..N-1: (n, C, H, W) uint8, a copy."""
         rows = positions if self.rows is None else self.rows.index_select(0, positions)
         return self.images.index_select(0, rows)
 
     def file_at(self, position: int) -> str | None:
-        """Where the picture at this position comes from; None if it has no file of its own."""
+        """File of the image at this position; None if it has no file of its own."""
         if self.files is None:
             return None
         return self.files[position if self.rows is None else int(self.rows[position])]
@@ -83,13 +84,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as the trainer takes it: three splits of one shape, and what they mean.
+    """A dataset as the trainer takes it: three splits of one shape, and what they mean.
 
     Attributes:
         train, val, test: the splits; all images have the same (C, H, W).
         classes: the name of each label, in order.
         mean, std: per channel, in units of pixel / 255; an image becomes (x / 255 - mean) / std.
-        hflip: a picture mirrored left to right keeps its label, so augmentation may flip it.
+        hflip: an image mirrored left to right keeps its label, so augmentation may flip it.
         notes: what the user should know of how it was read, for the log.
         pixel_range: which numbers of grey of more than 8 bits became 0 and 255, where files had it.
         sums: checksums of the images that all splits share, see `data.digests`, where known.
@@ -118,7 +119,7 @@ class Dataset:
 
     @property
     def num_bytes(self) -> int:
-        """Of all images."""
+        """Bytes of all images."""
         return sum(split.num_bytes for split in (self.train, self.val, self.test))
 
     @functools.cached_property
@@ -139,14 +140,14 @@ class Dataset:
         return f"{_FINGERPRINT}:{sha.hexdigest()}"
 
     def has_fingerprint(self, text: str) -> bool:
-        """Whether it is the data that has this fingerprint, which may be an earlier version's, of
+        """True if it is the data that has this fingerprint, which may be an earlier version's, of
         256 images of each split."""
         return text == (self.fingerprint if ":" in text else self.sampled_fingerprint)
 
     @functools.cached_property
     def sampled_fingerprint(self) -> str:
-        """As earlier versions noted it in checkpoints: SHA-256, hex, of classes, all labels, and
-        the bytes of up to 256 images of each split, spread evenly."""
+        """Fingerprint as earlier versions noted it in checkpoints: SHA-256, hex, of classes, all
+        labels, and the bytes of up to 256 images of each split, spread evenly."""
         sha = hashlib.sha256(repr((self.classes, self.shape)).encode())
         for split in (self.train, self.val, self.test):
             sha.update(f"{len(split)}".encode())

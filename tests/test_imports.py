@@ -72,7 +72,7 @@ LAYERS = [
     ["data.splits", "data.loading"],
     ["data.augment", "data.inspection", "data.download", "data.images"],
     ["data.roots", "data.resizing"],
-    ["data.memory", "data.seeds"],
+    ["data.memory", "data.seeds", "data.files"],
     ["data.types"],
     ["data.digests"],
 ]

@@ -1,12 +1,12 @@
-"""Random changes to a batch of pictures, one function each.
+"""Random changes to a batch of images, one function each.
 
-Each is a pure function of the batch and the generator: it draws its numbers, one set per picture,
-from a generator on the CPU, so that a GPU sees the same pictures as a CPU, and computes on the
+Each is a pure function of the batch and the generator: it draws its numbers, one set per image,
+from a generator on the CPU, so that a GPU sees the same images as a CPU, and computes on the
 batch's device without waiting for it. Sizes are shares of a side, so that they fit 28 and 224 px
 alike.
 
 Where a formula chooses or blends, it is written in sums and products: on a CPU, `torch.where`, and
-`torch.lerp` by one number per picture, are not vectorised and take ten times as long.
+`torch.lerp` by one number per image, are not vectorised and take ten times as long.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def crop(images: Tensor, generator: Generator, padding: float) -> Tensor:
 
 
 def flip(images: Tensor, generator: Generator, probability: float) -> Tensor:
-    """Each picture mirrored left to right with this probability. (N, C, H, W) -> the same."""
+    """Each image mirrored left to right with this probability. (N, C, H, W) -> the same."""
     number = len(images)
     mirrored = torch.rand(number, generator=generator) < probability
     choice = send(torch.arange(number) + number * mirrored, images.device)
@@ -44,14 +44,14 @@ def flip(images: Tensor, generator: Generator, probability: float) -> Tensor:
 
 
 def rotate(images: Tensor, generator: Generator, degrees: float) -> Tensor:
-    """Each picture turned about its centre by an angle from -degrees to degrees, bilinear, black
+    """Each image turned about its centre by an angle from -degrees to degrees, bilinear, black
     where nothing was. (N, C, H, W) uint8 -> the same."""
     angles = uniform(len(images), -degrees, degrees, generator)
     return rotated(images, send(angles, images.device))
 
 
 def rotated(images: Tensor, angles: Tensor) -> Tensor:
-    """The pictures turned counter-clockwise by `angles` (N,), in degrees."""
+    """The images turned counter-clockwise by `angles` (N,), in degrees."""
     height, width = images.shape[-2:]
     cos, sin, zero = torch.cos(angles.deg2rad()), torch.sin(angles.deg2rad()), 0 * angles
     # Where each pixel comes from, in coordinates that run from -1 to 1 over either side.
@@ -130,8 +130,8 @@ def hue_turned(pixels: Tensor, turn: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor, generator: Generator, size: float) -> Tensor:
-    """A square of 0 in each picture, its centre anywhere in it, its side round(size * the shorter
-    side), what lies beyond the border cut off (DeVries & Taylor 2017). On normalised pictures, as
+    """A square of 0 in each image, its centre anywhere in it, its side round(size * the shorter
+    side), what lies beyond the border cut off (DeVries & Taylor 2017). On normalised images, as
     there, 0 is the mean colour. The border is covered less often than the middle; an even side
     reaches a pixel further up and left of its centre, as in the authors' code.
 
@@ -148,7 +148,7 @@ def cutout(images: Tensor, generator: Generator, size: float) -> Tensor:
 def mixup(
     images: Tensor, targets: Tensor, generator: Generator, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    """x = b x_i + (1 - b) x_j, t = b t_i + (1 - b) t_j with b ~ Beta(alpha, alpha) for each picture
+    """x = b x_i + (1 - b) x_j, t = b t_i + (1 - b) t_j with b ~ Beta(alpha, alpha) for each image
     (Zhang et al. 2018, section 2); j is the one before i, for the batch is in random order.
 
     images (N, C, H, W) float, targets (N, K) probabilities -> the same.
@@ -160,7 +160,7 @@ def mixup(
 def cutmix(
     images: Tensor, targets: Tensor, generator: Generator, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    """A rectangle of each picture replaced by the same of the one before it, and of the target the
+    """A rectangle of each image replaced by the same of the one before it, and of the target the
     share of the pixels that came from there (Yun et al. 2019, section 3.1 and appendix A).
 
     It is centred anywhere, sqrt(1 - b) of each side long with b ~ Beta(alpha, alpha), and cut off
@@ -185,7 +185,7 @@ def span(side: int, part: Tensor, generator: Generator) -> tuple[Tensor, Tensor]
 
 
 def outside(images: Tensor, bounds: Tensor) -> Tensor:
-    """(N, 1, H, W) of the pictures' dtype: 0 where top <= y < bottom and left <= x < right, else 1.
+    """(N, 1, H, W) of the images' dtype: 0 where top <= y < bottom and left <= x < right, else 1.
     bounds (4, N) int64 on the CPU: top, bottom, left, right."""
     top, bottom, left, right = send(bounds, images.device).view(4, -1, 1)
     y = torch.arange(images.shape[-2], device=images.device)

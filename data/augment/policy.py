@@ -1,4 +1,4 @@
-"""Which random changes the training pictures go through, and in which order."""
+"""Random changes of the training images, in their order."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _LARGEST = {
 
 @dataclass
 class Augment:
-    """Random changes to the batches of a training: to the pictures as bytes, then to what the
+    """Random changes to the batches of a training: to the images as bytes, then to what the
     model would see of them.
 
-    No label loses its meaning: pictures are mirrored only where the data set allows it, and mixed
-    pictures get mixed labels. The order is the one in which the options stand here.
+    No label loses its meaning: images are mirrored only where the dataset allows it, and mixed
+    images get mixed labels. The order is the one in which the options stand here.
 
     Attributes:
-        num_classes: K of the probabilities that mixed pictures have as labels.
-        hflip: a mirrored picture keeps its label; False turns `flip` off.
-        flip: probability that a picture is mirrored left to right.
+        num_classes: K of the probabilities that mixed images have as labels.
+        hflip: a mirrored image keeps its label; False turns `flip` off.
+        flip: probability that an image is mirrored left to right.
         rotation: largest angle in degrees, to either side.
         crop_padding: width of a black border, as a share of each side, out of which together with
-            the picture its old size is cut.
+            the image its old size is cut.
         brightness, contrast, saturation: largest change of a factor that is 1 for no change.
         hue: largest turn, as a share of the colour circle.
         cutout: side of a blank square, as a share of the shorter side.
-        mixup, cutmix: alpha of the Beta distribution that gives the share of either picture. With
+        mixup, cutmix: alpha of the Beta distribution that gives the share of either image. With
             both on, a batch gets the one or the other.
         mix_probability: that a batch is mixed at all.
 
@@ -91,20 +91,20 @@ class Augment:
             self.mixes.append(partial(ops.cutmix, alpha=self.cutmix))
 
     @property
-    def does_nothing(self) -> bool:
+    def is_identity(self) -> bool:
         return not (self.on_bytes or self.on_inputs or self.mixes)
 
-    def change_bytes(self, images: Tensor, generator: Generator) -> Tensor:
+    def apply_uint8(self, images: Tensor, generator: Generator) -> Tensor:
         """(N, C, H, W) uint8 -> the same, before they are normalised."""
         for operation in self.on_bytes:
             images = operation(images, generator)
         return images
 
-    def change_inputs(
+    def apply_float(
         self, images: Tensor, labels: Tensor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) float, normalised, and (N,) int64 -> pictures of the same kind, and labels:
-        as they were or, if there is mixing, (N, K) probabilities of the pictures' dtype in every
+        """(N, C, H, W) float, normalised, and (N,) int64 -> images of the same kind, and labels:
+        as they were or, if there is mixing, (N, K) probabilities of the images' dtype in every
         batch, mixed or not, so that a compiled step sees one shape."""
         for operation in self.on_inputs:
             images = operation(images, generator)

@@ -94,7 +94,7 @@ def _plain(value: Any) -> Any:
 
 
 def _brief(value: Any) -> str:
-    """What a file has in a thing's place, never at length: it may be anything."""
+    """Text of what a file has in a thing's place, never at length: it may be anything."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}"
     if isinstance(value, list | tuple | dict):

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100, from the archives for Python or the batches in them.
 
 Krizhevsky, "Learning multiple layers of features from tiny images" (2009). The format, after the
-set's page (cs.toronto.edu/~kriz/cifar.html): each batch is a Python 2 pickle of a dict with N
+dataset's page (cs.toronto.edu/~kriz/cifar.html): each batch is a Python 2 pickle of a dict with N
 labels and `data`, (N, 3072) uint8, a row being 1,024 red, 1,024 green and 1,024 blue values, each
 colour row by row.
 """
@@ -71,14 +71,14 @@ def load_cifar10(
     fit: Fit = "squash",
     resize: int | None = None,
 ) -> Dataset:
-    """CIFAR-10, 50,000 and 10,000 colour pictures of 32 x 32 pixels.
+    """CIFAR-10, 50,000 and 10,000 colour images of 32 x 32 pixels.
 
     Args:
         root: folder of the archive or of the batches; None for the default place.
         download: fetch the archive if neither is there.
         mirrors: addresses of folders that have the archive, tried in order.
         archive_md5, file_md5: of the archive, and of each file in it by its name.
-        verify: refuse files with other MD5s. False takes what they hold, if pictures, counts and
+        verify: refuse files with other MD5s. False takes what they hold, if images, counts and
             labels fit, and says so in a note; what is downloaded is always held against its MD5.
         The others: `Preparation`.
 
@@ -172,7 +172,7 @@ def _note(layout: Layout, dataset: Dataset, others: Sequence[str]) -> list[str]:
     )  # fmt: skip
     return [
         f"data.verify=false: {which} the original's, by MD5; taken as found: "
-        f"{len(dataset.train) + len(dataset.val):,} and {len(dataset.test):,} pictures"
+        f"{len(dataset.train) + len(dataset.val):,} and {len(dataset.test):,} images"
     ]
 
 

@@ -6,8 +6,8 @@ the calls that NumPy's pickles consist of, which are looked at and not made; any
 reading. So what a file asks for is bounded by its own length: there are no imports, no recursion,
 and no copies of what it repeats.
 
-Understood: protocols 0 to 5, thus the set's own files (Python 2, protocol 2) and those that others
-have written again, by NumPy 1 or 2, with bytes as text (`_codecs.encode`) or as buffers.
+Understood: protocols 0 to 5, thus the dataset's own files (Python 2, protocol 2) and those that
+others have written again, by NumPy 1 or 2, with bytes as text (`_codecs.encode`) or as buffers.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Reader:
         return value
 
     def pop_to_mark(self) -> list[Any]:
-        """What was pushed since the last mark. Looked for from the end, so that each value is
+        """Values pushed since the last mark. Looked for from the end, so that each value is
         visited once."""
         at = len(self.stack) - 1
         while self.stack[at] is not _MARK:
@@ -124,7 +124,7 @@ class _Reader:
         self.stack.append(arrays.Global(module, name))
 
     def call(self) -> None:
-        """What a call would have given, worked out here; only of the names above."""
+        """Result of a call, worked out here; only of the names above."""
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, arrays.Global) or not isinstance(arguments, tuple):
             raise NotPlainError("it calls what is no function")

@@ -1,5 +1,5 @@
-"""What NumPy's pickles call, and what comes of it: arrays of whole numbers, made here without
-NumPy's own code for it, which trusts any state that a file gives."""
+"""Functions that NumPy's pickles call, and their results: arrays of whole numbers, made here
+without NumPy's own code for it, which trusts any state that a file gives."""
 
 from __future__ import annotations
 

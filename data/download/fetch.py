@@ -1,4 +1,4 @@
-"""Fetches the files of a data set: from mirrors, resumed where it broke off, verified by MD5.
+"""Fetches the files of a dataset: from mirrors, resumed where it broke off, verified by MD5.
 
 Since the MD5 says what the bytes must be, a beginning that came from one mirror is continued from
 any other. Ranges and validators: RFC 9110, sections 13.1.5 (If-Range) and 14 (Range).
@@ -20,14 +20,14 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from tqdm import tqdm
 
 from data.download.checksums import check_md5, md5_of
-from data.download.partial_file import Part, claimed
+from data.download.partial_file import Part, locked_partial_file
 from data.types import DataError
 
 TIMEOUT_S = 20.0
 """Seconds that a server may stay silent."""
 
 ATTEMPTS = 3
-"""How often one mirror is asked for one file. Each goes on where the last one broke off."""
+"""Requests to one mirror for one file. Each goes on where the last one broke off."""
 
 PAUSE_S = 1.0
 """Seconds before the second attempt; before the third it is twice as long."""
@@ -37,7 +37,7 @@ MAX_BYTES = 10**10
 
 
 class Refused(Exception):  # noqa: N818 - a decision
-    """What this mirror has is of no use, however often it is asked."""
+    """This mirror's answer is of no use, however often it is asked."""
 
 
 def fetch(folder: Path, md5: Mapping[str, str], mirrors: Sequence[str], otherwise: str) -> None:
@@ -57,7 +57,7 @@ def fetch(folder: Path, md5: Mapping[str, str], mirrors: Sequence[str], otherwis
     for name, expected in md5.items():
         target = folder / name
         try:
-            with claimed(target) as part:
+            with locked_partial_file(target) as part:
                 if target.exists():  # another run has fetched it meanwhile
                     check_md5(str(target), md5_of(target), expected)
                 else:
@@ -79,7 +79,7 @@ def _from_mirrors(part: Part, mirrors: list[str], md5: str, otherwise: str) -> l
         except DataError:  # it is about the disk here, and no mirror can help
             raise
         except (OSError, HTTPException, ValueError, Refused) as error:
-            reasons.append(f"  {url}: {_spell(error)}")
+            reasons.append(f"  {url}: {_reason(error)}")
         else:
             return [mirror, *(other for other in mirrors if other != mirror)]
     if part.size:
@@ -88,7 +88,7 @@ def _from_mirrors(part: Part, mirrors: list[str], md5: str, otherwise: str) -> l
     raise DataError("\n".join(message))
 
 
-def _spell(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, HTTPError):
         return f"HTTP {error.code} {error.reason}"
     return str(error.reason if isinstance(error, URLError) else error) or type(error).__name__
@@ -127,7 +127,7 @@ def _from_mirror(part: Part, url: str, md5: str) -> None:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether to ask the same server again: not if there is no way to it (URLError), nor if it says
+    """True to ask the same server again: not if there is no way to it (URLError), nor if it says
     that there is no such thing. After 416 the part is empty and all of the file is asked for."""
     if isinstance(error, HTTPError):
         return error.code >= 500 or error.code in (416, 429)

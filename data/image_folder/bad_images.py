@@ -1,4 +1,4 @@
-"""What is said of pictures that cannot be used: all by name, or so many and a file that has all."""
+"""Messages on images that cannot be used: all by name, or so many and a file that has all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Bad = Mapping[str, str]  # name below the root -> what is wrong
 
 def cannot_be_used(root: Path, bad: Bad, num_files: int, pack_folder: Path) -> str:
     lines = [
-        f"{len(bad):,} of {num_files:,} pictures cannot be used:",
+        f"{len(bad):,} of {num_files:,} images cannot be used:",
         *named(root, bad, pack_folder),
     ]
     return (
@@ -28,7 +28,7 @@ def cannot_be_used(root: Path, bad: Bad, num_files: int, pack_folder: Path) -> s
 
 def left_out(root: Path, bad: Bad, num_files: int, pack_folder: Path) -> list[str]:
     return [
-        f"{len(bad):,} of {num_files:,} pictures cannot be used and are left out:",
+        f"{len(bad):,} of {num_files:,} images cannot be used and are left out:",
         *named(root, bad, pack_folder),
     ]
 

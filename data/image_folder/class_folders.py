@@ -1,4 +1,4 @@
-"""Pictures in one folder per class: which folders are splits, which are classes, what is in them.
+"""Images in one folder per class: which folders are splits, which are classes, what is in them.
 
 root/<class>/...                       all splits are carved out of it, or
 root/{train,val,test}/<class>/...      what is missing of val and test is carved out of train
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data.image_folder.names import check_names, differences, listed
+from data.image_folder.names import check_names, differences, join_first_ten
 from data.image_folder.packing import File, file_at
 from data.images.file_types import claims_to_be_an_image, kinds, suffix_of
 from data.images.ignored_files import Passed, has_suffix, is_data, walk
@@ -46,8 +46,9 @@ def find_parts(root: Path, needs_train: bool = True) -> tuple[dict[str, Path], t
         others = {name for name in names if name.casefold() not in _PART_OF}
         if others:
             raise DataError(
-                f"data.root={root} has {listed(sorted(others))} beside train. The splits' folders "
-                "are named train, val and test: rename or move what is named otherwise. If train "
+                f"data.root={root} has {join_first_ten(sorted(others))} beside train. "
+                "The splits' folders are named train, val and test: rename or move what is named "
+                "otherwise. If train "
                 "is one of the classes, move all class folders into a new folder of that name."
             )
     elif not names or any(name.casefold() not in _PART_OF for name in names):
@@ -57,13 +58,13 @@ def find_parts(root: Path, needs_train: bool = True) -> tuple[dict[str, Path], t
         part = _PART_OF[name.casefold()]
         if part in parts:
             raise DataError(
-                f"data.root={root} has {listed(sorted((parts[part].name, name)))}, both names of "
-                f"the {part} split. Make them one, or move one away."
+                f"data.root={root} has {join_first_ten(sorted((parts[part].name, name)))}, both "
+                f"names of the {part} split. Make them one, or move one away."
             )
         parts[part] = root / name
     if "train" not in parts and (needs_train or "test" not in parts):
         raise DataError(
-            f"data.root={root} has {listed(sorted(names))} but no folder train, which it "
+            f"data.root={root} has {join_first_ten(sorted(names))} but no folder train, which it "
             "needs; val and test may be missing."
         )
     return _labelled({part: parts[part] for part in PARTS if part in parts})
@@ -105,8 +106,9 @@ def find_classes(parts: Mapping[str, Path]) -> tuple[str, ...]:
         )
     if len(classes) == 1:
         raise DataError(
-            f"{parts[first]} has one class folder only, {listed(classes)}; telling apart takes "
-            "two. If the class folders lie deeper, name the folder that they lie in by data.root."
+            f"{parts[first]} has one class folder only, {join_first_ten(classes)}; a classifier "
+            "needs two. If the class folders lie deeper, name the folder that they lie in by "
+            "data.root."
         )
     return tuple(sorted(classes))
 
@@ -148,10 +150,10 @@ def find_pictures(
 
 
 def _of_empty(root: Path, parts: Mapping[str, Path], empty: Sequence[tuple[str, Path]]) -> str:
-    lines = listed((folder for _, folder in empty), "\n  ")
+    lines = join_first_ten((folder for _, folder in empty), "\n  ")
     if "train" not in parts or any(part == "train" for part, _ in empty):
         return f"Class folders without an image:\n  {lines}\nFill or remove them."
-    folders = listed(sorted({str(parts[part]) for part, _ in empty}))
+    folders = join_first_ten(sorted({str(parts[part]) for part, _ in empty}))
     return (
         f"Class folders without an image:\n  {lines}\nEach split needs an image of each class. "
         f"Move some there from {parts['train']}; or move {folders} out of {root}: then these "
@@ -221,9 +223,10 @@ def _notes(parts: Mapping[str, Path], others: Counter[str]) -> Iterator[str]:
 def _passed_over(passed: Passed) -> Iterator[str]:
     if passed.systems:
         names = (f"{name} ({n:,} times)" if n > 1 else name for name, n in passed.systems.items())
-        yield f"passed over, since systems leave such: {listed(sorted(names))}"
+        yield f"passed over, since systems leave such: {join_first_ten(sorted(names))}"
     if passed.own:
-        yield f"passed over, since this program wrote them: {listed(sorted(set(passed.own)))}"
+        own = join_first_ten(sorted(set(passed.own)))
+        yield f"passed over, since this program wrote them: {own}"
 
 
 def _num_images_in(folder: Path) -> int:

@@ -13,12 +13,18 @@ import torch
 from torch import Tensor
 
 from data.image_folder.bad_images import cannot_be_used, left_out, named
-from data.image_folder.class_folders import PARTS, find_classes, find_parts, find_pictures, listed
+from data.image_folder.class_folders import (
+    PARTS,
+    find_classes,
+    find_parts,
+    find_pictures,
+    join_first_ten,
+)
 from data.image_folder.pack import packed
 from data.image_folder.packing import File, Pack, Reading
 from data.image_folder.split import carved
 from data.images import scaling
-from data.images.decode import MAX_PIXELS, MODES
+from data.images.fitting import MAX_PIXELS, MODES
 from data.images.scaling import Range
 from data.inspection import notes_on_copies, notes_on_counts
 from data.preparation import Preparation, fit_channels
@@ -58,8 +64,8 @@ def load_image_folder(
         shape: (C, H, W), C being 1 or 3.
         num_classes: None counts the class folders.
         test_size: fraction of train that becomes the test split where it has no folder.
-        pixel_range: which numbers of grey of more than 8 bits become 0 and 255; None: as the set
-            itself has them, see `data.images.scaling`.
+        pixel_range: which numbers of grey of more than 8 bits become 0 and 255; None: as the
+            dataset itself has them, see `data.images.scaling`.
         max_pixels: files of more are not decoded.
         fit, resize: how images come to `shape`; see `Reading`.
         The others: `Preparation`.
@@ -120,8 +126,9 @@ def load_whole(
     resize: int | None = None,
     **of_splits: Any,
 ) -> Dataset | None:
-    """All images under `root` as the test split, the others being empty: for a net that was trained
-    on none of them. None if the folder has a test split of its own, which is then to be taken.
+    """All images under `root` as the test split, the others being empty: for a network that was
+    trained on none of them. None if the folder has a test split of its own, which is then to be
+    taken.
 
     Takes the keys of the loader, of which those of the splits play no part, and raises as it does.
     """
@@ -151,7 +158,7 @@ def load_whole(
 
 def class_names(*, root: str | None, **_: Any) -> tuple[str, ...]:
     """The names of the class folders, for who needs them before any image is read: what builds
-    the net. Takes the keys of the loader.
+    the network. Takes the keys of the loader.
 
     Raises:
         DataError: as the loader does for the folders.
@@ -185,7 +192,7 @@ def _checked(
 
 @dataclass(frozen=True)
 class _Images:
-    """What reading the files gave.
+    """Result of reading the files.
 
     Attributes:
         good: (N,) bool, of all files: those that are in the pack.
@@ -237,7 +244,7 @@ def _range(given: Sequence[float] | None) -> Range | None:
 
 
 def _pack_folder(root: Path, cache_dir: str | None) -> tuple[Path, tuple[str, ...]]:
-    """Each set has a folder of its own, named after where it lies; and notes of it."""
+    """Each dataset has a folder of its own, named after where it lies; and notes of it."""
     root = root.resolve()
     name = f"{root.name}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
     if cache_dir is None:
@@ -268,7 +275,7 @@ def _check_none_is_bare(
                 for file, own in zip(files, split_of, strict=True)
                 if own == part and file.name in bad
             }
-            lines = [f"None of the images for {part} of {listed(bare)} can be used:"]
+            lines = [f"None of the images for {part} of {join_first_ten(bare)} can be used:"]
             raise DataError(
                 "\n  ".join([*lines, *named(images.root, of_part, images.pack_folder)])
                 + "\nRepair or remove these. Where no folder says which images are for which "

@@ -25,19 +25,19 @@ def check_names(folder: Path, names: Iterable[str]) -> None:
 
 def differences(train: Path, classes: set[str], folder: Path, own: set[str]) -> Iterator[str]:
     """A line for each kind of difference between a part's classes and those of train."""
-    by_look = {_look(name): name for name in classes - own}
-    alike = {name: by_look[_look(name)] for name in own - classes if _look(name) in by_look}
+    by_nfc = {_nfc(name): name for name in classes - own}
+    alike = {name: by_nfc[_nfc(name)] for name in own - classes if _nfc(name) in by_nfc}
     for name, wanted in sorted(alike.items()):
         yield (
-            f"{folder} has {_spelled(name)} where {train} has {_spelled(wanted)}: they look the "
+            f"{folder} has {_quoted(name)} where {train} has {_quoted(wanted)}: they look the "
             "same, but their Unicode characters differ (NFC and NFD), as between a Mac and other "
-            f"systems. Rename it: mv {_spelled(folder / name)} {_spelled(folder / wanted)}"
+            f"systems. Rename it: mv {_quoted(folder / name)} {_quoted(folder / wanted)}"
         )
     for verb, names in (
         ("lacks", classes - own - set(alike.values())), ("has besides", own - classes - set(alike))
     ):  # fmt: skip
         if names:
-            yield f"{folder} {verb} {listed(sorted(names))}{_way_out(train, folder, verb)}"
+            yield f"{folder} {verb} {join_first_ten(sorted(names))}{_way_out(train, folder, verb)}"
 
 
 def _way_out(train: Path, folder: Path, verb: str) -> str:
@@ -49,11 +49,11 @@ def _way_out(train: Path, folder: Path, verb: str) -> str:
     return f": rename them as in {train}, or move them away"
 
 
-def _look(name: str) -> str:
+def _nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _spelled(name: object) -> str:
+def _quoted(name: object) -> str:
     """As a shell (bash, zsh) takes it, each character beyond ASCII by its number."""
     characters = []
     for c in str(name):
@@ -64,7 +64,7 @@ def _spelled(name: object) -> str:
     return f"$'{''.join(characters)}'"
 
 
-def listed(items: Iterable[object], separator: str = ", ") -> str:
+def join_first_ten(items: Iterable[object], separator: str = ", ") -> str:
     """The first ten, printable, and how many more."""
     names = [printable(item) for item in items]
     more = [f"and {len(names) - 10:,} more"] if len(names) > 10 else []

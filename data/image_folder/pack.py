@@ -4,7 +4,7 @@
 `3x64x64-squash.pack` and `3x64x64-crop80.pack` those that came to it in another way,
 `3x64x64-max1000.pack` those of another `data.max_pixels`, see `Reading`. A pack appears whole, by
 renaming, or not at all, so that whoever has the old one mapped keeps it. Until then it is called
-`3x64x64.tmp`, and its maker holds a lock on it (see `data.image_folder.exclusive_file`): of two
+`3x64x64.tmp`, and its maker holds a lock on it (see `data.files.exclusive`): of two
 that start together one packs and the other waits.
 
 What is guaranteed:
@@ -28,15 +28,13 @@ out nothing is kept, and a file that could not be read is tried again.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from data.download.partial_file import sync_folder
-from data.image_folder.exclusive_file import making
+from data.files import exclusive, replace_durably
 from data.image_folder.pack_file import UnusablePackError, read_pack
 from data.image_folder.packing import File, Pack, Reading, write_pack
 from data.images.decode import UNREAD
@@ -52,7 +50,7 @@ def packed(
     how: Reading,
     folder: Path,
 ) -> Pack:
-    """The pictures of these files, from the pack in `folder` if it fits them, else packed now.
+    """The images of these files, from the pack in `folder` if it fits them, else packed now.
 
     Each is read as `predict` reads it. What an older pack, of images that came to the same shape in
     the same way, has of unchanged files is copied.
@@ -67,16 +65,17 @@ def packed(
     """
     path = folder / f"{'x'.join(map(str, how.shape))}{how.ending}.pack"
     try:
-        while True:
-            pack, _ = _open(path, how)
+        pack, _ = _open(path, how)
+        if pack and _is_current(pack, root, files, how):
+            return pack
+        busy = f"{path}: another process is packing these images. Waiting."
+        with exclusive(path.with_suffix(".tmp"), busy) as file:
+            pack, why = _open(path, how)  # another process may have made it meanwhile
             if pack and _is_current(pack, root, files, how):
                 return pack
-            with making(path.with_suffix(".tmp")) as file:
-                pack, why = _open(path, how)  # another process may have made it meanwhile
-                if file is not None and not (pack and _is_current(pack, root, files, how)):
-                    if why:
-                        print(f"{printable(path)}: {why}. It is made again.", file=sys.stderr)
-                    return _made(path, file, root, files, how, pack)
+            if why:
+                print(f"{printable(path)}: {why}. It is made again.", file=sys.stderr)
+            return _made(path, file, root, files, how, pack)
     except OSError as error:
         raise DataError(_unwritten(path, f"{error.strerror}")) from error
     except (MemoryError, RuntimeError) as error:
@@ -86,7 +85,7 @@ def packed(
 
 
 def _is_current(pack: Pack, root: Path, files: Sequence[File], how: Reading) -> bool:
-    """Whether it fits, and the files that could not be read still cannot: their rights, their drive
+    """True if it fits, and the files that could not be read still cannot: their rights, their drive
     or the user may be others now, of which their dates tell nothing."""
     unread = [file for file, reason in pack.bad if reason.startswith(UNREAD)]
     return (
@@ -113,8 +112,7 @@ def _made(
         print(f"packing {len(files):,} images into {path}", file=sys.stderr)
     write_pack(file, root, files, how, old)
     pack = _in(file, how)
-    os.replace(path.with_suffix(".tmp"), path)
-    sync_folder(path.parent)
+    replace_durably(path.with_suffix(".tmp"), path)
     return pack
 
 
@@ -156,19 +154,19 @@ def _check_room(path: Path, num_bytes: int) -> None:
 
 def _unwritten(path: Path, reason: str) -> str:
     return (
-        f"{path}: the packed pictures cannot be written: {reason}.\n"
+        f"{path}: the packed images cannot be written: {reason}.\n"
         "Name another folder for them by data.cache_dir=FOLDER, or take a smaller data.shape."
     )
 
 
 def _ran_out(root: Path, error: Exception) -> str:
-    """Of memory or threads. Nothing tells which picture it was, or whether any is to blame."""
+    """Of memory or threads. Nothing tells which image it was, or whether any is to blame."""
     of_memory = isinstance(error, MemoryError)
     what, limit = ("memory", "ulimit -v") if of_memory else ("threads", "ulimit -u")
     return (
-        f"data.root={root}: the machine ran out of {what} while these pictures were packed or "
+        f"data.root={root}: the machine ran out of {what} while these images were packed or "
         f"mapped; nothing half-made is kept. End other programs, raise the limit if there is one "
         f"({limit}), "
-        "or let fewer pictures be read at a time, which are two for each core: `taskset -c 0` "
+        "or let fewer images be read at a time, which are two for each core: `taskset -c 0` "
         "before the command leaves it one core."
     )

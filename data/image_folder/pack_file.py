@@ -1,4 +1,4 @@
-"""How a pack lies in its file, and how damage of it is found before any of it is used.
+"""Layout of a pack in its file, and checks that find damage before any of it is used.
 
     N * C * H * W bytes   the images, (N, C, H, W) uint8
     index                 JSON: "made_by", "shape", "files" and "bad" as in

@@ -1,6 +1,6 @@
-"""How a pack is written: each file once, in order, the deep ones scaled at the end.
+"""Writing of a pack: each file once, in order, the deep ones scaled at the end.
 
-The range of a set's deep grey is known when all of it has been read, see
+The range of a dataset's deep grey is known when all of it has been read, see
 `data.images.scaling`: until then such an image is a black one at its place, and its own range is
 noted.
 """
@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from data.digests import RunningSums, num_cores, sums_of
 from data.image_folder.pack_file import digest_of, mapped, write_index
-from data.images.decode import MAX_PIXELS, UNREAD, Scale, read_picture
+from data.images.decode import UNREAD, Scale, read_picture
+from data.images.fitting import MAX_PIXELS
 from data.images.scaling import Range, UnscaledError, is_flat, range_of_set
 from data.loading.prefetch import read_ahead
 from data.types import DataError, Fit
@@ -38,7 +39,7 @@ class File(NamedTuple):
     """An image's file, as it was found.
 
     Attributes:
-        name: its path below the set's folder, with slashes.
+        name: its path below the dataset's folder, with slashes.
         label: of its class.
         size, mtime_ns: in bytes, and of the last change of its content; -1 if it has none to read.
         ctime_ns: of the last change of anything, its permissions included.
@@ -86,7 +87,7 @@ class Pack:
     num_flat: int = 0
 
     def fits(self, files: Sequence[File]) -> bool:
-        """Whether it was made of just these files, in this order, as they are now."""
+        """True if it was made of just these files, in this order, as they are now."""
         bad = {file.name for file, _ in self.bad}
         return [file for file, _ in self.bad] == [f for f in files if f.name in bad] and (
             self.files == [f for f in files if f.name not in bad]
@@ -95,12 +96,12 @@ class Pack:
 
 @dataclass(frozen=True)
 class Reading:
-    """How the files of a set are read.
+    """Settings by which the files of a dataset are read.
 
     Attributes:
         shape: (C, H, W), C being 1 or 3.
-        pixel_range: which numbers of deep grey become 0 and 255; None: as the set itself has them,
-            see `data.images.scaling`.
+        pixel_range: which numbers of deep grey become 0 and 255; None: as the dataset itself has
+            them, see `data.images.scaling`.
         max_pixels: files of more are not decoded.
         fit: "crop" (the shorter side resized, the centre taken) or "squash" (both sides resized).
         resize: pixels of the shorter side before the crop; None: those of `shape`.
@@ -128,11 +129,11 @@ class Reading:
 
     @property
     def made_by(self) -> str:
-        """What a pack says of its making; one of another is not used."""
+        """Version and settings that a pack was made by; one of another is not used."""
         return MADE_BY + self.ending
 
     def read(self, path: Path, scale: Scale = "ask") -> NDArray[np.uint8] | str:
-        """A file as a net sees it, or what is wrong with it. Raises UnscaledError."""
+        """A file as a network sees it, or what is wrong with it. Raises UnscaledError."""
         try:
             return read_picture(
                 path, self.shape, self.side, self.fit, max_pixels=self.max_pixels, scale=scale
@@ -195,7 +196,7 @@ def _write_over(out: BinaryIO, images: Iterable[tuple[int, NDArray[np.uint8]]]) 
 def _scaled(
     path: Path, digest: str, how: Reading, known: _Known, scale: Range
 ) -> NDArray[np.uint8]:
-    """A deep picture, from the old pack if it was scaled so there."""
+    """A deep image, from the old pack if it was scaled so there."""
     if known.scale == scale and digest in known.scaled:
         return known.scaled[digest]
     picture = how.read(path, scale)
@@ -205,7 +206,7 @@ def _scaled(
 
 
 class _Known:
-    """What an older pack has: where each content lies in it, or what is wrong with it."""
+    """Content of an older pack: where each content lies in it, or what is wrong with it."""
 
     def __init__(self, old: Pack | None) -> None:
         self.digests: dict[tuple[str, tuple[int, ...]], str] = {}
@@ -228,7 +229,7 @@ class _Known:
 def _pictures(
     root: Path, files: Sequence[File], how: Reading, known: _Known
 ) -> Generator[tuple[str, NDArray[np.uint8] | Range | str], None, None]:
-    """The digest of each file, and its picture, the range of a deep one, or what is wrong with it,
+    """The digest of each file, and its image, the range of a deep one, or what is wrong with it,
     in order: as far as they are known, else read in threads, since Pillow lets others run while it
     decodes."""
     calls = (partial(_look, root, file, how, known) for file in files)

@@ -1,4 +1,4 @@
-"""Which of a folder's images are drawn for test and validation: by their names."""
+"""Split of a folder's images into train, validation and test, by their names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data.image_folder.names import listed
+from data.image_folder.names import join_first_ten
 from data.image_folder.packing import File
 from data.splits import smallest_keys, validation_counts
 from data.types import DataError
@@ -22,9 +22,9 @@ def carved(
 ) -> np.ndarray:
     """The split of each file, (N,) str, where those that have no folder come out of train.
 
-    A picture's key is a hash of the seed and its name. In each class the smallest keys are for
+    An image's key is a hash of the seed and its name. In each class the smallest keys are for
     test, the next for val, the others for train. So where a class gains or loses a file, or its
-    share is rounded otherwise, one picture moves on to the neighbour (rarely two), but none from
+    share is rounded otherwise, one image moves on to the neighbour (rarely two), but none from
     train to test.
 
     Args:
@@ -38,8 +38,9 @@ def carved(
     counts = np.bincount(labels[split_of == "train"], minlength=len(classes))
     if small := [name for name, n in zip(classes, counts, strict=True) if n <= len(missing)]:
         raise DataError(
-            f"Too few pictures in {listed(small)}: each class needs {len(missing) + 1} or more, to "
-            "have one in each of train, val and test. Add some, move these folders out, or join "
+            f"Too few images in {join_first_ten(small)}: each class needs "
+            f"{len(missing) + 1} or more, to have one in each of train, val and test. Add some, "
+            "move these folders out, or join "
             "them into one class."
         )
     all_train = counts.sum()

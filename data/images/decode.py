@@ -1,6 +1,6 @@
-"""One picture file of anybody's as a uint8 array of the shape that a net takes.
+"""One image file of anybody's as a uint8 array of the shape that a network takes.
 
-Decoding is Pillow's, of the formats in FORMATS; a file of several pictures gives its first.
+Decoding is Pillow's, of the formats in FORMATS; a file of several images gives its first.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageStat, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from data.images.bit_depth import Depth, UnusableError, grey_in_8_bits, prepared, why_not_read
+from data.images.bit_depth import Depth, UnusableError, depth_of, grey_in_8_bits
+from data.images.fitting import MAX_PIXELS, MOST_SQUASHED, converted, fitted, over, squashed
 from data.images.looks_like import looks_like
 from data.images.metadata import (
     ORIENTATION,
@@ -38,15 +39,11 @@ from data.types import DataError, Fit
 
 # Not all that Pillow knows: EPS, for one, is a program that Ghostscript would run.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
-MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's mode
 
-MAX_PIXELS = 250_000_000  # of a file; the largest of a telephone's camera have 200 million
-MOST_SQUASHED = 2**24  # pixels that take 200 MB in float32; more of them are Pillow's to resize
 LARGE = 2**25  # of more pixels, one file at a time is decoded: it may take a gigabyte
 MOST_BYTES = 2**30  # of a JPEG or PNG that is read into memory first
-VANISHES = 32  # grey values
 
-UNREAD = "it cannot be read: "  # so begins what is no fault of the picture's, and may pass
+UNREAD = "it cannot be read: "  # so begins what is no fault of the image's, and may pass
 
 Scale = Range | Literal["ask"] | None
 
@@ -60,59 +57,41 @@ def read_picture(
     max_pixels: int = MAX_PIXELS,
     scale: Scale = None,
 ) -> NDArray[np.uint8]:
-    """A file as a net sees it. Several threads may read at a time.
+    """A file as a network sees it. Several threads may read at a time.
 
     Args:
         shape: (C, H, W) wanted, C being 1 or 3; see `decode` for what becomes of other channels.
-        resize: pixels of the shorter side before the crop; see `fitted`.
-        background: grey value, 0..255, behind transparent parts; see `_over`.
+        resize: pixels of the shorter side before the crop; see `data.images.fitting.fitted`.
+        background: grey value, 0..255, behind transparent parts; see `data.images.fitting.over`.
         max_pixels: files of more are not decoded.
         scale: which numbers of deep grey become 0 and 255, where the file does not declare it; see
-            `data.images.scaling`. None: each picture by itself; see
+            `data.images.scaling`. None: each image by itself; see
             `data.images.bit_depth.to_8_bits`.
 
     Returns:
         `shape` uint8, 0..255.
 
     Raises:
-        DataError: empty, cut off, damaged, too large, or no picture. The message begins with the
+        DataError: empty, cut off, damaged, too large, or no image. The message begins with the
             file's name.
         MemoryError: it is sound, as far as it was read.
         UnscaledError: `scale` is "ask" and it is needed.
     """
     channels, height, width = shape
     try:
-        # A set in colour becomes grey and is resized before anything is rounded.
+        # A dataset in colour becomes grey and is resized before anything is rounded.
         own = 3 if fit == "squash" else channels
-        with decoded(path, own, background, max_pixels, scale) as picture:
-            if fit == "squash" and picture.width * picture.height <= MOST_SQUASHED:
-                return squashed(np.asarray(picture), shape)
-            picture = converted(fitted(picture, (height, width), resize, fit), channels)
+        with decoded(path, own, background, max_pixels, scale) as image:
+            if fit == "squash" and image.width * image.height <= MOST_SQUASHED:
+                return squashed(np.asarray(image), shape)
+            image = converted(fitted(image, (height, width), resize, fit), channels)
     except (MemoryError, UnscaledError):  # neither is a fault of the file's
         raise
     except Exception as error:  # decoders of damaged files raise every kind
         raise DataError(f"{path}: {_what_is_wrong(path, error)}") from error
     return np.ascontiguousarray(
-        np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
+        np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
     )
-
-
-def squashed(picture: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Both sides resized, to the last bit as the images of a set are, see `resizing.to_shape`.
-
-    Args:
-        picture: (H, W, 3), grey if the three are the same everywhere.
-        shape: (C, H, W) wanted.
-    """
-    import torch
-
-    from data.resizing import to_shape
-
-    is_grey = (picture == picture[:, :, :1]).all()
-    channels = picture[:, :, :1] if is_grey else picture
-    images = torch.from_numpy(np.ascontiguousarray(channels.transpose(2, 0, 1))[None])
-    done: NDArray[np.uint8] = to_shape(images, shape)[0].numpy()
-    return done
 
 
 def decode(
@@ -122,37 +101,37 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     scale: Scale = None,
 ) -> Image.Image:
-    """A file's picture with 8 bits in each of 1 or 3 channels, upright as EXIF has it.
+    """A file's image with 8 bits in each of 1 or 3 channels, upright as EXIF has it.
 
     Grey is repeated for 3 channels, colour becomes grey as ITU-R BT.601 weighs it, transparent
     parts lie on `background`, and deeper pixels are scaled as `read_picture` says. Always at full
     size: a JPEG that is decoded smaller has other pixels.
     """
-    with decoded(path, channels, background, max_pixels, scale) as picture:
-        return picture
+    with decoded(path, channels, background, max_pixels, scale) as image:
+        return image
 
 
 @contextmanager
 def decoded(
     path: Path, channels: int, background: int, max_pixels: int, scale: Scale
 ) -> Iterator[Image.Image]:
-    """The picture of `decode`; while it is in use, no other large one is decoded."""
+    """The image of `decode`; while it is in use, no other large one is decoded."""
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
         raise UnusableError("this is not a file.")
-    Image.init()
-    formats = [name for name in FORMATS if name in Image.OPEN]
+    known = set(Image.registered_extensions().values())
+    formats = [name for name in FORMATS if name in known]
     pixels = _pixels_of(path)
     source = io.BytesIO(pixels.content) if pixels else path
     with _PILLOW, Image.open(source, formats=formats) as file:
         num_pixels = file.width * file.height
         _check_size(file, max_pixels)
         with _ONE_AT_A_TIME if num_pixels > LARGE else nullcontext():
-            picture, depth = _loaded(file, pixels.orientation if pixels else None)
-            if picture.mode.startswith(("I", "F")):
-                picture = grey_in_8_bits(picture, depth, scale)
-            elif picture.has_transparency_data:
-                picture = _over(background, picture.convert("RGBA"))
-            yield converted(picture, channels)
+            image, depth = _loaded(file, pixels.orientation if pixels else None)
+            if image.mode.startswith(("I", "F")):
+                image = grey_in_8_bits(image, depth, scale)
+            elif image.has_transparency_data:
+                image = over(background, image.convert("RGBA"))
+            yield converted(image, channels)
 
 
 def _pixels_of(path: Path) -> Pixels | None:
@@ -183,11 +162,11 @@ def _check_size(file: Image.Image, max_pixels: int) -> None:
 
 
 def _loaded(file: Image.Image, orientation: int | None) -> tuple[Image.Image, Depth]:
-    """The picture upright, and how its numbers are meant if it is deep."""
+    """The image upright, and how its numbers are meant if it is deep."""
     # Pillow brings these two to 16 bits from what their headers declare.
     depth = Depth(is_declared=file.format in ("PPM", "JPEG2000"))
     if isinstance(file, TiffImageFile):
-        depth = prepared(file)
+        depth = depth_of(file)
         # Pillow turns TIFFs itself, and reads all their EXIF for it; this is all that it may see.
         turned = file.tag_v2.get(ORIENTATION)
         file.info["exif"] = exif_of(turned if isinstance(turned, int) and turned in TURNS else 1)
@@ -195,40 +174,13 @@ def _loaded(file: Image.Image, orientation: int | None) -> tuple[Image.Image, De
     elif orientation is None:
         orientation = orientation_of(_bytes(file, "exif"), _bytes(file, "xmp"))
     file.load()
-    picture = file.transpose(TURNS[orientation]) if orientation in TURNS else file
-    return picture.convert("LA") if picture.mode == "La" else picture, depth
+    image = file.transpose(TURNS[orientation]) if orientation in TURNS else file
+    return image.convert("LA") if image.mode == "La" else image, depth
 
 
 def _bytes(file: Image.Image, name: str) -> bytes:
     value = file.info.get(name, b"")
     return value if isinstance(value, bytes) else b""
-
-
-def fitted(picture: Image.Image, size: tuple[int, int], resize: int, fit: Fit) -> Image.Image:
-    """A picture brought to (H, W) = size, bilinear with antialiasing; untouched if it has it.
-
-    "crop" brings the shorter side to `resize`, or to more where that would not cover `size`, and
-    takes the centre, as torchvision's Resize and CenterCrop do; "squash" resizes both sides.
-    """
-    height, width = size
-    if picture.size == (width, height):
-        return picture
-    if fit == "squash":
-        return picture.resize((width, height), Image.Resampling.BILINEAR)
-    short = min(picture.size)
-    covering = (-(-n * short // own) for n, own in zip((width, height), picture.size, strict=True))
-    resize = max(resize, *covering)
-    resized = (resize * picture.width // short, resize * picture.height // short)
-    if resized[0] * resized[1] > MAX_PIXELS:
-        raise UnusableError(
-            f"its {picture.width} x {picture.height} pixels are too long a strip to be resized to "
-            f"{resized[0]} x {resized[1]}; cut it into shorter ones. Only predict takes it whole, "
-            "with --fit squash."
-        )
-    if resized != picture.size:
-        picture = picture.resize(resized, Image.Resampling.BILINEAR)
-    left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
-    return picture.crop((left, top, left + width, top + height))
 
 
 class _Pillow:
@@ -262,35 +214,6 @@ class _Pillow:
 _PILLOW, _ONE_AT_A_TIME = _Pillow(), threading.Lock()
 
 
-def _over(background: int, picture: Image.Image) -> Image.Image:
-    """RGBA -> RGB: the colour where it is opaque, `background` where it is not.
-
-    If what can be seen is, on average, within VANISHES grey values of the background, the opposite
-    (255 - background) lies behind it: black lines on nothing would be lost on black.
-    """
-    seen = _on(background, picture)
-    opaque = ImageStat.Stat(picture.getchannel("A")).mean[0] / 255
-    difference = ImageStat.Stat(seen.convert("L")).mean[0] - background
-    if opaque and abs(difference) < VANISHES * opaque:
-        return _on(255 - background, picture)
-    return seen
-
-
-def _on(background: int, picture: Image.Image) -> Image.Image:
-    below = Image.new("RGB", picture.size, (background,) * 3)
-    below.paste(picture, mask=picture.getchannel("A"))
-    return below
-
-
-def converted(picture: Image.Image, channels: int) -> Image.Image:
-    if picture.mode == MODES[channels]:
-        return picture
-    # By way of RGB: Pillow takes CMYK and others to grey by no formula of BT.601.
-    if picture.mode not in ("1", "L"):
-        picture = picture.convert("RGB")
-    return picture.convert(MODES[channels])
-
-
 def _what_is_wrong(path: Path, error: Exception) -> str:
     if isinstance(error, UnusableError):
         return str(error)
@@ -301,8 +224,7 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
     if path.stat().st_size == 0:
         return "the file is empty."
     if isinstance(error, UnidentifiedImageError):
-        with _PILLOW:
-            return why_not_read(path) or _no_picture(path)
+        return _no_picture(path)
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     return f"damaged or cut off ({first_line})."
 
@@ -310,7 +232,7 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
 def _no_picture(path: Path) -> str:
     found = looks_like(path)
     if found is None:
-        return f"not a picture, or damaged; pictures are {', '.join(FORMATS)}."
+        return f"not an image, or damaged; images are {', '.join(FORMATS)}."
     if "which is not read" in found:
-        return f"not a picture that is read: it is {found}."
-    return f"not a picture: it is {found}."
+        return f"not an image that is read: it is {found}."
+    return f"not an image: it is {found}."

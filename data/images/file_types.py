@@ -1,4 +1,4 @@
-"""Which files are images: by their first bytes, and by names that say so.
+"""Tests of which files are images: by their first bytes, and by names that say so.
 
 What claims to be one, by either, is decoded, or named as one that cannot be. All else that lies in
 a folder (README.txt, labels.csv, a film) is no image, and no fault.

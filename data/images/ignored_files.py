@@ -1,5 +1,5 @@
-"""What lies among people's images and is none of their data: what systems leave there, and what
-this program writes. Training and predict pass over the same, at every level.
+"""Files among people's images that are none of their data: those that systems leave there, and
+those that this program writes. Training and predict pass over the same, at every level.
 
 What the program writes is told by what is in a folder, never by its name alone: a class may be
 called outputs.
@@ -49,7 +49,7 @@ _DEEPEST = 5  # outputs/sweeps/<name>/<job>, and one more
 
 @dataclass
 class Passed:
-    """What was passed over below a folder: how often each name of a system's, and which folders
+    """Names passed over below a folder: how often each name of a system's, and which folders
     of the program's own."""
 
     systems: Counter[str] = field(default_factory=Counter)
@@ -61,7 +61,7 @@ def is_a_systems(name: str) -> bool:
 
 
 def is_own(folder: str | os.PathLike[str], depth: int = 0) -> bool:
-    """Whether this program has made the folder: for a run, a sweep, an evaluation or annotated
+    """True if this program has made the folder: for a run, a sweep, an evaluation or annotated
     copies; or to hold nothing but such. A folder that cannot be read is not."""
     folder = os.fspath(folder)
     try:
@@ -121,7 +121,7 @@ def _holds_only_own(folder: str, depth: int) -> bool:
 
 
 def has_suffix(name: str) -> bool:
-    """Whether it is the name of an image."""
+    """True if it is the name of an image."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
@@ -154,7 +154,7 @@ def walk(
 
 
 def is_data(parent: str | os.PathLike[str], name: str, passed: Passed) -> bool:
-    """Whether a folder may be the user's data; what it is else, but for hidden, is counted."""
+    """True if a folder may be the user's data; what it is else, but for hidden, is counted."""
     if name[0] == ".":
         return False
     if is_a_systems(name):

@@ -1,4 +1,4 @@
-"""What a file that is no picture really is, told by its first bytes: its name may say anything."""
+"""Real type of a file that is no image, told by its first bytes: its name may say anything."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _SAVE = "which is not read; save it as a JPEG or PNG"
+_TIFF = f"a TIFF, damaged or of a kind {_SAVE} of 8 or 16 bits"
 
 # Beginnings in small letters, after white space, and what has them.
 _BEGINNINGS = (
-    (b"version https://git-lfs", "a pointer of Git LFS, not the picture itself; `git lfs pull` "
+    (b"version https://git-lfs", "a pointer of Git LFS, not the image itself; `git lfs pull` "
      "fetches it"),
+    (b"ii*\0", _TIFF), (b"mm\0*", _TIFF), (b"ii+\0", _TIFF), (b"mm\0+", _TIFF),
     (b"<!doctype html", "a web page (HTML)"), (b"<html", "a web page (HTML)"),
     (b"<head", "a web page (HTML)"), (b"<svg", f"an SVG drawing, {_SAVE}"),
     (b"<?xml", "XML"), (b"{", "JSON or another text"), (b"%pdf-", f"a PDF document, {_SAVE}"),
@@ -20,8 +22,8 @@ _BEGINNINGS = (
     (b"simple  =", "a FITS file"),
     (b"pk\3\4", "a ZIP archive or an Office document"), (b"rar!", "a RAR archive"),
     (b"\x1f\x8b", "a gzip archive"), (b"7z\xbc\xaf", "a 7z archive"),
-    (b"\xff\x0a", f"a JPEG XL picture, {_SAVE}"),
-    (b"\0\0\0\x0cjxl ", f"a JPEG XL picture, {_SAVE}"), (b"\x7felf", "a program"),
+    (b"\xff\x0a", f"a JPEG XL image, {_SAVE}"),
+    (b"\0\0\0\x0cjxl ", f"a JPEG XL image, {_SAVE}"), (b"\x7felf", "a program"),
     (b"mz", "a program"), (b"\0\0\1\0", f"an icon of Windows', {_SAVE}"),
 )  # fmt: skip
 

@@ -1,9 +1,9 @@
 """A JPEG's or PNG's pixels without what stands beside them: EXIF, texts, colour profiles, previews.
 
-Pillow reads all of that when it opens a file, and calls the picture damaged if any of it is: a
+Pillow reads all of that when it opens a file, and calls the image damaged if any of it is: a
 text that is long when unpacked, a wrong checksum of a comment, a resolution that is none. None of
-it is a pixel, so it is left out before Pillow sees the file. Two things are kept of it: how a
-picture is to be turned, and what changes the meaning of its pixels (transparency, Adobe's mark).
+it is a pixel, so it is left out before Pillow sees the file. Two things are kept of it: how an
+image is to be turned, and what changes the meaning of its pixels (transparency, Adobe's mark).
 
 What cannot be followed is left to Pillow as it is.
 """
@@ -19,8 +19,8 @@ from typing import NamedTuple
 from PIL import Image
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-# Of PNG, third edition: all that changes a still picture's pixels. An animation's other frames, and
-# what plays them, are left out: its first picture stands in the IDAT chunks.
+# Of PNG, third edition: all that changes a still image's pixels. An animation's other frames, and
+# what plays them, are left out: its first image stands in the IDAT chunks.
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 ORIENTATION = 0x0112  # of EXIF 2.3 and TIFF 6.0
 _MOST_TEXT = 2**20  # bytes of a packed text that may hold EXIF
@@ -38,7 +38,7 @@ class Pixels(NamedTuple):
 
 
 def has_parts(head: bytes) -> bool:
-    """Whether a file that begins so is a JPEG or PNG."""
+    """True if a file that begins so is a JPEG or PNG."""
     return head.startswith((_PNG, _JPEG))
 
 
@@ -141,7 +141,7 @@ def _of_jpeg(content: bytes) -> Pixels | None:
 
 
 def orientation_of(exif: bytes, xmp: bytes = b"") -> int:
-    """1..8, how a picture is to be turned; 1, as it is, where nothing that can be read says so."""
+    """1..8, how an image is to be turned; 1, as it is, where nothing that can be read says so."""
     found = _in_exif(exif)
     if found is None:
         match = _XMP.search(xmp)
@@ -181,4 +181,4 @@ TURNS = {
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""What brings a picture of each orientation upright; 1 is upright."""
+"""Operation that brings an image of each orientation upright; 1 is upright."""

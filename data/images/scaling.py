@@ -1,15 +1,15 @@
-"""One range for all deep grey pictures of a set: which numbers become 0 and 255.
+"""One range for all deep grey images of a dataset: which numbers become 0 and 255.
 
 A file of 16 bits says how many bits a number takes, not how many are used: cameras of 10, 12 or 14
 bits write such files, and so do programs with 8. By the high byte alone they would be black. So the
-set is asked, once, and its answer goes with the pack and with the checkpoint: whatever reads one
-more picture scales it just so.
+dataset is asked, once, and its answer goes with the pack and with the checkpoint: whatever reads
+one more image scales it just so.
 
     whole numbers from 0 on   0 to 2**b - 1, with the fewest bits b, at least 8, that hold the
-                              greatest of the set: the high 8 of b bits stay
+                              greatest of the dataset: the high 8 of b bits stay
     fractions                 0 to 1, or 0 to 255, where all lie in that
-    all others                the set's least to its greatest number; also whole ones from 0 on that
-                              take less than an eighth of the range above, such as temperatures
+    all others                the dataset's least to its greatest number; also whole ones from 0 on
+                              that take less than an eighth of the range above, such as temperatures
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SPARSE = 8  # a range of which less than one part in so many is used is not take
 
 
 class UnscaledError(Exception):
-    """A deep picture was met, and the set's range is not known yet. Has the picture's own."""
+    """A deep image was met, and the dataset's range is not known yet. Has the image's own."""
 
     def __init__(self, own: Range) -> None:
         super().__init__(own)
@@ -35,7 +35,7 @@ class UnscaledError(Exception):
 
 
 def range_of_set(owns: Iterable[Range]) -> Range:
-    """From the range of each picture, of which there is at least one."""
+    """From the range of each image, of which there is at least one."""
     lows, highs = zip(*owns, strict=True)
     low, high = min(lows), max(highs)
     if isinstance(low, int) and isinstance(high, int):
@@ -60,14 +60,14 @@ def scaled(pixels: NDArray[Any], scale: Range) -> NDArray[np.uint8]:
 _FULL = {2**bits - 1 for bits in range(8, 17)}
 
 
-def is_flat(picture: NDArray[np.uint8]) -> bool:
-    """Whether pixels, (C, H, W), are nearly one colour: in no channel do two differ by more than
+def is_flat(image: NDArray[np.uint8]) -> bool:
+    """True if pixels, (C, H, W), are nearly one colour: in no channel do two differ by more than
     FLAT."""
-    return bool((np.ptp(picture.reshape(len(picture), -1), axis=1) <= FLAT).all())
+    return bool((np.ptp(image.reshape(len(image), -1), axis=1) <= FLAT).all())
 
 
 def notes(num_deep: int, scale: Range | None, num_flat: int, num_all: int) -> list[str]:
-    """What the user should know of a set's images."""
+    """Notes for the user on a dataset's images."""
     lines = [_of_scale(scale, num_deep, num_all)] if scale else []
     if num_flat > MANY * num_all:
         lines.append(

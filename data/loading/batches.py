@@ -1,6 +1,6 @@
-"""Batches on the device, where pictures are indexed, augmented, cast and normalised.
+"""Batches on the device, where images are indexed, augmented, cast and normalised.
 
-A set that fits stays there; another is gathered on the CPU, ahead of time by threads.
+A dataset that fits stays there; another is gathered on the CPU, ahead of time by threads.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Split
 
-_CHUNK = 1024  # pictures that go to the device at a time
+_CHUNK = 1024  # images that go to the device at a time
 
 
 class Batches:
     """One split as batches of (images float (N, C, H, W), targets) on the device.
 
-    Targets are labels, int64 (N,), or probabilities (N, K) where an augmentation mixes pictures.
+    Targets are labels, int64 (N,), or probabilities (N, K) where an augmentation mixes images.
     The order of an epoch is a function of (seed, epoch) alone, the augmentation of a batch of
     (seed, epoch, batch); neither knows of devices, threads or where an epoch was started. Every
-    picture comes once an epoch; a last batch of a single picture is left out when shuffling, since
+    image comes once an epoch; a last batch of a single image is left out when shuffling, since
     batch norm cannot train on it.
 
     Args:
@@ -37,8 +37,8 @@ class Batches:
         limit: at most so many batches an epoch; 0 = all.
         shuffle: the order given by (seed, epoch); False: the split's own order.
         augment: random changes; None = none.
-        resident: keep all pictures on the device; False: bring them there batch by batch.
-        num_workers: threads that gather the batches of a set that is not resident, two batches
+        resident: keep all images on the device; False: bring them there batch by batch.
+        num_workers: threads that gather the batches of a dataset that is not resident, two batches
             ahead each; 0 = none, each is gathered when its turn comes.
     """
 
@@ -61,11 +61,11 @@ class Batches:
         self.labels = split.labels.to(device)
         self.batch_size, self.preprocess, self.device = batch_size, preprocess, device
         self.shuffle, self.seed = shuffle, seed
-        self.augment = None if augment is None or augment.does_nothing else augment
+        self.augment = None if augment is None or augment.is_identity else augment
         self.resident, self.num_workers = resident, num_workers
-        self.bring: Callable[[Tensor], Tensor] = partial(torch.Tensor.to, device=device)
+        self.to_device: Callable[[Tensor], Tensor] = partial(torch.Tensor.to, device=device)
         if device.type == "cuda" and not resident:
-            self.bring = to_cuda(device)
+            self.to_device = to_cuda(device)
         self.num_images = len(split)
         if shuffle and self.num_images % batch_size == 1 and self.num_images > 1:
             self.num_images -= 1
@@ -79,11 +79,15 @@ class Batches:
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of that epoch, from batch `start` on."""
         order = self.order(epoch) if self.shuffle else None
-        labels, there = self.labels, order
+        labels, order_on_device = self.labels, order
         if order is not None:
-            there = order.to(self.device)  # once: a copy that the CPU waits for
-            labels = labels.index_select(0, there)
-        pictures = self._kept(there, start) if self.resident else self._brought(order, start)
+            order_on_device = order.to(self.device)  # once: a copy that the CPU waits for
+            labels = labels.index_select(0, order_on_device)
+        pictures = (
+            self._resident_batches(order_on_device, start)
+            if self.resident
+            else self._streamed_batches(order, start)
+        )
         with contextlib.closing(pictures):
             batches = zip(pictures, self._split(labels, start), strict=True)
             if self.augment is None:
@@ -94,7 +98,7 @@ class Batches:
                 yield self._augmented(self.augment, images, targets, epoch, batch)
 
     def order(self, epoch: int) -> Tensor:
-        """(number of pictures in the split,) int64: indices in the shuffled order of that epoch.
+        """(number of images in the split,) int64: indices in the shuffled order of that epoch.
 
         Drawn on the CPU, so that a GPU trains on the same batches.
         """
@@ -105,8 +109,8 @@ class Batches:
         self, augment: Augment, images: Tensor, labels: Tensor, epoch: int, batch: int
     ) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "augment", epoch, batch))
-        inputs = self.preprocess.normalize(augment.change_bytes(images, generator))
-        inputs, targets = augment.change_inputs(inputs, labels, generator)
+        inputs = self.preprocess.normalize(augment.apply_uint8(images, generator))
+        inputs, targets = augment.apply_float(inputs, labels, generator)
         return self.preprocess.lay_out(inputs), targets
 
     def _split(self, rows: Tensor, start: int) -> tuple[Tensor, ...]:
@@ -114,14 +118,14 @@ class Batches:
         return rows[: self.num_images].split(self.batch_size)[start:]
 
     def _rows(self, order: Tensor | None) -> Tensor | None:
-        """Where the pictures of that order lie in `images`; None: one after the other."""
+        """Places where the images of that order lie in `images`; None: one after the other."""
         if order is None:
             return self.rows
         return order if self.rows is None else self.rows.index_select(0, order)
 
-    def _kept(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
-        """(n, C, H, W) uint8 on the device, batch by batch, of a resident set; not to be written
-        to. `order` lies on the device."""
+    def _resident_batches(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
+        """(n, C, H, W) uint8 on the device, batch by batch, of a resident dataset; not to be
+        written to. `order` lies on the device."""
         rows = self._rows(order)
         if rows is None:
             yield from self._split(self.images, start)
@@ -129,19 +133,19 @@ class Batches:
         for index in self._split(rows, start):
             yield self.images.index_select(0, index)
 
-    def _brought(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
-        """The same of pictures that are not on the device. `order` lies on the CPU."""
+    def _streamed_batches(self, order: Tensor | None, start: int) -> Generator[Tensor, None, None]:
+        """The same of images that are not on the device. `order` lies on the CPU."""
         rows = self._rows(order)
         rows = torch.arange(len(self.images)) if rows is None else rows
         on_cuda = self.device.type == "cuda"
         calls = (partial(gather, self.images, index, on_cuda) for index in self._split(rows, start))
         with contextlib.closing(read_ahead(calls, self.num_workers)) as gathered:
             for images in gathered:
-                yield self.bring(images)
+                yield self.to_device(images)
 
 
 def own_pictures(split: Split, device: torch.device) -> Tensor:
-    """The split's own pictures on the device, (N, C, H, W) uint8, and no other's. A chunk at a
+    """The split's own images on the device, (N, C, H, W) uint8, and no other's. A chunk at a
     time: in one piece they would be copied on the CPU first, whose memory they may exceed."""
     if split.rows is None:
         return split.images.to(device)
@@ -164,18 +168,18 @@ def to_cuda(device: torch.device) -> Callable[[Tensor], Tensor]:
     CPU does not wait. torch keeps such memory from being used again until the copy is done."""
     copies = torch.cuda.Stream(device)
 
-    def bring(images: Tensor) -> Tensor:
+    def to_device(images: Tensor) -> Tensor:
         with torch.cuda.stream(copies):
-            there = images.to(device, non_blocking=True)
+            copied = images.to(device, non_blocking=True)
         training = torch.cuda.current_stream(device)
         training.wait_stream(copies)
-        there.record_stream(training)  # its memory belongs to the stream of the copies
-        return there
+        copied.record_stream(training)  # its memory belongs to the stream of the copies
+        return copied
 
-    return bring
+    return to_device
 
 
 def fits(device: torch.device, num_bytes: int) -> bool:
-    """Whether so many bytes of pictures may stay on the device: if they take at most half of what
-    is free, which leaves as much for the net."""
+    """True if so many bytes of images may stay on the device: if they take at most half of what
+    is free, which leaves as much for the network."""
     return 2 * num_bytes <= free_bytes(device)

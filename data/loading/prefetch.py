@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 def read_ahead(
     calls: Iterable[Callable[[], Result]], num_workers: int
 ) -> Generator[Result, None, None]:
-    """What the calls return, in their order, each called in one of `num_workers` threads while
+    """Results of the calls, in their order, each called in one of `num_workers` threads while
     the consumer is busy, with at most two per thread waiting or under way; 0 = called here.
 
     A call's error is raised where its result would have come. The threads have ended when the

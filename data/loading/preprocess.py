@@ -8,14 +8,14 @@ from torch.nn import functional as F
 
 
 class Preprocess:
-    """uint8 pictures -> what a model sees: (x / 255 - mean) / std, sides brought to `min_size`.
+    """uint8 images -> what a model sees: (x / 255 - mean) / std, sides brought to `min_size`.
 
-    Pictures of 28 px for a net that needs 32 get a black border of 2 px, as LeNet-5's digits had;
+    Images of 28 px for a network that needs 32 get a black border of 2 px, as LeNet-5's digits had;
     any others that are too small are resized.
 
     Args:
         mean, std: per channel, in units of pixel / 255.
-        min_size: the smallest side in pixels that the net works with.
+        min_size: the smallest side in pixels that the network works with.
         device, dtype, memory_format: of the result.
     """
 
@@ -43,7 +43,7 @@ class Preprocess:
         return self.lay_out(self.normalize(images))
 
     def lay_out(self, x: Tensor) -> Tensor:
-        """The same in the memory format that the net takes."""
+        """The same in the memory format that the network takes."""
         return x.to(memory_format=self.memory_format)
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -60,11 +60,11 @@ class Preprocess:
 
 
 def enlarged(size: tuple[int, ...], min_size: int) -> tuple[int, int]:
-    """(H, W) as a net with this min_size sees it."""
+    """(H, W) as a network with this min_size sees it."""
     height, width = size
     return max(height, min_size), max(width, min_size)
 
 
 def pads(size: tuple[int, ...], min_size: int) -> bool:
-    """Whether pictures of this (H, W) get a border instead of being resized."""
+    """True if images of this (H, W) get a border instead of being resized."""
     return tuple(size) == (28, 28) and min_size == 32

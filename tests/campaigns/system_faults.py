@@ -54,7 +54,8 @@ REASONS = {
 }
 AUDITED = {"open": "open", "os.rename": "rename", "os.link": "link", "os.remove": "remove",
            "os.mkdir": "mkdir", "os.rmdir": "rmdir", "os.scandir": "scandir",
-           "os.listdir": "scandir", "fcntl.lockf": "lock", "fcntl.fcntl": "lock"}  # fmt: skip
+           "os.listdir": "scandir", "fcntl.lockf": "lock", "fcntl.flock": "lock",
+           "fcntl.fcntl": "lock"}  # fmt: skip
 
 SHORT = "FELL SHORT"
 

@@ -66,7 +66,7 @@ CORRUPTIONS: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "fewer labels": (
         TRAIN_LABELS,
         lambda c: dataset_files.idx_bytes(np.arange(59) % 10),
-        "59 labels, expected 60, the number of pictures in .*train-images",
+        "59 labels, expected 60, the number of images in .*train-images",
     ),
     "label too large": (
         TEST_LABELS,
@@ -76,7 +76,7 @@ CORRUPTIONS: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "other size": (
         TEST_IMAGES,
         lambda c: dataset_files.idx_bytes(np.zeros((20, 27, 28))),
-        r"pictures of \(27, 28\) pixels, expected \(28, 28\) as in .*train-images",
+        r"images of \(27, 28\) pixels, expected \(28, 28\) as in .*train-images",
     ),
     "plain text as gz": (PACKED, lambda c: b"<html>no</html>", "incorrect header check"),
     "idx as gz": (PACKED, lambda c: c, "incorrect header check"),

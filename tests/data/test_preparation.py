@@ -103,7 +103,7 @@ def test_some_stay_for_another_split() -> None:
 
 def test_a_class_with_one_picture_is_refused_by_name() -> None:
     assert validation_counts(np.array([5, 2]), 0.4, ["cat", "dog"]).tolist() == [2, 1]
-    with pytest.raises(DataError, match=r"'dog' has too few training pictures, 1"):
+    with pytest.raises(DataError, match=r"'dog' has too few training images, 1"):
         validation_counts(np.array([5, 1]), 0.4, ["cat", "dog"])
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # many pixels, that the activations of a deep net stay under a gigabyte or two.
 READ_AT_ONCE, PIXELS_AT_ONCE = 32, 2**20
 
-MAX_PIXELS = 250_000_000  # data.images.decode has the same, and is imported later
+MAX_PIXELS = 250_000_000  # data.images.fitting has the same, and is imported later
 
 
 def main(argv: list[str]) -> int:
@@ -166,7 +166,7 @@ def classifier(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Callabl
     outputs, (N, K) float64 on the CPU. Raises UserError."""
     import torch
 
-    from data.images.decode import MODES
+    from data.images.fitting import MODES
     from trainer.builders import restore
     from trainer.system.device import autocast, check_precision, pick_device
     from trainer.system.seeds import set_deterministic

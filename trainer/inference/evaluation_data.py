@@ -74,24 +74,26 @@ def source(of_data: Mapping[str, Any]) -> tuple[str | None, Path]:
 def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
     """For each class of the set its number in the checkpoint: by name if the names are the same;
     by position if none is. Raises UserError if that leaves a doubt."""
-    from data.image_folder.class_folders import listed
+    from data.image_folder.class_folders import join_first_ten
 
     is_part = len(set(found)) == len(found) and set(found) <= set(known)
     strange = sorted(set(found) - set(known))
     if len(found) != len(known) and not (is_part and len(set(known)) == len(known)):
         raise UserError(
             f"data.num_classes={len(found)}: the checkpoint tells apart {len(known)} classes "
-            f"({listed(known)}); evaluate it on a set with the same, or with some of them."
-            + (f" It does not know {listed(strange)}." if strange else "")
+            f"({join_first_ten(known)}); evaluate it on a set with the same, or with some of them."
+            + (f" It does not know {join_first_ten(strange)}." if strange else "")
         )
     if list(found) == list(known) or set(found).isdisjoint(known):
         return list(range(len(known)))
     numbers = {name: number for number, name in enumerate(known)}
     if len(numbers) == len(known) and is_part:
         return [numbers[name] for name in found]
+    differing = join_first_ten(sorted(set(found) ^ set(known)))
     raise UserError(
-        f"data: its classes are {listed(found)}, those of the checkpoint {listed(known)}; on one "
-        f"side only: {listed(sorted(set(found) ^ set(known))) or 'none, but a name stands twice'}. "
+        f"data: its classes are {join_first_ten(found)}, those of the checkpoint "
+        f"{join_first_ten(known)}; on one side only: "
+        f"{differing or 'none, but a name stands twice'}. "
         "Evaluate on a set with the same names, in any order, or with none of them: those are "
         "compared by position."
     )
@@ -99,7 +101,7 @@ def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
 
 def relabelled(pictures: Split, found: Sequence[str], known: Sequence[str]) -> Split:
     """The split with the checkpoint's numbers as labels. Raises UserError, see `numbers_of`."""
-    from data.image_folder.class_folders import listed
+    from data.image_folder.class_folders import join_first_ten
 
     numbers = numbers_of(found, known)
     if list(found) == list(known):
@@ -109,7 +111,7 @@ def relabelled(pictures: Split, found: Sequence[str], known: Sequence[str]) -> S
         return pictures
     if absent := sorted(set(known) - set(found)):
         print(f"There are no images here of {len(absent)} of the checkpoint's classes: "
-              f"{listed(absent)}. The others are matched by name.")  # fmt: skip
+              f"{join_first_ten(absent)}. The others are matched by name.")  # fmt: skip
     else:
         print("This data set has the checkpoint's classes in another order: they are matched by "
               "name.")  # fmt: skip

@@ -27,6 +27,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     A POSIX lock (lockf): a child does not inherit it, so that none can keep it after its parent
     was killed. Closing any descriptor of the file would drop it, so nothing else opens it.
+    Not one of filelock, which uses flock: nobody could ask who has it without taking it.
 
     Raises UserError that names the process which has it.
     """

@@ -45,10 +45,10 @@ def test_contract(choice: str, channels: int, size: tuple[int, int], number: int
     images, labels = pictures(number, channels, *size), torch.arange(number)
     for seed in range(6):
         generator = seeded(seed)
-        changed = augment.change_bytes(images, generator)
+        changed = augment.apply_uint8(images, generator)
         assert (changed.shape, changed.dtype) == (images.shape, torch.uint8)
         assert torch.equal(changed, images) == (choice == "none")
-        inputs, targets = augment.change_inputs(changed / 255, labels, generator)
+        inputs, targets = augment.apply_float(changed / 255, labels, generator)
         assert inputs.shape == images.shape
         assert inputs.isfinite().all()
         if choice != "strong":
@@ -63,7 +63,7 @@ def test_contract(choice: str, channels: int, size: tuple[int, int], number: int
 
 
 def test_what_the_choices_turn_on() -> None:
-    assert made("none", num_classes=2, hflip=True).does_nothing
+    assert made("none", num_classes=2, hflip=True).is_identity
     on = {c: {o for o in OPTIONS if getattr(made(c, num_classes=2, hflip=True), o)}
           for c in ("none", "basic", "strong")}  # fmt: skip
     assert on["none"] == {"mix_probability"}
@@ -74,8 +74,8 @@ def test_what_the_choices_turn_on() -> None:
 def test_no_picture_is_mirrored_where_that_changes_its_label() -> None:
     images = pictures()
     allowed, forbidden = (Augment(10, hflip=flag, flip=1.0) for flag in (True, False))
-    assert torch.equal(allowed.change_bytes(images, seeded()), images.flip(-1))
-    assert forbidden.does_nothing
+    assert torch.equal(allowed.apply_uint8(images, seeded()), images.flip(-1))
+    assert forbidden.is_identity
     assert len(made("basic", num_classes=10, hflip=False).on_bytes) == 1
 
 
@@ -83,14 +83,14 @@ def test_a_share_of_the_batches_is_mixed_either_way() -> None:
     both = Augment(8, hflip=False, mixup=1.0, cutmix=1.0, mix_probability=0.6)
     images, labels, seen = constant(8), torch.arange(8), {"as it was": 0, "mixup": 0, "cutmix": 0}
     for seed in range(600):
-        mixed, targets = both.change_inputs(images, labels, seeded(seed))
+        mixed, targets = both.apply_float(images, labels, seeded(seed))
         if torch.equal(mixed, images):
             assert torch.equal(targets, torch.eye(8))
             seen["as it was"] += 1
         else:
             seen["cutmix" if torch.equal(mixed, mixed.round()) else "mixup"] += 1
     assert stats.chisquare(list(seen.values()), [240, 180, 180]).pvalue > 0.01
-    assert Augment(8, hflip=False, mixup=1.0, mix_probability=0.0).does_nothing
+    assert Augment(8, hflip=False, mixup=1.0, mix_probability=0.0).is_identity
 
 
 def test_nothing_waits_for_the_device() -> None:
@@ -98,9 +98,9 @@ def test_nothing_waits_for_the_device() -> None:
     augment = made("strong", num_classes=10, hflip=True)
     for seed in range(8):
         generator = seeded(seed)
-        images = augment.change_bytes(pictures().to("meta"), generator)
+        images = augment.apply_uint8(pictures().to("meta"), generator)
         labels = torch.arange(8, device="meta")
-        inputs, targets = augment.change_inputs(images.float(), labels, generator)
+        inputs, targets = augment.apply_float(images.float(), labels, generator)
         assert inputs.device.type == targets.device.type == "meta"
     with pytest.raises(RuntimeError):
         inputs.sum().item()

@@ -84,6 +84,6 @@ def test_a_damaged_archive_is_not_repaired_behind_the_users_back(tmp_path: Path)
 
 
 def test_wrong_num_classes_is_refused_before_any_download(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.num_classes=42: this data set has 10"):
+    with pytest.raises(DataError, match=r"data\.num_classes=42: this dataset has 10"):
         load(tmp_path / "new", dataset_files.cifar10_files(), download=True, num_classes=42)
     assert list(tmp_path.iterdir()) == []

@@ -107,7 +107,7 @@ def test_whoever_wrote_them_again_the_pixels_are_the_same(tmp_path: Path, way: s
     assert dataset.classes == tuple(NAMES)
     (note,) = dataset.notes
     assert note.startswith("data.verify=false: none of the files is the original's")
-    assert note.endswith("100 and 20 pictures")
+    assert note.endswith("100 and 20 images")
 
 
 def test_files_with_their_md5s_are_taken_without_a_word(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 import data.download.fetch
 import data.download.partial_file
-from data.download.partial_file import claimed
+from data.download.partial_file import locked_partial_file
 from data.types import DataError
 from tests.helpers.mirror import CONTENT, Mirror, check_arrived, get, serve, wait_until
 
@@ -44,7 +44,7 @@ def test_synced_then_renamed_then_the_folder_synced(
 
     monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(os, "replace", note_rename)
-    with claimed(tmp_path / "file") as part:
+    with locked_partial_file(tmp_path / "file") as part:
         part.append(CONTENT)
         part.finish()
     path = tmp_path / "file"
@@ -71,12 +71,12 @@ def test_failing_at_the_end_leaves_what_the_next_run_takes(
 
 def test_what_was_made_and_not_filled_is_removed(tmp_path: Path) -> None:
     for target in (tmp_path / "a" / "b" / "file", tmp_path / "file"):
-        with claimed(target) as part:
+        with locked_partial_file(target) as part:
             assert part.path.exists()
-        with pytest.raises(KeyboardInterrupt), claimed(target):
+        with pytest.raises(KeyboardInterrupt), locked_partial_file(target):
             raise KeyboardInterrupt
         assert list(tmp_path.iterdir()) == []
-    with claimed(tmp_path / "a" / "b" / "file") as part:
+    with locked_partial_file(tmp_path / "a" / "b" / "file") as part:
         part.append(b"something")
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "b", "file.part"]
 

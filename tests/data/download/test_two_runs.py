@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import errno
+import fcntl
 import signal
 import subprocess
 import sys
@@ -10,13 +11,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import data.download.fetch
-import data.download.partial_file
+import data.files
 from data.types import DataError
 from tests.helpers.commands import ROOT
 from tests.helpers.dataset_files import md5
@@ -27,7 +27,7 @@ HALF = len(CONTENT) // 2
 HOLD = """
 import fcntl, sys
 file = open(sys.argv[1], "ab", buffering=0)
-fcntl.lockf(file, fcntl.LOCK_EX)
+fcntl.flock(file, fcntl.LOCK_EX)
 file.write(open(sys.argv[2], "rb").read())
 print("locked", flush=True)
 sys.stdin.read()
@@ -54,19 +54,28 @@ def holder(part: Path) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def meanwhile(part: Path, action: Any) -> Iterator[None]:
-    """Does it in another thread as soon as the main one waits for the lock on the part."""
-    waits = re.compile(rf"-> POSIX .*:{part.stat().st_ino} ")
+    """Does it in another thread once the main one waits for the lock on the part."""
+    waits = threading.Event()
+
+    def print_busy(*args: Any, **options: Any) -> None:
+        print(*args, **options)
+        waits.set()
+
+    data.files.print = print_busy  # type: ignore[attr-defined]
 
     def act() -> None:
         try:
-            wait_until(lambda: bool(waits.search(Path("/proc/locks").read_text())))
+            wait_until(waits.is_set)
         finally:
             action()
 
     thread = threading.Thread(target=act)
     thread.start()
-    yield
-    thread.join()
+    try:
+        yield
+    finally:
+        thread.join()
+        del data.files.print  # type: ignore[attr-defined]
 
 
 def test_the_part_of_a_run_that_is_killed_is_taken_over_at_once(
@@ -119,16 +128,11 @@ def test_a_run_that_fails_may_take_the_folder_from_under_one_that_waits(tmp_path
     check_arrived(part.parent)
 
 
-@pytest.mark.parametrize("error", [OSError(37, "No locks available"), None])
-def test_a_drive_without_locks_still_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
-) -> None:
+def test_a_drive_without_locks_still_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
-        assert error is not None
-        raise error
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    locks = SimpleNamespace(lockf=refuse, LOCK_EX=2, LOCK_NB=4)
-    monkeypatch.setattr(data.download.partial_file, "fcntl", locks if error else None)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with serve(Mirror({"file": CONTENT})) as address:
         get(tmp_path / "new", address)
     check_arrived(tmp_path / "new")

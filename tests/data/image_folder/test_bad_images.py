@@ -44,7 +44,7 @@ def names_of(lines: list[str]) -> list[str]:
 
 def test_all_are_named_if_they_are_not_very_many(root: Path) -> None:
     lines = refused(root).splitlines()
-    assert lines[0] == "22 of 108 pictures cannot be used:"
+    assert lines[0] == "22 of 108 images cannot be used:"
     assert names_of(lines[1:-1]) == bad_in(root)
     assert [path.name for path in pack_folder(root).iterdir()] == ["3x12x16.pack"]
 
@@ -58,7 +58,7 @@ def test_of_very_many_a_file_has_all(root: Path, tmp_path: Path) -> None:
         assert names_of(lines[1:21]) == bad_in(root)[:20]
         listed = file.read_text().splitlines()
         assert names_of(listed) == bad_in(root)
-        assert all(": not a picture" in line for line in listed)
+        assert all(": not an image" in line for line in listed)
         assert sorted(path.name for path in file.parent.iterdir()) == [
             "3x12x16.pack", "bad_pictures.txt"
         ]  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data.image_folder.class_folders import listed
+from data.image_folder.class_folders import join_first_ten
 from data.types import printable
 from tests.helpers.commands import Finished
 from tests.helpers.image_files import (
@@ -128,7 +128,7 @@ def test_names_of_bad_pictures_are_printed_escaped(tmp_path: Path) -> None:
     (root / "cat" / f"{STEERING}.png").write_bytes(b"no picture")
     (root / "cat" / f"x.{STEERING}").write_bytes(b"no picture")
     os.close(os.open(os.fsencode(root) + b"/cat/\xff.png", os.O_CREAT))
-    line = f"{root}/cat/\\x1b[2J\\x07\\n\\u202eb.png: not a picture"
+    line = f"{root}/cat/\\x1b[2J\\x07\\n\\u202eb.png: not an image"
     sizes = {"val_size": 0.3, "test_size": 0.3}  # of each class three or more in each
     message = refused(root, **sizes)
     notes = load(root, on_bad_image="skip", **sizes).notes
@@ -161,4 +161,4 @@ def test_names_of_folders_are_printed_escaped(tmp_path: Path) -> None:
 def test_plain_names_are_printed_as_they_are() -> None:
     for name in ("Große Katze", "g\xe2teau, rouge", "犬", "a'b\\c", shlex.quote("a b")):
         assert printable(name) == name
-        assert listed([name]) == name
+        assert join_first_ten([name]) == name

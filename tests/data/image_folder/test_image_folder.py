@@ -313,10 +313,10 @@ def test_train_on_a_folder_and_predict_one_of_its_pictures(tmp_path: Path) -> No
              "batch_size=8"]  # fmt: skip
     done = run_trainer(*words, cwd=tmp_path)
     assert done.returncode == 2
-    assert "dark/39.jpg: not a picture" in done.output
+    assert "dark/39.jpg: not an image" in done.output
     run = train(tmp_path, *words, "data.on_bad_image=skip")
     assert run.summary["test_accuracy"] == 1
-    assert "1 of 80 pictures cannot be used" in run.command.output
+    assert "1 of 80 images cannot be used" in run.command.output
     done = run_trainer("predict", str(run.best), "pictures/dark/7.jpg", "--json", cwd=tmp_path)
     assert '"class": "dark"' in done.stdout.partition("}")[0]
     again = train(tmp_path, *words, "data.on_bad_image=skip", folder="again")

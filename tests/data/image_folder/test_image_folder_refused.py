@@ -179,9 +179,9 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
         ({"num_classes": 42}, ["data.num_classes=42", "3 classes"]),
         ({"on_bad_image": "ignore"}, ["data.on_bad_image=ignore", "error or skip"]),
         ({"test_size": 1.0}, ["data.test_size=1.0"]),
-        ({"test_size": 0.05}, ["data.test_size=0.05: 2 of 30 pictures", "0.1 to 0.8."]),
+        ({"test_size": 0.05}, ["data.test_size=0.05: 2 of 30 images", "0.1 to 0.8."]),
         ({"test_size": 0.9}, ["data.test_size=0.9: 27 of 30", "0.1 to 0.8."]),
-        ({"val_size": 0.05}, ["data.val_size=0.05: 1 of 27 pictures", "0.111 to 0.889."]),
+        ({"val_size": 0.05}, ["data.val_size=0.05: 1 of 27 images", "0.111 to 0.889."]),
         ({"val_size": 1.5}, ["data.val_size=1.5"]),
         ({"split_seed": -1}, ["data.split_seed=-1"]),
         ({"shape": [3, 12]}, ["data.shape=[3, 12]"]),
@@ -223,9 +223,9 @@ def test_all_bad_pictures_are_named_after_the_scan(tmp_path: Path) -> None:
     write_picture(root / "cat" / "bomb.png", size=(50, 101))
     for _ in range(2):
         message = refused(root, max_pixels=5000)
-        assert message.startswith("6 of 36 pictures cannot be used:\n")
+        assert message.startswith("6 of 36 images cannot be used:\n")
         for name, words in (
-            ("dog/empty.jpg", "the file is empty"), ("dog/words.png", "not a picture"),
+            ("dog/empty.jpg", "the file is empty"), ("dog/words.png", "not an image"),
             ("dog/cut.png", "damaged or cut off"), ("owl/loop.png", "Too many levels"),
             ("owl/nowhere.png", "No such file"), ("cat/bomb.png", "too large"),
         ):  # fmt: skip
@@ -261,7 +261,7 @@ def test_bad_pictures_can_be_left_out_and_the_others_stay(tmp_path: Path) -> Non
             assert [made.classes[label] for label in split.labels] == [
                 path.parent.name for path in before[part] if path not in bad
             ]
-        assert made.notes[0] == "4 of 30 pictures cannot be used and are left out:"
+        assert made.notes[0] == "4 of 30 images cannot be used and are left out:"
         assert [note.partition(":")[0] for note in made.notes[1:]] == sorted(map(str, bad))
     assert refused(root).startswith("4 of 30")
 

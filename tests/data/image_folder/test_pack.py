@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import data.image_folder.exclusive_file
 import data.image_folder.pack
 import data.image_folder.packing
 from data.image_folder.pack import packed
@@ -121,8 +122,11 @@ def test_packing_is_told_where_no_bar_is(root: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == ""
 
 
-def test_without_posix_locks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data.image_folder.exclusive_file, "fcntl", None)
+def test_without_locks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
     check(pack_of(root), root)
     assert names_in(root / ".packed") == ["3x8x10.pack"]
 
@@ -157,8 +161,8 @@ def test_what_cannot_be_read_is_noted_until_it_changes(root: Path, reads: Counte
     (root / "a" / "2.png").write_bytes(b"no picture")
     for _ in range(2):
         pack = pack_of(root)
-        assert [(file.name, reason[:13]) for file, reason in pack.bad] == [
-            ("a/2.png", "not a picture")
+        assert [(file.name, reason[:12]) for file, reason in pack.bad] == [
+            ("a/2.png", "not an image")
         ]
         assert [file.name for file in pack.files] == [
             "a/0.png", "a/4.png", "b/1.png", "b/3.png", "b/5.png"

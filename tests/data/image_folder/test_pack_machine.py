@@ -172,7 +172,7 @@ def test_what_another_user_could_not_read_is_no_bad_picture_of_mine(
     with as_nobody(root):
         for _ in range(2):
             message = refused(root, cache_dir=str(cache))
-            assert message.startswith("3 of 30 pictures cannot be used")
+            assert message.startswith("3 of 30 images cannot be used")
             assert "dog/03.png: it cannot be read: Permission denied." in message
     reads.clear()
     assert refused(root, cache_dir=str(cache)).startswith("1 of 30")

@@ -267,14 +267,14 @@ def broken(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     """Name -> file and what is said of it."""
     made: dict[str, tuple[bytes, str]] = {
         "empty.png": (b"", "the file is empty"),
-        "text.jpg": (b"These are words.\n", "not a picture: it is text"),
-        "page.png": (b"<!DOCTYPE html><html></html>", "not a picture: it is a web page"),
+        "text.jpg": (b"These are words.\n", "not an image: it is text"),
+        "page.png": (b"<!DOCTYPE html><html></html>", "not an image: it is a web page"),
         "lfs.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         "phone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC photograph"),
         "document.jpg": (b"%PDF-1.7\n", "it is a PDF document"),
         "zeros.jpg": (bytes(600), "nothing but zeros"),
-        "noise.jpg": (b"\xd1\x02\x93\x88\x00\x17", "not a picture, or damaged"),
-        "program.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        "noise.jpg": (b"\xd1\x02\x93\x88\x00\x17", "not an image, or damaged"),
+        "program.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     }
     for suffix in ("png", "jpg", "gif", "tif", "bmp", "webp", "jp2"):
         whole = saved(tmp_path / f"whole.{suffix}", COLOUR).read_bytes()

@@ -147,6 +147,6 @@ def test_what_systems_leave_in_a_folder_is_passed_over(
     assert "1 files are no images and are passed over" in other.stderr
     named = dispatch(*predict, "in/a.png", "in/Thumbs.db")  # the twin
     assert named.returncode == 1
-    assert "not a picture" in named.stdout
+    assert "not an image" in named.stdout
     empty = dispatch(*predict, "in/sub/__MACOSX/../../.DS_Store")  # named as well
     assert empty.returncode == 1

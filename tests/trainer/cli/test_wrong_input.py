@@ -48,7 +48,7 @@ WRONG = [
     (["data=cifar10", "data.file_md5=null"], ["data.file_md5=None", "MD5 for each file"]),
     (["data=cifar10", "data.file_md5.test_batch=5"], ["data.file_md5.test_batch=5", "in quotes"]),
     (["data=synthetic", "data.num_train=2000000000", "data.shape=[3,999,999]"],
-     ["data.shape=[3, 999, 999]", "2,000,001,010 pictures", "GB are free", "fewer"]),
+     ["data.shape=[3, 999, 999]", "2,000,001,010 images", "GB are free", "fewer"]),
     (["data.shape=[3,100000,100000]"], ["data.shape=[3,100000,100000]", "from 1 to 16,384"]),
     (["batch_size=100000000000000000000"], ["batch_size=1000", "less than"]),
     (["num_threads=100000000000"], ["num_threads=1000", "at most 1024"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from trainer.errors import UserError, complain
 from trainer.runs.read import NOT_STARTED, Row, runs_and_jobs, unlisted
 from trainer.runs.report import pages
 from trainer.runs.report.table import table
+from trainer.system.files import write_bytes
 
 PAGE = "report.html"
 
@@ -52,15 +52,9 @@ def write_pages(rows: list[Row], folder: Path) -> None:
 
 
 def write_page(file: Path, content: str) -> str | None:
-    """Whole or not at all; what went wrong, if it did. Not synced to the disk as a checkpoint is:
-    it can be made again."""
-    temporary = file.with_name(f".{file.name}.tmp.{os.getpid()}")
+    """Whole or not at all; what went wrong, if it did."""
     try:
-        try:
-            temporary.write_text(content, "utf-8")
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_bytes(file, content.encode("utf-8"))
     except OSError as error:
         return f"{file}: could not be written: {error.strerror}."
     return None
