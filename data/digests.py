@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from torch import Tensor
 
@@ -37,7 +38,7 @@ class RunningSums:
 
     def __init__(self, shape: Sequence[int]) -> None:
         self.per_sum, self.num_images = images_per_sum(shape), 0
-        self.runs: list[hashlib._Hash] = []
+        self.runs: list[Any] = []
 
     def add(self, image: memoryview) -> None:
         if self.num_images % self.per_sum == 0:

@@ -73,7 +73,7 @@ LAYERS = [
     ["data.augment", "data.inspection", "data.download", "data.images"],
     ["data.roots", "data.resizing"],
     ["data.memory", "data.seeds", "data.files"],
-    ["data.types"],
+    ["data.types", "data.torch_internals"],
     ["data.digests"],
 ]
 
@@ -158,7 +158,8 @@ def test_only_those_who_need_them_take_parts_of_data() -> None:
 @pytest.mark.parametrize("name", ["schedules", "losses", "evaluation.metrics", "training.step"])
 def test_leaves_import_nothing_of_ours_but_the_errors(name: str) -> None:
     ours = {i for i in MODULES[f"trainer.{name}"] if i.partition(".")[0] in PACKAGES}
-    assert {i for i in ours if not i.startswith("trainer.errors")} == set()
+    below = ("trainer.errors", "trainer.system.torch_internals")
+    assert {i for i in ours if not i.startswith(below)} == set()
 
 
 def test_the_loop_knows_only_the_run() -> None:

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from data.resizing import LUMA
+from data.torch_internals import standard_gamma
 
 
 def crop(images: Tensor, generator: Generator, padding: float) -> Tensor:
@@ -207,7 +208,7 @@ def beta(number: int, alpha: float, generator: Generator) -> Tensor:
     6): of a small alpha both would be 0 in floating point, and the share one half.
     """
     ones = torch.ones(2, number, dtype=torch.float64)
-    gamma = torch._standard_gamma((alpha + 1) * ones, generator=generator)
+    gamma = standard_gamma((alpha + 1) * ones, generator)
     uniform = 1 - torch.rand(2, number, dtype=torch.float64, generator=generator)  # above 0
     logs = gamma.log() + uniform.log() / alpha
     return (logs[0] - logs[1]).sigmoid()

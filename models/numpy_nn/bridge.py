@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from models.numpy_nn import functional as F
 from models.numpy_nn.functional.shapes import Array, Cache
 from models.numpy_nn.functional.winograd import conv2d_winograd, winograd_fits, winograd_weight
+from models.torch_internals import version_of
 
 Forward = Callable[..., tuple[Array, Cache]]
 Backward = Callable[[Array, Cache], Any]
@@ -102,7 +103,7 @@ class Conv2d(nn.Conv2d):
         return conv2d_winograd(x, self._transformed(), bias, **_options(self, "padding")), ()
 
     def _transformed(self) -> Array:
-        weight, version = self.weight.detach(), self.weight._version
+        weight, version = self.weight.detach(), version_of(self.weight)
         if self._winograd is not None:
             before, its_version, transformed = self._winograd
             if (before.data_ptr(), its_version) == (weight.data_ptr(), version):

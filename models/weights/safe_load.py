@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickletools
-import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import IO, Any
 
 import torch
 
+from models import torch_internals
 from models.weights.foreign import WeightsError, printable
 from models.weights.formats import ACCEPTED, check_zip, kind_of
 
@@ -93,24 +93,24 @@ def _stand_ins(path: Path) -> list[Any]:
 
 def _reason(path: Path, error: Exception) -> str:
     """torch's own message advises weights_only=False; its cause, kept in __context__, does not."""
-    if str(error).startswith("Weights only load failed") and error.__context__ is not None:
+    if str(error).startswith(torch_internals.ADVICE) and error.__context__ is not None:
         error = error.__context__  # type: ignore[assignment]
     text = str(error)
-    told = re.search(r"GLOBAL ([\w.]+)", text)
+    told = torch_internals.refused_global(text)
     foreign = _foreign_globals(path)
-    forbidden = [told[1]] if told else list(filter(_runs_code, foreign))
+    forbidden = [told] if told else list(filter(_runs_code, foreign))
     if forbidden:
         return (
             f"refused: unpickling it would call {printable(forbidden[0])}, which can run code and "
             "which plain weights never need; get a file that holds tensors only, as "
             "torch.save(model.state_dict(), FILE) writes"
         )
-    if "Unsupported operand" in text and foreign:  # of a later protocol than torch writes
+    if torch_internals.UNKNOWN_OPCODE in text and foreign:  # of a later protocol than torch writes
         return (
             "pickled in a form that torch's safe reader does not take; where you trust it: "
             "torch.save(torch.load(FILE, weights_only=False), NEW_FILE)"
         )
-    if isinstance(error, MemoryError) or "allocate memory" in text:
+    if isinstance(error, MemoryError) or torch_internals.NO_MEMORY in text:
         return "damaged or hostile: it asks for more memory than its size allows"
     shown = printable(text.splitlines()[0]) if text else ""
     return f"damaged, truncated, or not {ACCEPTED} ({type(error).__name__}: {shown})"

@@ -74,7 +74,7 @@ def of_histograms(key: str, job: Mapping[str, Any]) -> str:
 def of_dropout(key: str, job: Mapping[str, Any]) -> str:
     """The net may have no such layer in the form that its other options give it."""
     import torch
-    from torch.nn.modules.dropout import _DropoutNd
+    from torch import nn
 
     from trainer.builders import factories
 
@@ -83,7 +83,9 @@ def of_dropout(key: str, job: Mapping[str, Any]) -> str:
         return ""
     with torch.device("meta"):
         model = factories.make_model(job, *size)
-    if any(isinstance(module, _DropoutNd) for module in model.modules()):
+    dropouts = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
+                nn.AlphaDropout, nn.FeatureAlphaDropout)  # fmt: skip
+    if any(isinstance(module, dropouts) for module in model.modules()):
         return ""
     return (
         "drops nothing: this form of the net has no layer for it (see its file in configs/model/, "

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import MethodType
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from models import weights as foreign
 from trainer import checkpoints
@@ -18,6 +17,8 @@ from trainer.checkpoints.entries import read
 from trainer.checkpoints.finite import listed, not_finite
 from trainer.errors import UserError
 from trainer.system.paths import at_home
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 # Weights as found, ours or other people's, and what they were trained to see.
 Start = foreign.ForeignWeights[Tensor]
@@ -158,7 +159,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
             parameter.requires_grad_(False)
     for module in model.modules():
         own = list(module.parameters(recurse=False))
-        if isinstance(module, _BatchNorm) and own and not any(p.requires_grad for p in own):
+        if isinstance(module, BATCH_NORMS) and own and not any(p.requires_grad for p in own):
             module.eval()
             module.train = MethodType(_stay_as_it_is, module)  # type: ignore[method-assign]
     left = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -11,8 +11,7 @@ import yaml
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 
 from data.loading.preprocess import Preprocess
 from trainer.builders.factories import memory_format, min_size, on_layers, place
@@ -72,24 +71,14 @@ def choice_file(group: str, name: str) -> Path:
     return files[name]
 
 
-class _Unfilled(TorchFunctionMode):
-    """New parameters keep whatever memory holds. Every one is overwritten from the checkpoint, and
-    drawing VGG19's 140 million random numbers takes four seconds."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if getattr(func, "__name__", "").endswith(("uniform_", "normal_")):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
 def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
     """The checkpoint's network with its weights, on the configuration's device, in eval mode."""
-    check_weights(entries, config)
-    with _Unfilled():
-        model: nn.Module = make("model", sized(entries, config))
-    model.load_state_dict(entries["model"])
+    model, weights = check_weights(entries, config), entries["model"]
+    if all_in_state_dict(model):  # its tensors are the checkpoint's: nothing is drawn or copied
+        model.load_state_dict({n: t.contiguous() for n, t in weights.items()}, assign=True)
+    else:
+        model = make("model", sized(entries, config))
+        model.load_state_dict(weights)
     device = pick_device(config["device"], config["layers"])
     layout = memory_format(config, model)
     place(model, device, float_dtype(config["precision"]), layout)
@@ -101,9 +90,22 @@ def sized(entries: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, An
     return {**config["model"], "shape": entries["shape"], "num_classes": len(entries["classes"])}
 
 
-def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def all_in_state_dict(model: nn.Module) -> bool:
+    """Whether a network has no tensors but those that a checkpoint holds, each once."""
+    tensors = [*model.named_parameters(remove_duplicate=False),
+               *model.named_buffers(remove_duplicate=False)]  # fmt: skip
+    others = [v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor)]
+    return (
+        {name for name, _ in tensors} == model.state_dict().keys()
+        and len({id(tensor) for _, tensor in tensors}) == len(tensors)
+        and not others
+    )
+
+
+def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
     """Hold the network that a configuration describes against the weights beside it, before any
-    memory is taken for it: sizes in a file may be of any size. Raises UserError."""
+    memory is taken for it: sizes in a file may be of any size. Returns the network, on the meta
+    device. Raises UserError."""
     options = sized(entries, config)
     check_options("model", options)
     try:
@@ -119,6 +121,7 @@ def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> None
             + "\n".join(lines)
             + f"\n{len(differing)} in all. Leave model.* as it was in the training."
         )
+    return model
 
 
 def preprocess(

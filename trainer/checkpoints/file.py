@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import pickletools
-import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 
 from trainer.checkpoints.digest import digest
 from trainer.errors import UserError
+from trainer.system.error_texts import refused_global
 from trainer.system.files import write_bytes
 
 FORMAT = 1
@@ -101,8 +101,7 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
         return "this is a web page, not a checkpoint; the download went wrong."
     if head.startswith(b"version https://git-lfs"):
         return "this is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`."
-    told = re.search(r"GLOBAL ([\w.]+)", str(error))
-    forbidden = told[1] if told else _looked_up(path)
+    forbidden = refused_global(error) or _looked_up(path)
     if forbidden:
         return f"it holds {forbidden!r}, which could run code, and is not loaded."
     return "damaged, cut off or not a checkpoint."

@@ -13,6 +13,7 @@ from typing import NoReturn, TypeVar
 from trainer.config import knobs
 from trainer.config.suggestions import meant, of_option
 from trainer.errors import UserError
+from trainer.system.error_texts import UNRECOGNIZED
 from trainer.system.paths import at_home
 from trainer.system.progress_bars import starting
 from trainer.text.values import unknown_name_message
@@ -73,7 +74,7 @@ def refuse_in_words(
     single = [key for key in (*keys, *knobs.KNOBS) if key in knobs.KNOBS or key in knobs.GROUPS]
 
     def refuse(message: str) -> NoReturn:
-        hint = of_option(argv, single) if "unrecognized arguments" in message else ""
+        hint = of_option(argv, single) if UNRECOGNIZED in message else ""
         usage = f"Run {parser.prog} --help to see what it takes."
         raise UserError(f"{parser.prog}: {message[:500]}\n{hint or usage}")
 

@@ -3,7 +3,7 @@ with one message and no folder, and turning Hydra's errors into such messages.
 
 Hydra itself exits with 1 on composition errors, makes the run's folder before any code of ours
 runs, and overwrites an existing run's `.hydra/`. Composing the same command line first takes 0.1 s
-and prevents all three. The private names below are those of hydra-core 1.3.
+and prevents all three. Hydra's private names are in `hydra_internals`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ from typing import Any, NoReturn
 import yaml
 from hydra import main as hydra_main
 from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
@@ -38,9 +35,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from trainer.config import suggestions
+from trainer.config import hydra_internals, suggestions
+from trainer.config.hydra_internals import (
+    ConfigLoaderImpl,
+    create_config_search_path,
+    get_args_parser,
+)  # fmt: skip
 from trainer.config.knobs import CONFIGS, GROUPS, KNOBS, OTHER_TEXTS, is_text
 from trainer.errors import UserError
+from trainer.system.error_texts import UNKNOWN_KEY
 from trainer.text.values import unknown_name_message
 
 LONGEST_WORD = 4096  # characters; Hydra reads a list of as many in some four seconds
@@ -123,10 +126,8 @@ def sweep_jobs(task: Sequence[str]) -> list[list[str]]:
 def call_hydra(argv: list[str], task: Callable[[DictConfig], Any]) -> None:
     """`hydra.main` on this command line. An absolute path to configs/ works alike from a
     checkout, an installed package, as a module and as a console script."""
-    # `--help` copies the whole store some eighty times; its nodes are copied on loading anyway.
-    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
-    # Makes Hydra raise instead of printing and exiting with 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    hydra_internals.share_config_store()
+    hydra_internals.raise_errors()
     sys.argv = ["trainer", *argv]
     with user_errors():
         hydra_main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(task)()
@@ -294,7 +295,7 @@ def _missing(error: MissingConfigException) -> str:
 
 def _bad_key(error: OmegaConfBaseException, loader: ConfigLoaderImpl | None) -> str:
     key, parent = error.full_key or str(error.key or ""), error.parent_node
-    is_unknown = "not in struct" in str(error) or "not in '" in str(error)
+    is_unknown = any(words in str(error) for words in UNKNOWN_KEY)
     if not key or not is_unknown or not isinstance(parent, DictConfig):
         return f"{key}: {_first_line(error)}" if key else _short(error)
     prefix = key.rpartition(".")[0] + "." if "." in key else ""

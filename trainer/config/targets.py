@@ -17,12 +17,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from trainer.errors import UserError
+from trainer.system.error_texts import BEYOND_MEMORY
 from trainer.text.values import unknown_name_message
-
-# What torch says of sizes that it cannot have, or cannot even count.
-BEYOND_MEMORY = (
-    "can't allocate memory", "Storage size calculation overflowed", "Overflow when unpacking long",
-)  # fmt: skip
 
 # What `build` hands in, beside the options.
 SUPPLIED = {

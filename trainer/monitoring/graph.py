@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from trainer.system.torch_internals import DispatchMode, tree_leaves
 
 
-def graph_event(model: nn.Module, image: Tensor) -> Any:
-    """A TensorBoard event with the graph of `model` in evaluation mode.
+class Node(NamedTuple):
+    """An operation, or a tensor that was there before: what made its inputs, and its output."""
+
+    name: str
+    op: str
+    inputs: list[str]
+    shape: torch.Size
+
+
+def graph_nodes(model: nn.Module, image: Tensor) -> list[Node]:
+    """The graph of `model` in evaluation mode.
 
     Neither the weights and buffers nor the modes of the modules change.
 
     Args:
         image: (1, C, H, W) float, as the model takes it.
     """
-    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-    from tensorboard.compat.proto.graph_pb2 import GraphDef  # type: ignore[import-untyped]
-    from tensorboard.compat.proto.versions_pb2 import VersionDef  # type: ignore[import-untyped]
-
     paths = {name: scope_of(model, name) for name, _ in model.named_modules()}
     scopes = [paths[""]]
     recorder = Recorder(scopes)
@@ -41,26 +46,20 @@ def graph_event(model: nn.Module, image: Tensor) -> Any:
             output = model.forward(image)
         for i, tensor in enumerate(t for t in tree_leaves(output) if isinstance(t, Tensor)):
             recorder.note(f"output/{i}" if i else "output", "output", [tensor], tensor)
-    graph = GraphDef(node=recorder.nodes, versions=VersionDef(producer=22))
-    return Event(graph_def=graph.SerializeToString())
+    return recorder.nodes
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(DispatchMode):
     """Notes each operation as a node under the module that runs, with edges from the nodes that
     made its inputs."""
 
     def __init__(self, scopes: list[str]) -> None:
         super().__init__()
         self.scopes = scopes
-        self.nodes: list[Any] = []
+        self.nodes: list[Node] = []
         self.names: set[str] = set()
         self.makers: dict[int, str] = {}  # id of a tensor -> the node that made it
         self.alive: list[Tensor] = []  # so that no id comes twice
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Or torch would import its compiler, a second, to mark the next method as not for it."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -74,22 +73,12 @@ class Recorder(TorchDispatchMode):
         return result
 
     def note(self, name: str, op: str, inputs: list[Tensor], output: Tensor) -> None:
-        from tensorboard.compat.proto.attr_value_pb2 import AttrValue  # type: ignore[import-untyped]
-        from tensorboard.compat.proto.node_def_pb2 import NodeDef  # type: ignore[import-untyped]
-        from tensorboard.compat.proto.tensor_shape_pb2 import (  # type: ignore[import-untyped]
-            TensorShapeProto,
-        )
-
         makers = [self.makers[id(t)] for t in inputs if id(t) in self.makers]
         unique, count = name, 1
         while unique in self.names:
             count += 1
             unique = f"{name}_{count}"
-        shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in output.shape])
-        shapes = AttrValue(list=AttrValue.ListValue(shape=[shape]))
-        self.nodes.append(
-            NodeDef(name=unique, op=op, input=makers, attr={"_output_shapes": shapes})
-        )
+        self.nodes.append(Node(unique, op, makers, output.shape))
         self.names.add(unique)
         self.makers[id(output)] = unique
         self.alive.append(output)

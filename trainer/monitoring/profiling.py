@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import json
 import logging
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,11 +20,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.profiler import profile, record_function
+from torch.autograd.profiler import record_function
 
 from trainer.checkpoints import CheckpointFolder
 from trainer.evaluation.metrics import Metrics
 from trainer.system.device import synchronize
+from trainer.system.torch_internals import memory_events, memory_profiler, range_events
 from trainer.training.batches import BatchSource
 from trainer.training.run import Run, Watcher
 from trainer.training.step import Stepper
@@ -149,10 +149,7 @@ class Tracer:
     def __init__(self, clock: Clock, file: Path) -> None:
         self.clock, self.file = clock, file
         self.is_running = False
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells stderr that it starts and stops
-        # What torch.profiler.profile is built on; that one imports the compiler, for seconds.
-        gpu = "cuda" if clock.device.type == "cuda" else None
-        self.profiler = profile(use_device=gpu, profile_memory=True)
+        self.profiler = memory_profiler(clock.device)
 
     def start(self) -> None:
         with self.clock.phase("tracer"):
@@ -252,16 +249,14 @@ def memory_by_phase(trace: Path) -> dict[str, int]:
     if not trace.is_file():
         return {}
     events = json.loads(trace.read_bytes())["traceEvents"]
-    amounts = [event for event in events if event.get("name") == "[memory]"]
-    kind = max((event["args"]["Device Type"] for event in amounts), default=0)
+    amounts = memory_events(events)
+    kind = max((device for _, device, _ in amounts), default=0)
     marks: list[tuple[float, str | None, int]] = [
-        (event["ts"], None, event["args"]["Total Allocated"])
-        for event in amounts
-        if event["args"]["Device Type"] == kind
+        (when, None, amount) for when, device, amount in amounts if device == kind
     ]
-    for event in events:
-        if event.get("cat") == "user_annotation" and event["name"] in PHASES:
-            marks += [(event["ts"], event["name"], 0), (event["ts"] + event["dur"], "", 0)]
+    for begin, end, phase in range_events(events):
+        if phase in PHASES:
+            marks += [(begin, phase, 0), (end, "", 0)]
     inside, peaks, in_use = ["other"], dict[str, int](), None
     for _, name, amount in sorted(marks, key=lambda mark: mark[0]):
         if name == "":

@@ -107,11 +107,11 @@ class RunLog(Watcher):
         """The test's row; of a sound result the run's place among others, too."""
         self.row(run.progress, "test", test, run.lr)
         if math.isfinite(test.loss):
-            write_hparams(
-                self.writer,
+            self.writer.add_hparams_row(
                 {**self.hparams, "num_parameters": run.about.cost.num_parameters},
                 {"accuracy/test": test.accuracy, "loss/test": test.loss,
                  "accuracy/val": run.best.accuracy},
+                SHOWN_HPARAMS,
             )  # fmt: skip
         self.save(run)  # before summary.json says that all is done
 
@@ -156,27 +156,9 @@ class RunLog(Watcher):
 def event_writer(folder: Path, first_step: int) -> Any:
     """TensorBoard's writer."""
     # Imported here: it takes half a second that no other command should wait for.
-    from trainer.monitoring.event_files import Events
+    from trainer.monitoring.tensorboard import Events
 
     return Events(folder, first_step)
-
-
-def write_hparams(writer: Any, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
-    """One row of TensorBoard's HParams page, in the run's own event file: add_hparams would open a
-    second run beside it. The metrics are names of scalars that the run has."""
-    from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
-        HParamsPluginData,
-    )
-    from torch.utils.tensorboard.summary import hparams as summaries
-
-    experiment, *session = summaries(hparams, metrics)
-    plugin = experiment.value[0].metadata.plugin_data
-    content = HParamsPluginData.FromString(plugin.content)
-    for info in content.experiment.hparam_infos:
-        info.differs = info.name in SHOWN_HPARAMS
-    plugin.content = content.SerializeToString()
-    for summary in (experiment, *session):
-        writer._get_file_writer().add_summary(summary)
 
 
 class _Mute:

@@ -20,7 +20,7 @@ from torch import Tensor
 from trainer.evaluation.findings import Examiner, Findings, mistakes_as_json
 from trainer.evaluation.metrics import Meter, Metrics, finite, json_of
 from trainer.monitoring import tensorboard_images
-from trainer.monitoring.graph import graph_event
+from trainer.monitoring.graph import graph_nodes
 from trainer.system.files import write_bytes
 from trainer.training import loop
 from trainer.training.batches import WatchedBatches
@@ -79,8 +79,7 @@ class Gallery(Watcher):
                 images, targets = next(iter(run.train.epoch(0)))
                 tensorboard_images.show_batch(self.writer, run, images, targets)
             with harmless("the graph"):
-                event = graph_event(run.model, images[:1])
-                self.writer._get_file_writer().add_event(event)
+                self.writer.add_nodes(graph_nodes(run.model, images[:1]))
 
     def epoch(self, run: Run, train: Metrics, val: Metrics | None) -> None:
         if self.writer is not None and self.histograms:

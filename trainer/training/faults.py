@@ -11,6 +11,7 @@ import torch
 
 from trainer.checkpoints import step_of
 from trainer.errors import NO_ROOM, TrainingError, UserError
+from trainer.system.error_texts import NO_CPU_MEMORY, OVERFLOW
 from trainer.training.run import Run
 from trainer.training.sizes import MEGABYTE, megabytes, model_bytes, state_bytes
 from trainer.training.soundness import SMALLER_STEPS
@@ -26,9 +27,9 @@ def explained(error: BaseException, run: Run, folder: Path) -> TrainingError | N
     for cause in chain(error):
         if isinstance(cause, torch.OutOfMemoryError | MemoryError):
             return out_of_memory(run)
-        if isinstance(cause, RuntimeError) and "can't allocate memory" in str(cause):
+        if isinstance(cause, RuntimeError) and NO_CPU_MEMORY in str(cause):
             return out_of_memory(run)
-        if isinstance(cause, RuntimeError) and "without overflow" in str(cause):
+        if isinstance(cause, RuntimeError) and OVERFLOW in str(cause):
             return TrainingError(
                 f"Step {run.progress.step + 1} cannot be computed: a factor of the optimizer is "
                 f"NaN or infinite at that precision (learning rate {run.lr:.3g}).\n{SMALLER_STEPS}"

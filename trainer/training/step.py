@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from trainer.system.torch_internals import gate, has_hooks, unscale_and_flag, update_scale
 
 # torch.amp.GradScaler's: the scale is halved after an overflow, doubled after so many good steps.
 BACKOFF, GROWTH, GROWTH_INTERVAL = 0.5, 2.0, 2000
@@ -63,8 +64,7 @@ class Guard:
         # Only torch's kernels ask for the flag.
         self.gated = is_fused(optimizer) and has_torchs_step(optimizer)
         if self.gated:
-            optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
-            optimizer.grad_scale = None  # type: ignore[attr-defined]
+            gate(optimizer, self.found_inf)
 
     def zero_grad(self) -> None:
         """The optimizer's own takes ten times as long, for a profiler range and hooks."""
@@ -86,9 +86,9 @@ class Guard:
         return [p.grad for p in self.parameters if p.grad is not None]
 
     def _check(self, values: list[Tensor], factor: Tensor) -> None:
-        """GradScaler's own kernel: one pass that multiplies all by the factor and raises the flag
-        if one is not finite. Then the gradients are clipped."""
-        torch._amp_foreach_non_finite_check_and_unscale_(values, self.found_inf, factor)
+        """One pass multiplies all by the factor and raises the flag if one is not finite. Then the
+        gradients are clipped."""
+        unscale_and_flag(values, self.found_inf, factor)
         if self.clip_norm:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
 
@@ -176,7 +176,7 @@ class ScalingGuard(Guard):
     def step(self) -> None:
         """The optimizer's step, unless a gradient overflowed; and the next step's scale."""
         super().step()
-        torch._amp_update_scale_(
+        update_scale(
             self.scale, self.num_good_steps, self.found_inf, GROWTH, BACKOFF, GROWTH_INTERVAL
         )
 
@@ -214,7 +214,7 @@ def has_torchs_step(optimizer: Optimizer) -> bool:
     """Whether `optimizer.step()` is a step of torch.optim with nothing of anybody else round it."""
     return (
         "step" not in vars(optimizer)  # put there by hand, round the class's
-        and not _has_hooks(optimizer)
+        and not has_hooks(optimizer)
         and all(_home(f).startswith("torch.") for f in _layers(type(optimizer).step))
         and _home(_layers(type(optimizer).step)[-1]).startswith("torch.optim.")
     )
@@ -225,16 +225,9 @@ def is_wrapped(optimizer: Optimizer) -> bool:
     wrappers = _layers(type(optimizer).step)[:-1]
     return (
         "step" in vars(optimizer)
-        or _has_hooks(optimizer)
+        or has_hooks(optimizer)
         or not all(_home(f).startswith("torch.") for f in wrappers)
     )
-
-
-def _has_hooks(optimizer: Optimizer) -> bool:
-    """torch has no public way to ask."""
-    of_all = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
-    own = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-    return bool(of_all or own)
 
 
 def _layers(function: Callable[..., Any]) -> list[Callable[..., Any]]:

@@ -19,7 +19,8 @@ from tests.helpers.commands import ROOT, TrainedRun, read_json
 from tests.helpers.visualizer_runs import built, compose_words, events, finish, gallery_of
 from trainer import job
 from trainer.monitoring import tensorboard_images
-from trainer.monitoring.graph import graph_event
+from trainer.monitoring.graph import graph_nodes
+from trainer.monitoring.tensorboard import node_def
 
 MNIST = ROOT / "data" / "mnist_5k.npz"
 
@@ -208,8 +209,7 @@ def test_many_classes_are_bars(
 
 def test_the_graph_leads_from_the_picture_to_the_logits() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3))
-    graph = GraphDef()
-    graph.ParseFromString(graph_event(net, torch.zeros(1, 1, 3, 3)).graph_def)
+    graph = GraphDef(node=map(node_def, graph_nodes(net, torch.zeros(1, 1, 3, 3))))
     nodes = {node.name: node for node in graph.node}
     assert len(nodes) == len(graph.node)
     assert all(name in nodes for node in graph.node for name in node.input)

@@ -23,6 +23,13 @@ from torch.optim import Optimizer
 
 from trainer.errors import TrainingError, UserError
 from trainer.runs.progress import CompileTime
+from trainer.system.torch_internals import (
+    compiled_call,
+    compiler_error,
+    eager_call,
+    replace_call,
+    with_backward,
+)  # fmt: skip
 from trainer.training.compiling.agreement import Trial, disagreement
 from trainer.training.compiling.step_graph import StepGraph, keeps_state
 from trainer.training.loop import update
@@ -88,27 +95,31 @@ def compile_model(
     Batches of another size than the usual one (train_size in training mode, eval_size in
     evaluation) run in eager. torch would compile each anew, and by what had come before.
     """
-    from torch._dynamo.exc import TorchDynamoException
-    from torch._functorch import config as functorch_config
-
-    torch._dynamo.reset()  # its limit of recompilations is the process's, not the net's
+    torch.compiler.reset()  # its limit of recompilations is the process's, not the net's
     model.compile(dynamic=False, options={"fallback_random": True})  # dropout as in eager
-    compiled: Callable[..., Any] = model._compiled_call_impl  # type: ignore[assignment]
+    compiled, eager, failed = compiled_call(model), eager_call(model), compiler_error()
     fresh = {True: "compile=model (training)", False: "compile=model (evaluation)"}
 
     def call(images: Tensor) -> Any:
         if len(images) != (train_size if model.training else eval_size):
-            return model._call_impl(images)
+            return eager(images)
         if model.training in fresh:
             with (
-                # The backward pass here as well, not at the first backward().
-                functorch_config.patch(force_non_lazy_backward_lowering=True),
-                compiling(fresh.pop(model.training), TorchDynamoException, timer or CompileTime()),
+                with_backward(),
+                compiling(fresh.pop(model.training), failed, timer or CompileTime()),
             ):
                 return compiled(images)
         return compiled(images)
 
-    model._compiled_call_impl = call
+    replace_call(model, call)
+
+
+def dtype_under(autocast: AbstractContextManager[Any], weight: Tensor) -> torch.dtype:
+    """In which a step computes its products."""
+    kind = weight.device.type
+    with autocast:
+        lowered = torch.is_autocast_enabled(kind)
+        return torch.get_autocast_dtype(kind) if lowered else weight.dtype
 
 
 class CompiledStep:
@@ -133,7 +144,7 @@ class CompiledStep:
         self.optimizer, self.found_inf = guard.optimizer, guard.found_inf
         self.batch_size = batch_size
         self.keeps_state = keeps_state(self.optimizer)
-        self.dtype: torch.dtype = getattr(autocast, "fast_dtype", next(model.parameters()).dtype)
+        self.dtype = dtype_under(autocast, next(model.parameters()))
         self.graphs: dict[Any, StepGraph] = {}
         # A state that is loaded lies elsewhere in memory.
         self.optimizer.register_load_state_dict_post_hook(lambda _: self.graphs.clear())

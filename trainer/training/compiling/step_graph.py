@@ -8,20 +8,26 @@ tensors in place. There is no Python of the net, of autograd or of the optimizer
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 
+from trainer.system.torch_internals import (
+    being_compiled,
+    compile_graph,
+    gate,
+    graph_of,
+    once,
+    tree_map_only,
+)  # fmt: skip
 from trainer.training.loop import update
 from trainer.training.step import Guard, undecorated_step
 
@@ -76,14 +82,10 @@ class StepGraph:
         return found
 
     def _compile(self, images: Tensor, targets: Tensor) -> Callable[..., Any]:
-        # Imported here: the compiler takes seconds that nobody else should wait for.
-        from torch._inductor.compile_fx import compile_fx
-        from torch.fx.experimental.proxy_tensor import make_fx
-
         arguments = [*self.tensors, *self.lrs, images, targets]
         with torch.enable_grad():
-            graph = make_fx(self._step, tracing_mode="fake")(*arguments)
-        patches = {
+            graph = graph_of(self._step, arguments)
+        options = {
             "fallback_random": True,  # dropout draws from torch's generators, as in eager steps
             "cpp_wrapper": images.device.type == "cpu",  # halves the start from a warm cache
             # `CompiledStep` looks at the batch, and the other tensors stay what they are. Asking
@@ -91,7 +93,7 @@ class StepGraph:
             "size_asserts": False,
         }
         with torch.no_grad():
-            return cast(Callable[..., Any], compile_fx(graph, arguments, config_patches=patches))
+            return compile_graph(graph, arguments, options)
 
     def _step(self, *arguments: Tensor) -> tuple[Tensor, Tensor]:
         """What is traced; the arguments are those of the compiled graph."""
@@ -156,21 +158,10 @@ class _TracedGuard:
         """The check is of the one backward pass; what clips is traced with the step."""
 
     def step(self) -> None:
-        with torch.no_grad(), _being_compiled(), _ScalarsOnce():
+        with torch.no_grad(), being_compiled(), _ScalarsOnce():
             if self.clip_norm:
                 nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
             undecorated_step(self.optimizer)(self.optimizer)
-
-
-@contextlib.contextmanager
-def _being_compiled() -> Iterator[None]:
-    """Optimizers ask, and leave out what cannot be traced: values that they read on the CPU."""
-    asked = torch.compiler.is_compiling
-    torch.compiler.is_compiling = lambda: True
-    try:
-        yield
-    finally:
-        torch.compiler.is_compiling = asked
 
 
 def stand_in(
@@ -188,10 +179,9 @@ def stand_in(
     for group, members in zip(groups, parameters, strict=True):
         group["params"] = list(members)
     twin: Optimizer = object.__new__(type(optimizer))
-    twin.__dict__.update(optimizer.__dict__)
-    twin.__dict__.update(
-        param_groups=groups, state=defaultdict(dict, state), found_inf=None, grad_scale=None
-    )
+    vars(twin).update(vars(optimizer))
+    vars(twin).update(param_groups=groups, state=defaultdict(dict, state))
+    gate(twin, None)
     return twin
 
 
@@ -206,13 +196,6 @@ def keeps_state(optimizer: Optimizer) -> bool:
     with torch.no_grad():
         undecorated_step(twin)(twin)
     return any(twin.state.values())
-
-
-def once(scalar: Tensor) -> Tensor:
-    """The same 0-dim tensor, but computed once. The compiler would merge its arithmetic into the
-    loops that use it and repeat it there, for each sixteen weights; what a view is taken of, it
-    stores first."""
-    return scalar.as_strided((), ())
 
 
 class _ScalarsOnce(TorchFunctionMode):
