@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.helpers.commands import ROOT
-from trainer.config import choices, knobs
+from trainer.config import choices, knobs, reference
 from trainer.errors import UserError
 
 CONFIGS = ROOT / "configs"
@@ -48,13 +49,62 @@ def test_the_first_line_says_what_this_is(file: Path) -> None:
     assert file.read_text().startswith("# ")
 
 
+def meanings(group: str, name: str) -> dict[str, str]:
+    """With those of the choices that it extends."""
+    found: dict[str, str] = {}
+    for base in choices.bases(group, name):
+        found |= meanings(group, base)
+    return found | choices.comments(choices.text_of(group, name))
+
+
 def test_every_key_has_a_meaning() -> None:
     of_run = {key for key in knobs.KNOBS if "." not in key}
-    assert choices.comments(CONFIGS / "config.yaml").keys() == of_run
+    assert choices.comments((CONFIGS / "config.yaml").read_text()).keys() == of_run
     for group, name in CHOICES:
         keys = {key for key in choices.options(group, name) if not key.startswith("_")}
         sizes = {"shape", "num_classes"} if group == "model" else set()
-        assert choices.meanings(group, name).keys() == keys - sizes, (group, name)
+        assert meanings(group, name).keys() == keys - sizes, (group, name)
+
+
+def test_a_choice_that_extends_another_does_not_repeat_it() -> None:
+    for group, name in CHOICES:
+        own, said = choices.own_options(group, name), choices.comments(choices.text_of(group, name))
+        for base in choices.bases(group, name):
+            extended, known = choices.options(group, base), meanings(group, base)
+            assert not [key for key in own if own[key] == extended.get(key)], (group, name)
+            assert not [key for key in said if said[key] == known.get(key)], (group, name)
+
+
+RANGE = re.compile(
+    r"[<>]=? ?-?\d|\d ?[<>]|(?<![\w.])\d[\d.]* ?(?:to|-|\.\.+) ?\d"
+    r"|(?:at (?:least|most)|above|below) \d"
+)
+
+
+def test_no_comment_has_a_range_that_the_table_has() -> None:
+    texts = [(f"{group}.", choices.text_of(group, name)) for group, name in CHOICES]
+    for prefix, text in [("", (CONFIGS / "config.yaml").read_text()), *texts]:
+        for key, comment in choices.comments(text).items():
+            if prefix + key in knobs.KNOBS:
+                assert not RANGE.search(comment), (prefix + key, comment)
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["learning rate; > 0", "share; 0 <= s < 1", "epochs; >= 0", "0 to 1", "0..1", "0 - 180 degrees",
+     "at least 1", "between; below 1"],
+)  # fmt: skip
+def test_a_range_is_seen(comment: str) -> None:
+    """The twin."""
+    assert RANGE.search(comment)
+
+
+def test_the_reference_is_current() -> None:
+    written = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    assert written == reference.reference(), f"write it again: {reference.COMMAND}"
+    options = {f"{g}.{key}" for g, name in CHOICES for key in choices.options(g, name)}
+    for key in (*knobs.KNOBS, *(o for o in options if not o.partition(".")[2].startswith("_"))):
+        assert f"| `{key}` |" in written, key
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONFIGS)))
