@@ -271,3 +271,8 @@ def is_text(key: str) -> bool:
 
 # model.name is an option of one model alone; the others are Hydra's.
 OTHER_TEXTS = ("model.name", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+
+
+def known_keys() -> set[str]:
+    """All that may be typed in front of a =."""
+    return {*KNOBS, *GROUPS, "experiment", *OTHER_TEXTS}
