@@ -17,7 +17,7 @@ from trainer.errors import UserError
 
 CONFIGS = ROOT / "configs"
 FILES = sorted(f for f in CONFIGS.rglob("*.yaml") if "hydra" not in f.relative_to(CONFIGS).parts)
-CHECKED_GROUPS = ("optimizer", "scheduler", "loss", "data")
+CHECKED_GROUPS = ("optimizer", "scheduler", "loss", "data", "augment")
 CHOICES = [(group, name) for group in knobs.GROUPS for name in choices.names(group)]
 
 
@@ -175,6 +175,14 @@ def test_knobs(knob: knobs.Knob, right: list[object], wrong: list[object]) -> No
     assert all(knob.allows(value) for value in right)
     assert not [value for value in wrong if knob.allows(value)]
     assert knob.allowed()
+
+
+@pytest.mark.parametrize("key", [key for key in knobs.KNOBS if key.startswith("augment.")])
+def test_augmentations_have_bounds_and_0_is_off(key: str) -> None:
+    knob = knobs.KNOBS[key]
+    assert not [v for v in (-0.1, 1000.0, float("nan"), "0.5", True, None) if knob.allows(v)]
+    assert knob.allows(0)
+    assert knob.allows(0.5)
 
 
 def test_messages_name_key_value_and_range() -> None:
