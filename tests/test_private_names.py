@@ -49,7 +49,6 @@ HOMES = {
     "trainer/config/hydra_internals.py",
     "trainer/monitoring/tensorboard.py",
     "trainer/cli/arguments.py",  # argparse's
-    "data/images/bit_depth.py",  # Pillow's
 }  # fmt: skip
 PUBLIC = {"_replace", "_asdict", "_fields", "_make"}  # of namedtuples, by Python's documentation
 # Documented to be set.

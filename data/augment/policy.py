@@ -10,14 +10,6 @@ import torch
 from torch import Generator, Tensor
 
 from data.augment import ops
-from data.types import DataError
-
-# The largest value of each option; the smallest is 0, which turns it off.
-_LARGEST = {
-    "crop_padding": 1.0, "flip": 1.0, "rotation": 180.0, "cutout": 1.0, "brightness": 1.0,
-    "contrast": 1.0, "saturation": 1.0, "hue": 0.5, "mixup": 100.0, "cutmix": 100.0,
-    "mix_probability": 1.0,
-}  # fmt: skip
 
 
 @dataclass
@@ -42,8 +34,7 @@ class Augment:
             both on, a batch gets the one or the other.
         mix_probability: that a batch is mixed at all.
 
-    Raises:
-        DataError: an option is out of its range.
+    0 turns each of them off; none is negative.
     """
 
     num_classes: int
@@ -65,12 +56,6 @@ class Augment:
     mixes: list[Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]] = field(init=False)
 
     def __post_init__(self) -> None:
-        for name, largest in _LARGEST.items():
-            if not 0 <= getattr(self, name) <= largest:
-                raise DataError(
-                    f"augment.{name}={getattr(self, name)}: must lie between 0 (off) and "
-                    f"{largest:g}."
-                )
         colors = {
             name: getattr(self, name) for name in ("brightness", "contrast", "saturation", "hue")
         }

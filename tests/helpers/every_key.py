@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from data import mnist
@@ -23,7 +22,7 @@ from data.cifar import load
 from data.types import DataError
 from tests.helpers.commands import Finished, train
 from trainer import checkpoints
-from trainer.config import knobs
+from trainer.config import choices, knobs
 
 Dispatch = Callable[..., Finished]
 Words = list[str]
@@ -32,13 +31,13 @@ Outcome = tuple[int, Any]
 
 def options(*groups: str) -> set[str]:
     """Every option that a YAML of these groups has, with its group."""
-    found = set()
-    for group in groups:
-        for file in (knobs.CONFIGS / group).glob("*.yaml"):
-            content = yaml.safe_load(file.read_text())
-            own = content.get(group, content) if isinstance(content, dict) else {}
-            found |= {f"{group}.{name}" for name in own if not str(name).startswith(("_", "/"))}
-    return found - {f"{group}.defaults" for group in groups}
+    return {
+        f"{group}.{key}"
+        for group in groups
+        for name in choices.names(group)
+        for key in choices.options(group, name)
+        if not key.startswith("_")
+    }
 
 
 ALL_KEYS = {*knobs.KNOBS, *knobs.GROUPS, *options(*knobs.GROUPS)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from data.loading.preprocess import Preprocess
 from trainer.builders.factories import memory_format, min_size, on_layers, place
 from trainer.checkpoints.tensors import differences
-from trainer.config import knobs, stored
+from trainer.config import choices, knobs, stored
 from trainer.config.targets import check_options, make
 from trainer.errors import UserError
 from trainer.system.device import float_dtype, pick_device
@@ -30,7 +29,7 @@ def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[st
     changed = OmegaConf.create(dict(config))
     for key, text in sorted(values.items(), key=lambda item: "." in item[0]):
         if key in knobs.GROUPS:
-            changed[key] = OmegaConf.load(choice_file(key, text))
+            changed[key] = OmegaConf.create(choices.options(key, text))
             continue
         if key == "trust":
             changed.trust = stored.trusted(values)
@@ -62,13 +61,6 @@ def typed(key: str, text: str) -> Any:
         return OmegaConf.create(f"value: {text}").value
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{key}={text}: not understood as a value.") from error
-
-
-def choice_file(group: str, name: str) -> Path:
-    files = {path.stem: path for path in (knobs.CONFIGS / group).glob("*.yaml")}
-    if name not in files:
-        raise UserError(unknown_name_message(f"choice for {group}", name, files))
-    return files[name]
 
 
 def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:

@@ -26,8 +26,8 @@ from trainer.text.values import unknown_name_message
 COMMANDS = {
     "resume": "go on where a training was cut off",
     "evaluate": "metrics of a checkpoint on the test or validation split",
-    "predict": "the classes of pictures, with probabilities",
-    "export": "a net for other programs: its weights, ONNX, torch.export",
+    "predict": "the classes of images, with probabilities",
+    "export": "a model for other programs: its weights, ONNX, torch.export",
     "import-weights": "other people's weights into a checkpoint",
     "summary": "the layers of a model on some data",
     "report": "a table over runs, or over the jobs of a sweep",

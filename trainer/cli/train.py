@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.builders import idle_keys
-from trainer.config import knobs
-from trainer.config.compose import Composer, call_hydra, parse, plain, quoted
+from trainer.config import knobs, start
+from trainer.config.compose import Composer, parse, plain
 from trainer.errors import Stopped, UserError, named
 from trainer.text.values import format_value
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     args = parse(argv)
     argv = [*args.flags, *args.overrides]  # the only order that Hydra takes
     if args.help or args.hydra_help or args.shell_completion:
-        call_hydra(argv, task)
+        start.tell(argv)
         return 0
     from trainer.runs import folder as folders
     from trainer.runs import lock
@@ -49,8 +49,11 @@ def main(argv: list[str]) -> int:
         knobs.check(job)
     typed = idle_keys.keys_in(args.overrides)
     refuse_trust(typed, jobs)
-    if args.cfg or args.info:
-        call_hydra(argv, task)
+    if args.info:
+        start.tell(argv)
+        return 0
+    if args.cfg:
+        start.show(composer, master, args)
         return 0
     check_with_torch(jobs, typed)
     kind = "sweep" if args.multirun else "run"
@@ -58,7 +61,7 @@ def main(argv: list[str]) -> int:
     failed = False
     try:
         with named(folder):
-            call_hydra([*argv, f"hydra.{kind}.dir={quoted(str(folder))}"], task)
+            start.run(composer, master, folder, task)
     except JobFailedError:
         failed = True
     except Exception:  # Hydra's own, between jobs

@@ -1,54 +1,42 @@
-"""Everything that knows Hydra's inside: composing ahead of `hydra.main`, so that wrong input ends
-with one message and no folder, and turning Hydra's errors into such messages.
+"""What a command line asks for: its words, and the configuration that they make, composed ahead of
+Hydra's own start, so that wrong input ends with one message and no folder.
 
 Hydra itself exits with 1 on composition errors, makes the run's folder before any code of ours
-runs, and overwrites an existing run's `.hydra/`. Composing the same command line first takes 0.1 s
-and prevents all three. Hydra's private names are in `hydra_internals`.
+runs, and overwrites an existing run's `.hydra/`. Hydra's private names are in
+`hydra_internals`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import os
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-from hydra import main as hydra_main
 from hydra import version
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
-from hydra.errors import (
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-    SearchPathException,
-)
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
-from trainer.config import hydra_internals, suggestions
+from trainer.config import knobs, suggestions
+from trainer.config.hydra_errors import LONGEST, cut, not_composed, user_errors
 from trainer.config.hydra_internals import (
     ConfigLoaderImpl,
     create_config_search_path,
     get_args_parser,
-)  # fmt: skip
-from trainer.config.knobs import CONFIGS, GROUPS, KNOBS, OTHER_TEXTS, is_text
+)
 from trainer.errors import UserError
-from trainer.system.error_texts import UNKNOWN_KEY
-from trainer.text.values import unknown_name_message
 
 LONGEST_WORD = 4096  # characters; Hydra reads a list of as many in some four seconds
 MAX_LISTED_JOBS = 10_000
-LONGEST = 300  # characters of a message of Hydra's, and of a word in one
 
 # A sweep of more jobs is checked value by value instead of combination by combination.
 MAX_CHECKED_JOBS = 200
@@ -60,7 +48,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.prog = "trainer"
 
     def refuse(message: str) -> NoReturn:
-        hint = suggestions.of_option(argv, known_keys())
+        hint = suggestions.of_option(argv, knobs.known_keys())
         raise UserError(hint or f"{message[:LONGEST]}. See --help.")
 
     parser.error = refuse  # type: ignore[method-assign]
@@ -91,16 +79,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def known_keys() -> set[str]:
-    return {*KNOBS, *GROUPS, "experiment", *OTHER_TEXTS}
-
-
 def as_typed(word: str, multirun: bool) -> str:
     """A word KEY=VALUE in which a value that is a text, such as a path, is in quotes, so that
     Hydra's grammar takes 2024_01_15 for no number and `on` for no truth, and ~/photos or names
     with blanks, commas and brackets are as they were typed. A sweep's commas go on to divide."""
     name, equals, value = word.partition("=")
-    if not equals or not is_text(name.lstrip("+")) or value in ("", "null", "???"):
+    if not equals or not knobs.is_text(name.lstrip("+")) or value in ("", "null", "???"):
         return word
     if value[0] in "'\"" and len(value) > 1 and value[-1] == value[0]:
         return word
@@ -123,14 +107,15 @@ def sweep_jobs(task: Sequence[str]) -> list[list[str]]:
     return [list(words) for words in itertools.islice(product, MAX_LISTED_JOBS)]
 
 
-def call_hydra(argv: list[str], task: Callable[[DictConfig], Any]) -> None:
-    """`hydra.main` on this command line. An absolute path to configs/ works alike from a
-    checkout, an installed package, as a module and as a console script."""
-    hydra_internals.share_config_store()
-    hydra_internals.raise_errors()
-    sys.argv = ["trainer", *argv]
-    with user_errors():
-        hydra_main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(task)()
+class _Loader(ConfigLoaderImpl):
+    """Loader that hands out a configuration that was composed before, once, where Hydra would
+    compose the same words again."""
+
+    composed: DictConfig | None = None
+
+    def load_configuration(self, *args: Any, **options: Any) -> DictConfig:
+        composed, self.composed = self.composed, None
+        return super().load_configuration(*args, **options) if composed is None else composed
 
 
 class Composer:
@@ -139,7 +124,7 @@ class Composer:
     def __init__(self, args: argparse.Namespace) -> None:
         version.setbase("1.3")
         setup_globals()
-        configs = Path(args.config_path).resolve() if args.config_path else CONFIGS
+        configs = Path(args.config_path).resolve() if args.config_path else knobs.CONFIGS
         search_path = create_config_search_path(str(configs))
         if args.config_dir:
             folder = os.path.abspath(args.config_dir)
@@ -147,14 +132,18 @@ class Composer:
                 raise UserError(f"--config-dir {args.config_dir}: there is no such folder.")
             refuse_shadowed(Path(folder), configs, f"{args.config_name or 'config'}.yaml")
             search_path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema", None))
-        self.loader = ConfigLoaderImpl(search_path)
+        self.loader = _Loader(search_path)
         self.config_name = args.config_name or "config"
         self.overrides: list[str] = args.overrides
         self.multirun: bool = args.multirun
 
     def master(self) -> DictConfig:
         """The configuration with its `hydra` node; of a sweep, the one that all jobs share."""
-        return self._load(self.overrides, RunMode.MULTIRUN if self.multirun else RunMode.RUN)
+        mode = RunMode.MULTIRUN if self.multirun else RunMode.RUN
+        master = self._load(self.overrides, mode)
+        if master.hydra.mode not in (None, mode):
+            raise UserError("hydra.mode: is for --multirun to say; leave the key out.")
+        return master
 
     def jobs(self, master: DictConfig) -> list[DictConfig]:
         """One configuration per job, without the `hydra` node."""
@@ -163,7 +152,7 @@ class Composer:
         try:
             combinations = self._combinations(master)
         except (TypeError, AttributeError) as error:  # hydra.sweeper=5
-            raise UserError(_not_composed(self.overrides, error)) from error
+            raise UserError(not_composed(self.overrides, error)) from error
         return [without_hydra(self._load(words, RunMode.RUN)) for words in combinations]
 
     def _load(self, overrides: list[str], mode: RunMode) -> DictConfig:
@@ -177,10 +166,10 @@ class Composer:
                 for group in null:
                     options = self.loader.get_group_options(group)
                     raise UserError(f"{group}=null: one of {', '.join(options)}.") from error
-                raise UserError(_not_composed(overrides, error)) from error
+                raise UserError(not_composed(overrides, error)) from error
             except (TypeError, AttributeError, KeyError, RecursionError, OSError) as error:
                 # What Hydra's and OmegaConf's insides raise on values that they did not foresee.
-                raise UserError(_not_composed(overrides, error)) from error
+                raise UserError(not_composed(overrides, error)) from error
 
     def _combinations(self, master: DictConfig) -> Iterator[list[str]]:
         given: Any = master.hydra.sweeper.get("params")
@@ -192,7 +181,7 @@ class Composer:
             choices = [list(itertools.islice(_values(one), MAX_LISTED_JOBS)) for one in parsed]
         for override, values in zip(parsed, choices, strict=True):
             if len(values) == MAX_LISTED_JOBS:
-                raise UserError(f"{_cut(override.input_line)}: a sweep of {MAX_LISTED_JOBS:,} "
+                raise UserError(f"{cut(override.input_line)}: a sweep of {MAX_LISTED_JOBS:,} "
                                 "values or more is not started.")  # fmt: skip
         number = 1
         for values in choices:
@@ -247,84 +236,3 @@ def quoted(text: str) -> str:
     stand before one, are escaped."""
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
     return f"'{escaped}'"
-
-
-@contextlib.contextmanager
-def user_errors(loader: ConfigLoaderImpl | None = None) -> Iterator[None]:
-    """Turns what Hydra, OmegaConf and the YAML parser raise on wrong input into UserError."""
-    try:
-        yield
-    except MissingConfigException as error:
-        raise UserError(_missing(error)) from error
-    except OverrideParseException as error:
-        if "=" not in str(error.override):
-            raise UserError(
-                f"{_cut(error.override)}: a training takes key=value words. See --help for the "
-                "commands."
-            ) from error
-        raise UserError(
-            f"{_cut(error.override)}: not understood. {_cut(_first_line(error.message))}\n"
-            "A value with spaces, commas, brackets or letters beyond ASCII needs quotes of its "
-            "own: 'data.root=\"my pictures\"'."
-        ) from error
-    except SearchPathException as error:
-        raise UserError(_first_line(error)) from error
-    except (yaml.YAMLError, MissingMandatoryValue) as error:
-        raise UserError(_short(error)) from error
-    except OmegaConfBaseException as error:
-        raise UserError(_bad_key(error, loader)) from error
-    except HydraException as error:
-        inner = error.__cause__ or error.__context__
-        if isinstance(inner, OmegaConfBaseException):
-            raise UserError(_bad_key(inner, loader)) from error
-        if isinstance(inner, yaml.YAMLError):
-            raise UserError(_short(inner)) from error
-        raise UserError(_short(error)) from error
-
-
-def _missing(error: MissingConfigException) -> str:
-    group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    if not group or error.options is None:
-        return _short(error)
-    typed = (error.missing_cfg_file or "").partition("/")[2]
-    hint = suggestions.of_choice(group.partition("/")[0], typed)
-    if hint:
-        return f"There is no choice for {group} '{_cut(name)}'. {hint}"
-    return unknown_name_message(f"choice for {group}", name, error.options)
-
-
-def _bad_key(error: OmegaConfBaseException, loader: ConfigLoaderImpl | None) -> str:
-    key, parent = error.full_key or str(error.key or ""), error.parent_node
-    is_unknown = any(words in str(error) for words in UNKNOWN_KEY)
-    if not key or not is_unknown or not isinstance(parent, DictConfig):
-        return f"{key}: {_first_line(error)}" if key else _short(error)
-    prefix = key.rpartition(".")[0] + "." if "." in key else ""
-    for name in map(str, parent):
-        if prefix and (prefix + name).startswith(key + "."):
-            return (
-                f"{prefix}{name}: a dot in a name, {name}, is taken for a level in KEY=VALUE. In "
-                f"quotes, this sets it: '{prefix[:-1]}={{{name}: \"VALUE\"}}'"
-            )
-    valid = [prefix + str(k) for k in parent if not str(k).startswith("_")]
-    if not prefix and (right := suggestions.meant(key, known_keys())):
-        return f"There is no key '{_cut(key)}'. Did you mean {suggestions.with_value(right)}?"
-    if not prefix and loader is not None:
-        valid += [group for group in loader.list_groups("") if group != "hydra"]
-    return unknown_name_message("key", key, valid)
-
-
-def _not_composed(overrides: Sequence[str], error: Exception) -> str:
-    reason = _first_line(error) or type(error).__name__
-    return f"{_cut(' '.join(overrides))}: no configuration can be made of this: {_cut(reason)}"
-
-
-def _cut(text: object) -> str:
-    return f"{str(text)[:LONGEST]}{'...' if len(str(text)) > LONGEST else ''}"
-
-
-def _first_line(error: object) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def _short(error: object) -> str:
-    return "\n".join(_cut(line) for line in str(error).strip().splitlines()[:12])

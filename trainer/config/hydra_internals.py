@@ -7,6 +7,7 @@ what Hydra has                        if it goes
 ConfigLoaderImpl                      no command that composes a configuration starts
 create_config_search_path             the same
 get_args_parser                       the same
+Hydra                                 no training starts, and no --cfg
 copying of a ConfigStore              silent: --help takes half a second longer
 HYDRA_FULL_ERROR                      a fault in a run ends with Hydra's exit code 1 and text
 """
@@ -16,11 +17,12 @@ from __future__ import annotations
 import os
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_store import ConfigStore
 
 __all__ = [
-    "ConfigLoaderImpl", "create_config_search_path", "get_args_parser", "raise_errors",
+    "ConfigLoaderImpl", "Hydra", "create_config_search_path", "get_args_parser", "raise_errors",
     "share_config_store",
 ]  # fmt: skip
 

@@ -1,8 +1,13 @@
-"""Every knob once: its type and range. Defaults and meanings stand in configs/, beside each other.
+"""Types and ranges of all keys. What is said of a key stands in one place:
 
-`check` holds a composed configuration against this table; what is inside a group but not here
-(a net's own options) is checked by the constructor that takes it. Imports nothing heavy: composing
-`configs/` needs no module of ours.
+- its type and range in the table below, with which `check` holds a composed configuration, before
+  anything is loaded; of a model's options in the model's class, which is used from Python, too;
+- its default, and as a comment its meaning with unit and the value that turns it off, in its YAML
+  file in configs/; of a key that several choices share, in the one that the others extend;
+- nothing of it in docs/configuration.md, which `trainer.config.reference` makes of these.
+
+A class checks itself what a wrong value of would give wrong results in silence from Python.
+Imports nothing heavy: composing `configs/` needs no module of ours.
 """
 
 from __future__ import annotations
@@ -76,9 +81,9 @@ class Knob:
         else:
             phrase = {"int": "a whole number", "float": "a number", "bool": "true or false",
                       "str": "a text"}[self.kind]  # fmt: skip
-            bounds = [("at least", self.low), ("at most", self.high),
-                      ("greater than", self.above), ("less than", self.below)]  # fmt: skip
-            limits = [f"{word} {value:g}" for word, value in bounds if math.isfinite(value)]
+            bounds = [("at least", self.low), ("greater than", self.above),
+                      ("at most", self.high), ("less than", self.below)]  # fmt: skip
+            limits = [f"{word} {value}" for word, value in bounds if math.isfinite(value)]
             if self.kind == "float" and not math.isfinite(min(self.high, self.below)):
                 limits.append(f"at most {FLOAT32_MAX:.4g}")
             phrase += (" " if limits else "") + " and ".join(limits)
@@ -266,3 +271,8 @@ def is_text(key: str) -> bool:
 
 # model.name is an option of one model alone; the others are Hydra's.
 OTHER_TEXTS = ("model.name", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+
+
+def known_keys() -> set[str]:
+    """All that may be typed in front of a =."""
+    return {*KNOBS, *GROUPS, "experiment", *OTHER_TEXTS}

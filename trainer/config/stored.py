@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.config import knobs
+from trainer.config import choices, knobs
 from trainer.config.plain_yaml import UnplainError, parse
 from trainer.config.targets import calls_in, locate
 from trainer.errors import UserError
@@ -238,9 +238,9 @@ def own_sources(
 @functools.cache
 def own_options(target: str) -> Mapping[str, Any]:
     """What the YAML of this set says; nothing for one of the user's own."""
-    for file in sorted((knobs.CONFIGS / "data").glob("*.yaml")):
-        if _target_of(file) == target:
-            return parse(file.read_text("utf-8"))
+    for name in choices.names("data"):
+        if _target_of(knobs.CONFIGS / "data" / f"{name}.yaml") == target:
+            return choices.options("data", name)
     return {}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from trainer.config import knobs
+from trainer.config.choices import names, options
 from trainer.runs.read import noted_choices, read_overrides
 from trainer.runs.side_files import UNREADABLE, is_no_file, kept, read_json, read_yaml, set_aside
 
@@ -73,7 +74,7 @@ def guessed_choices(config: Mapping[str, Any]) -> dict[str, str]:
     guessed = {}
     for group in knobs.GROUPS:
         own = config[group]
-        files = {file.stem: read_yaml(file) for file in (knobs.CONFIGS / group).glob("*.yaml")}
+        files = {name: options(group, name) for name in names(group)}
         alike = {
             name: sum(own.get(key) == value for key, value in choice.get(group, choice).items())
             for name, choice in sorted(files.items())

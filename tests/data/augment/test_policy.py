@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from scipy import stats
 
 from data.augment.policy import Augment
-from data.types import DataError
 from tests.helpers.augment_images import constant, pictures, seeded
 from tests.helpers.commands import ROOT
 
@@ -23,17 +21,18 @@ OPTIONS = [f.name for f in dataclasses.fields(Augment) if f.init and f.name not 
 
 
 def made(choice: str, **options: Any) -> Augment:
-    config = OmegaConf.load(ROOT / "configs" / "augment" / f"{choice}.yaml")
-    augment: Augment = instantiate(config, **options)
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = compose("config", overrides=[f"augment={choice}"])
+    augment: Augment = instantiate(config.augment, **options)
     return augment
 
 
-def test_there_are_three_choices_and_each_says_all() -> None:
+def test_there_are_three_choices_and_none_says_all() -> None:
     assert [file.stem for file in CHOICES] == ["basic", "none", "strong"]
-    for file in CHOICES:
-        lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
-        assert [line.partition(":")[0] for line in lines] == ["_target_", *OPTIONS]
-        assert all("0 = off" in line for line in lines[1:])
+    text = (ROOT / "configs" / "augment" / "none.yaml").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert [line.partition(":")[0] for line in lines] == ["_target_", *OPTIONS]
+    assert all("0 = off" in line for line in lines[1:])
 
 
 @pytest.mark.parametrize("choice", [file.stem for file in CHOICES])
@@ -104,12 +103,3 @@ def test_nothing_waits_for_the_device() -> None:
         assert inputs.device.type == targets.device.type == "meta"
     with pytest.raises(RuntimeError):
         inputs.sum().item()
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_values_out_of_range_are_refused_by_name(option: str) -> None:
-    for wrong in (-0.1, 1000.0, math.nan):
-        with pytest.raises(DataError, match=rf"augment\.{option}={wrong}.*0 \(off\)"):
-            Augment(10, hflip=True, **{option: wrong})
-    Augment(10, hflip=True, **{option: 0.0})
-    Augment(10, hflip=True, **{option: 0.5})

@@ -29,7 +29,7 @@ from tests.helpers.every_key import (
 )
 from trainer import checkpoints, job
 from trainer.builders import factories
-from trainer.cli import train as train_command
+from trainer.config import start
 from trainer.config.compose import Composer, plain, without_hydra
 from trainer.errors import UserError
 from trainer.monitoring.run_logger import RunLog
@@ -86,21 +86,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         found.append(traits_of_run(run))
         raise UserError("seen")
 
-    def master(composer: Composer) -> Any:
-        composed.append(compose_master(composer))
-        return composed[-1]
+    def run(composer: Composer, master: Any, folder: Path, task: Any) -> None:
+        """What Hydra's own start comes to."""
+        job.run(plain(without_hydra(master)), folder, dict(master.hydra.runtime.choices))
 
-    def call_hydra(argv: Words, task: Any) -> None:
-        """What Hydra's own start comes to, which composes the same words twice more."""
-        folder = Path(argv[-1].partition("=")[2].strip("'"))
-        job.run(
-            plain(without_hydra(composed[-1])), folder, dict(composed[-1].hydra.runtime.choices)
-        )
-
-    composed: list[Any] = []
-    compose_master = Composer.master
-    monkeypatch.setattr(Composer, "master", master)
-    monkeypatch.setattr(train_command, "call_hydra", call_hydra)
+    monkeypatch.setattr(start, "run", run)
     monkeypatch.setattr(loop, "fit", fit)
     return found
 

@@ -12,12 +12,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.helpers.commands import ROOT
-from trainer.config import knobs
+from trainer.config import choices, knobs, reference
 from trainer.errors import UserError
 
 CONFIGS = ROOT / "configs"
 FILES = sorted(f for f in CONFIGS.rglob("*.yaml") if "hydra" not in f.relative_to(CONFIGS).parts)
-CHECKED_GROUPS = ("optimizer", "scheduler", "loss", "data")
+CHECKED_GROUPS = ("optimizer", "scheduler", "loss", "data", "augment")
+CHOICES = [(group, name) for group in knobs.GROUPS for name in choices.names(group)]
 
 
 def keys_of(file: Path) -> set[str]:
@@ -44,15 +45,66 @@ def test_group_keys_and_the_table_agree(group: str) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONFIGS)))
-def test_every_key_has_a_comment(file: Path) -> None:
-    lines = file.read_text().splitlines()
-    assert lines[0].startswith("#"), "the first line says what this is"
-    for line in lines:
-        key = re.match(r"^\"?(\w+)\"?:", line)
-        if key and not key[1].startswith("_") and key[1] not in ("defaults", "hydra", "shape",
-                                                                 "num_classes"):  # fmt: skip
-            is_group = "@package _global_" in lines[0]
-            assert is_group or "#" in line, line
+def test_the_first_line_says_what_this_is(file: Path) -> None:
+    assert file.read_text().startswith("# ")
+
+
+def meanings(group: str, name: str) -> dict[str, str]:
+    """With those of the choices that it extends."""
+    found: dict[str, str] = {}
+    for base in choices.bases(group, name):
+        found |= meanings(group, base)
+    return found | choices.comments(choices.text_of(group, name))
+
+
+def test_every_key_has_a_meaning() -> None:
+    of_run = {key for key in knobs.KNOBS if "." not in key}
+    assert choices.comments((CONFIGS / "config.yaml").read_text()).keys() == of_run
+    for group, name in CHOICES:
+        keys = {key for key in choices.options(group, name) if not key.startswith("_")}
+        sizes = {"shape", "num_classes"} if group == "model" else set()
+        assert meanings(group, name).keys() == keys - sizes, (group, name)
+
+
+def test_a_choice_that_extends_another_does_not_repeat_it() -> None:
+    for group, name in CHOICES:
+        own, said = choices.own_options(group, name), choices.comments(choices.text_of(group, name))
+        for base in choices.bases(group, name):
+            extended, known = choices.options(group, base), meanings(group, base)
+            assert not [key for key in own if own[key] == extended.get(key)], (group, name)
+            assert not [key for key in said if said[key] == known.get(key)], (group, name)
+
+
+RANGE = re.compile(
+    r"[<>]=? ?-?\d|\d ?[<>]|(?<![\w.])\d[\d.]* ?(?:to|-|\.\.+) ?\d"
+    r"|(?:at (?:least|most)|above|below) \d"
+)
+
+
+def test_no_comment_has_a_range_that_the_table_has() -> None:
+    texts = [(f"{group}.", choices.text_of(group, name)) for group, name in CHOICES]
+    for prefix, text in [("", (CONFIGS / "config.yaml").read_text()), *texts]:
+        for key, comment in choices.comments(text).items():
+            if prefix + key in knobs.KNOBS:
+                assert not RANGE.search(comment), (prefix + key, comment)
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["learning rate; > 0", "share; 0 <= s < 1", "epochs; >= 0", "0 to 1", "0..1", "0 - 180 degrees",
+     "at least 1", "between; below 1"],
+)  # fmt: skip
+def test_a_range_is_seen(comment: str) -> None:
+    """The twin."""
+    assert RANGE.search(comment)
+
+
+def test_the_reference_is_current() -> None:
+    written = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    assert written == reference.reference(), f"write it again: {reference.COMMAND}"
+    options = {f"{g}.{key}" for g, name in CHOICES for key in choices.options(g, name)}
+    for key in (*knobs.KNOBS, *(o for o in options if not o.partition(".")[2].startswith("_"))):
+        assert f"| `{key}` |" in written, key
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONFIGS)))
@@ -64,6 +116,21 @@ def test_every_default_is_within_its_range(file: Path) -> None:
         composed = compose("config", overrides=overrides)
     plain: Any = OmegaConf.to_container(composed, resolve=True)
     knobs.check(plain)
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_a_choice_is_read_as_hydra_composes_it(group: str, name: str) -> None:
+    """With the options of the choices that its defaults list extends."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        composed = compose("config", overrides=[f"{group}={name}"])
+    assert choices.options(group, name) == OmegaConf.to_container(composed[group], resolve=False)
+
+
+def test_a_choice_that_there_is_not_is_refused() -> None:
+    assert choices.options("model", "vgg11")["head"] == "auto"
+    for name in ("vgg12", "../data/mnist", ""):
+        with pytest.raises(UserError, match="There is no choice for model"):
+            choices.options("model", name)
 
 
 def test_a_net_carries_its_own_values_between_the_groups_and_the_experiment(
@@ -108,6 +175,14 @@ def test_knobs(knob: knobs.Knob, right: list[object], wrong: list[object]) -> No
     assert all(knob.allows(value) for value in right)
     assert not [value for value in wrong if knob.allows(value)]
     assert knob.allowed()
+
+
+@pytest.mark.parametrize("key", [key for key in knobs.KNOBS if key.startswith("augment.")])
+def test_augmentations_have_bounds_and_0_is_off(key: str) -> None:
+    knob = knobs.KNOBS[key]
+    assert not [v for v in (-0.1, 1000.0, float("nan"), "0.5", True, None) if knob.allows(v)]
+    assert knob.allows(0)
+    assert knob.allows(0.5)
 
 
 def test_messages_name_key_value_and_range() -> None:

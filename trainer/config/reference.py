@@ -1,0 +1,118 @@
+"""Reference of all keys, docs/configuration.md: `python -m trainer.config.reference` writes it to
+standard output. Defaults and meanings come from configs/, types and ranges from the table of
+knobs; nothing is said here a second time."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainer.config import choices, knobs
+from trainer.config.plain_yaml import parse
+from trainer.text.values import format_value
+
+COMMAND = "python -m trainer.config.reference > docs/configuration.md"
+HEAD = f"""# Configuration
+
+All keys of a training. Any of them may be given on the command line: `python -m trainer
+model=lenet5 epochs=5 optimizer.lr=0.01`. A group (`model=`, `data=`, ...) takes one of its choices,
+and with it the defaults of that choice. A key that does not exist, and a value that is not allowed,
+end with exit code 2 and a message that names them, before anything is downloaded or written.
+
+A name in parentheses is that of the choice for which a default or a meaning holds; it holds for the
+choices that extend it, too, unless they have their own.
+
+Generated from `configs/` and `trainer/config/knobs.py` by `{COMMAND}`.
+"""
+# Of an option of a model, by its default; the rest the model's class says.
+OF_A_CLASS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
+
+
+def reference() -> str:
+    parts = [HEAD, "## The run\n", *of_the_run()]
+    for group in knobs.GROUPS:
+        parts += [f"\n## {group}\n", *of_choices(group), "", *of_options(group)]
+    parts += ["\n## experiment\n", *of_choices("experiment")]
+    return "\n".join(parts) + "\n"
+
+
+def of_the_run() -> Iterator[str]:
+    text = (knobs.CONFIGS / "config.yaml").read_text("utf-8")
+    defaults, meanings = parse(text), choices.comments(text)
+    yield from head("key", "default", "allowed", "meaning")
+    for key, meaning in meanings.items():
+        meaning = html.escape(meaning, quote=False)
+        yield row(code(key), value(defaults[key]), allowed(key, defaults[key]), meaning)
+
+
+def of_choices(group: str) -> Iterator[str]:
+    """A row per choice: its name, and what its file's first comment says."""
+    chosen: dict[str, str] = {}
+    for entry in parse((knobs.CONFIGS / "config.yaml").read_text("utf-8"))["defaults"]:
+        chosen.update(entry if isinstance(entry, dict) else {})
+    yield from head("choice", "what it is")
+    for name in choices.names(group):
+        is_default = " (default)" if chosen.get(group) == name else ""
+        extended = [f"Extends `{base}`." for base in choices.bases(group, name)]
+        title = html.escape(choices.title(group, name), quote=False)
+        yield row(f"`{group}={name}`{is_default}", " ".join([f"{title.rstrip('.')}.", *extended]))
+
+
+def of_options(group: str) -> Iterator[str]:
+    """A row per key of the group, over all choices whose files have it."""
+    names = choices.names(group)
+    defaults = {name: choices.own_options(group, name) for name in names}
+    meanings = {name: choices.comments(choices.text_of(group, name)) for name in names}
+    keys = dict.fromkeys(key for own in defaults.values() for key in own if key[0] != "_")
+    shared = {key for key in keys if all(key in choices.options(group, n) for n in names)}
+    yield from head("key", "default", "allowed", "meaning")
+    for key in keys:
+        values = {name: own[key] for name, own in defaults.items() if key in own}
+        said = {name: html.escape(own[key], quote=False) for name, own in meanings.items()
+                if key in own}  # fmt: skip
+        yield row(
+            code(f"{group}.{key}"),
+            told({name: value(default) for name, default in values.items()}, key in shared),
+            allowed(f"{group}.{key}", next(iter(values.values()))),
+            told(said, True) or "taken from the dataset",
+        )
+
+
+def told(by_choice: Mapping[str, str], for_all: bool) -> str:
+    """One text where there is one for all; else each with the choices in whose files it stands."""
+    groups: dict[str, list[str]] = {}
+    for name, text in by_choice.items():
+        groups.setdefault(text, []).append(name)
+    if len(groups) < 2 and for_all:
+        return "".join(groups)
+    return "<br>".join(f"{text} ({', '.join(names)})" for text, names in groups.items())
+
+
+def allowed(key: str, default: Any) -> str:
+    knob = knobs.KNOBS.get(key)
+    return knob.allowed() if knob else OF_A_CLASS.get(type(default), "see the meaning")
+
+
+def value(default: Any) -> str:
+    if isinstance(default, dict):
+        return "one per file"
+    if isinstance(default, list) and "://" in str(default):
+        return "addresses"
+    return code(format_value(default))
+
+
+def code(text: str) -> str:
+    return f"`{text}`"
+
+
+def head(*columns: str) -> tuple[str, str]:
+    return row(*columns), row(*("---" for _ in columns))
+
+
+def row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,70 @@
+"""Hydra's own start: the help, and the jobs of a command line that was composed and checked."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import main as hydra_main
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+
+from trainer.config.compose import Composer, quoted
+from trainer.config.hydra_errors import user_errors
+from trainer.config.hydra_internals import Hydra, raise_errors, share_config_store
+from trainer.config.knobs import CONFIGS
+
+Task = Callable[[DictConfig], Any]
+
+
+def tell(argv: list[str]) -> None:
+    """`--help`, `--info` and the like, by `hydra.main`. An absolute path to configs/ works alike
+    from a checkout, an installed package, as a module and as a console script."""
+    share_config_store()
+    raise_errors()
+    sys.argv = ["trainer", *argv]
+    with user_errors():
+        hydra_main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(_nothing)()
+
+
+def _nothing(config: DictConfig) -> None:
+    """What is asked for here is told before a job would begin."""
+
+
+def show(composer: Composer, master: DictConfig, args: argparse.Namespace) -> None:
+    """`--cfg job`, `hydra` or `all`."""
+    with _hydra(composer, master) as hydra:
+        hydra.show_cfg(
+            composer.config_name, composer.overrides, args.cfg, args.package, args.resolve
+        )
+
+
+def run(composer: Composer, master: DictConfig, folder: Path, task: Task) -> None:
+    """The job, or the jobs of the sweep, in this folder. `hydra.main` would compose the same words
+    twice more: to know whether it is a sweep, and to run."""
+    kind, mode = ("sweep", RunMode.MULTIRUN) if composer.multirun else ("run", RunMode.RUN)
+    words = [f"hydra.{kind}.dir={quoted(str(folder))}", f"hydra.mode={mode.name}"]
+    with open_dict(master):
+        master.hydra[kind].dir, master.hydra.mode = str(folder), mode
+        master.hydra.overrides.hydra.extend(words)  # the jobs of a sweep are composed with them
+    with _hydra(composer, master) as hydra:
+        begin = hydra.multirun if composer.multirun else hydra.run
+        begin(composer.config_name, task, composer.overrides)
+
+
+@contextlib.contextmanager
+def _hydra(composer: Composer, master: DictConfig) -> Iterator[Hydra]:
+    """Hydra, with what it would compose first."""
+    hydra = Hydra("trainer", composer.loader)
+    composer.loader.composed = master
+    GlobalHydra.instance().initialize(hydra)
+    try:
+        with user_errors():
+            yield hydra
+    finally:
+        GlobalHydra.instance().clear()
