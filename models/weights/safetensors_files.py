@@ -10,16 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from safetensors.torch import load
 
 from models.weights.foreign import WeightsError, printable
+from models.weights.state_dicts import arrays_of
 
 LENGTH_BYTES = 8  # of the number that the file begins with, the header's length
 LARGEST_HEADER = 10_000_000  # bytes; the format allows ten times as many, which take a minute
-
-
-def looks_like(head: bytes) -> bool:
-    """Whether these first bytes are those of the format; no other weight file has them."""
-    return head[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{" and head[6:LENGTH_BYTES] == bytes(2)
 
 
 def arrays_in(path: Path) -> dict[str, np.ndarray]:
@@ -28,10 +25,6 @@ def arrays_in(path: Path) -> dict[str, np.ndarray]:
     Raises:
         WeightsError: the file is damaged, hostile or cut off, or holds no tensors, or unusual ones.
     """
-    from safetensors.torch import load
-
-    from models.weights.state_dicts import arrays_of
-
     try:
         content = path.read_bytes()
         length = int.from_bytes(content[:LENGTH_BYTES], "little")
