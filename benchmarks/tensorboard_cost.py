@@ -57,7 +57,7 @@ def one_run(words: list[str]) -> None:
     watch = Stopwatch()
     for name in ("start", "epoch", "best", "finish"):
         watch.round(visualizer.Gallery, name)
-    for name in ("row", "interval", "hparams", "flush", "close"):
+    for name in ("step", "epoch", "save", "finish", "close"):
         watch.round(run_logger.RunLog, name)
     watch.round(run_logger, "event_writer")  # its imports, too
     sys.argv = ["trainer", *words]

@@ -134,7 +134,7 @@ def test_data_and_models_know_no_trainer_and_not_each_other() -> None:
 
 def test_the_trainer_names_no_model() -> None:
     named = users_of("models") & in_package("trainer")
-    weights = {"trainer.cli.import_weights", "trainer.builders.pretrained"}
+    weights = {"trainer.inference.import_weights", "trainer.builders.pretrained"}
     layers = {"trainer.builders.factories", "trainer.builders.numpy_losses"}
     assert named <= weights | layers
     for name in layers:
@@ -146,7 +146,7 @@ def test_only_the_front_knows_the_configuration() -> None:
     users = users_of("hydra", "omegaconf")
     assert {name for name in users if place_of(name) != "trainer.config"} <= {
         "trainer.builders.factories", "trainer.builders.restore", "trainer.cli.train",
-        "trainer.cli.import_weights", "trainer.runs.folder",
+        "trainer.inference.import_weights", "trainer.runs.folder",
     }  # fmt: skip
 
 

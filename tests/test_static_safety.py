@@ -33,7 +33,6 @@ ONLY_WITH = {
 # Must not be given, or as False; NumPy's load needs the first, subprocess's functions the second.
 NEVER = ("allow_pickle", "shell")
 
-# CIFAR's batches are pickles: after their SHA-256, through an unpickler that finds no function.
 ALLOWED: set[tuple[str, str]] = set()
 
 
@@ -48,6 +47,8 @@ def unsafe_calls(source: str) -> Iterator[tuple[int, str]]:
         if not isinstance(node, ast.Call):
             continue
         name = full_name(node.func, names)
+        if name.startswith("safetensors."):  # a format without room for code
+            continue
         given = {word.arg: ast.unparse(word.value) for word in node.keywords}
         if name in FORBIDDEN or any(given.get(word, "False") != "False" for word in NEVER):
             yield node.lineno, name
@@ -127,6 +128,7 @@ def test_the_reader_finds(line: str) -> None:
         "model.eval()",
         "import subprocess; subprocess.run([program])",
         "import json; json.load(f)",
+        "from safetensors.torch import load; load(content)",
     ],
 )
 def test_the_reader_lets_pass(line: str) -> None:

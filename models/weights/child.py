@@ -110,21 +110,6 @@ def torch_reader() -> Any:
     return read
 
 
-def safetensors_reader() -> Any:
-    from models.weights.safetensors_files import tensors_in
-
-    def read(path: Path, out: Folder) -> dict[str, Any]:
-        try:
-            tensors = tensors_in(path)
-        except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSON's are the first
-            raise RefusedError(
-                f"not a sound safetensors file: {str(error)[:300]}; download it again"
-            ) from error
-        return {"notes": [], "tensors": {k: out.put(v()) for k, v in tensors.items()}}
-
-    return read
-
-
 def mat_reader() -> Any:
     try:
         from scipy.io import matlab
@@ -224,7 +209,7 @@ def text(array: Any) -> str:
     return str(array.flat[0])[:200]  # whoever prints it cleans it
 
 
-READERS = {"mat": mat_reader, "torch": torch_reader, "safetensors": safetensors_reader}
+READERS = {"mat": mat_reader, "torch": torch_reader}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

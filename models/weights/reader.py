@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from models.weights.foreign import ForeignWeights, Shape, printable, refuse_nonfinite
 from models.weights.formats import check_zip, kind_of
 from models.weights.matconvnet import read_mat
+from models.weights.safetensors_files import arrays_in
 from models.weights.sandbox import parsed
 from models.weights.state_dicts import without_prefixes
 from models.weights.torchvision_files import describe, fetch, official, with_metadata
@@ -22,7 +22,7 @@ from models.weights.torchvision_files import describe, fetch, official, with_met
 def read(
     path: str | Path, target_shapes: Mapping[str, Shape], *, arch: str | None = None
 ) -> ForeignWeights[Tensor]:
-    """Read a weight file of other people, in a child process with limits.
+    """Weights of other people. Pickles and .mat files are parsed in a child process with limits.
 
     A file of torch.save or safetensors is read as it is, but for what stands before every name:
     hold it against the network with `compare`. A MatConvNet file has other names, so it is matched
@@ -44,8 +44,7 @@ def read(
         return _with_tensors(read_mat(path, target_shapes))
     if kind == "zip":
         check_zip(path)  # in the child again; here it spares starting one
-    read_as: Literal["torch", "safetensors"] = "safetensors" if kind == "safetensors" else "torch"
-    foreign = _with_tensors(_read_state_dict(path, read_as))
+    foreign = _with_tensors(_read_state_dict(path, kind == "safetensors"))
     foreign = as_the_network_names_them(foreign, target_shapes)
     return foreign if arch is None else describe(foreign, path, arch, target_shapes)
 
@@ -92,17 +91,17 @@ def _dots(name: str) -> list[int]:
     return [i for i, character in enumerate(name) if character == "."][:3]
 
 
-def _read_state_dict(
-    path: Path, kind: Literal["torch", "safetensors"]
-) -> ForeignWeights[np.ndarray]:
-    with parsed(path, kind, path.stat().st_size) as (report, array):
-        # A copy: the mapped file is gone after this block.
-        state = {name: np.array(array(number)) for name, number in report["tensors"].items()}
-    notes = report["notes"]
+def _read_state_dict(path: Path, is_safetensors: bool) -> ForeignWeights[np.ndarray]:
+    notes: list[str] = []
+    if is_safetensors:
+        state = without_prefixes(arrays_in(path), notes)
+    else:
+        with parsed(path, "torch", path.stat().st_size) as (report, array):
+            # A copy: the mapped file is gone after this block.
+            state = {name: np.array(array(number)) for name, number in report["tensors"].items()}
+        notes = report["notes"]
     state = without_empty_parts(state, notes)
     refuse_nonfinite(path, state)
-    if kind == "safetensors":
-        state = without_prefixes(state, notes)
     if _add_counters(state):
         notes.append("added batch norm's num_batches_tracked = 0, which old files lack")
     return ForeignWeights(state, notes=notes)

@@ -26,7 +26,7 @@ BYTES_PER_SECOND = 5e6  # a parser slower than this on its input is stuck
 
 @contextmanager
 def parsed(
-    path: Path, kind: Literal["mat", "torch", "safetensors"], num_bytes: int
+    path: Path, kind: Literal["mat", "torch"], num_bytes: int
 ) -> Iterator[tuple[dict[str, Any], Callable[[int], np.ndarray]]]:
     """Parse a file in a child process with limits on memory, CPU time and time.
 

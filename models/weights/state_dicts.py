@@ -34,13 +34,26 @@ def flatten(path: Path) -> tuple[dict[str, Callable[[], np.ndarray]], list[str]]
         WeightsError: not loadable, no tensors in it, or tensors that are not dense CPU numbers.
     """
     try:
-        entries, notes = unwrap(safe_torch_load(path))
-        _check(entries, path.stat().st_size)
+        tensors, notes = unwrap(safe_torch_load(path))
     except WeightsError:
         raise
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from error
-    return {name: partial(_array, tensor) for name, tensor in entries.items()}, notes
+    return arrays_of(tensors, path), notes
+
+
+def arrays_of(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Callable[[], np.ndarray]]:
+    """Each tensor as a function to its array, floating point ones as float32.
+
+    Raises:
+        WeightsError: some are not dense CPU numbers, or take more memory than a file that honestly
+            holds them.
+    """
+    try:
+        _check(tensors, path.stat().st_size)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return {name: partial(_array, tensor) for name, tensor in tensors.items()}
 
 
 def unwrap(content: Any) -> tuple[dict[str, Tensor], list[str]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.helpers.commands import Finished
 from trainer import checkpoints
 from trainer.builders import factories, pretrained
-from trainer.cli import import_weights
+from trainer.inference import import_weights
 
 Dispatch = Callable[..., Finished]
 Loaded = Callable[[Tensor], Tensor]

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TextIO
 
 PRELOADED = [
-    "trainer.job", "trainer.cli.train", "trainer.cli.resume", "trainer.cli.evaluate",
-    "trainer.cli.predict", "torch.utils.tensorboard", "torch.utils.flop_counter",
+    "trainer.job", "trainer.cli.train", "trainer.cli.resume", "trainer.inference.evaluate",
+    "trainer.inference.predict", "torch.utils.tensorboard", "torch.utils.flop_counter",
     "tensorboard.summary.writer.event_file_writer", "hydra.core.plugins", "data.mnist",
     "data.augment.policy", "data.synthetic", "models.mlp", "models.lenet", "models.resnet",
     "tests.helpers.processes",

@@ -29,8 +29,8 @@ def rows(run: Path) -> Rows:
 def curves(run: Path) -> Curves:
     """TensorBoard's points as it shows them, (step, value) per tag; of the speed, steps alone.
 
-    Accuracies per class are left out: they are drawn when there is time for it. The one point of
-    the test counts once: a death after it, before summary.json, makes a second equal one."""
+    The one point of the test counts once: a death after it, before summary.json, makes a second
+    equal one."""
     if not (run / "tensorboard").is_dir():
         return {}
     from tensorboard.backend.event_processing import event_accumulator  # type: ignore
@@ -44,8 +44,7 @@ def curves(run: Path) -> Curves:
             points = list(dict.fromkeys(points))
         if tag == "images_per_s":
             points = [(step, 0.0) for step, _ in points]
-        if "per_class" not in tag:
-            found[tag] = points
+        found[tag] = points
     return found
 
 

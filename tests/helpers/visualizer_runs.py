@@ -12,6 +12,7 @@ from trainer.config import compose
 from trainer.evaluation.metrics import Metrics
 from trainer.monitoring.visualizer import Gallery
 from trainer.system.signals import StopSignals
+from trainer.training import loop
 from trainer.training.run import Run
 
 WORDS = (
@@ -31,6 +32,13 @@ def built(config: dict[str, Any], folder: Path, **changes: Any) -> Run:
 
 def gallery_of(run: Run) -> Gallery:
     return next(watcher for watcher in run.watchers if isinstance(watcher, Gallery))
+
+
+def first_epoch(run: Run) -> None:
+    """The gallery's part of it: as after a validation."""
+    loop.evaluate(run.model, run.eval_loss, run.val, run.autocast, gallery_of(run).meter("val"))
+    run.progress.epoch = 1
+    gallery_of(run).epoch(run, Metrics(1.0, 0.5, 72), Metrics(1.0, 0.5, 8))
 
 
 def finish(run: Run) -> None:

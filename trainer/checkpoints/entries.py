@@ -142,18 +142,20 @@ def _has_fields(value: Any, of: type[Any], added: AbstractSet[str] = frozenset()
 
 
 def is_meter(value: Any) -> bool:
-    """As `Meter.state_dict` gives it, or as states had it before the sum was an integer."""
+    """As `Meter.state_dict` gives it, or as earlier versions did, see its `load_state_dict`."""
     if not is_dict(value) or not all(is_int(value.get(k)) for k in ("num_images", "num_correct")):
         return False
     if "losses" in value:
         losses = value["losses"]
         return isinstance(losses, list) and all(type(loss) is float for loss in losses)
-    return type(value.get("is_finite")) is bool and _is_hex(value.get("loss_sum"))
+    if type(value.get("is_finite")) is bool:
+        return _is_hex(value.get("loss_sum"))
+    return type(value.get("loss_sum")) is float
 
 
 def _is_hex(value: Any) -> bool:
-    """At most as large as 2**63 losses of the largest float, in units of the smallest."""
-    if not is_text(value, longest=2 + 600) or not value.startswith("0x"):
+    """A float in units of the smallest one, 2**-1074: below 2**1022, as 524 digits are."""
+    if not is_text(value, longest=2 + 524) or not value.startswith("0x"):
         return isinstance(value, str) and value.startswith("-0x") and _is_hex(value[1:])
     return bool(value[2:]) and set(value[2:]) <= set("0123456789abcdef")
 

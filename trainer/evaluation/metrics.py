@@ -11,16 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST_WAITING = 50  # batches whose logits are held
-MOST_LOGITS = 2**24  # numbers in them, about: 64 MB
-COUNT_BITS = 24  # whole numbers below 2**24 are exact in float32
+MAX_PENDING_BATCHES = 50  # whose logits are held
+MAX_PENDING_LOGITS = 2**24  # numbers in them, about: 64 MB
 BLOCK = 2**14  # numbers for which `Gathered` takes memory at once
-SMALLEST = 1074  # every float is a multiple of 2**-1074
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """loss: mean per picture. accuracy: share of right pictures, 0..1. num_images: how many.
+    """Result of a pass. loss: mean per image. accuracy: share of right images, 0..1.
     seconds: what it took."""
 
     loss: float
@@ -34,7 +32,7 @@ class Metrics:
 
 
 def no_better_than_guessing(labels: Tensor, classes: Sequence[str], accuracy: float) -> str:
-    """A line if always saying the largest class would be right as often; else nothing.
+    """Line that says so if always predicting the largest class is right as often; else nothing.
 
     Args:
         labels: (N,) int64, of the images that were measured.
@@ -82,99 +80,89 @@ class Gathered:
 
 @dataclass
 class Meter:
-    """Collects references to what each batch gave; `read` turns them into numbers.
+    """Mean loss and accuracy over batches; `read` turns what was collected into numbers.
 
-    The sum of the losses is exact, an integer number of the smallest float, so that a result
-    does not depend on how often the meter was read, and a reading costs no more late in an epoch
-    than early.
+    The losses are summed in float64, in the order of the batches, so that a result does not depend
+    on how often the meter was read. Each term, a float32 times a count of images, is exact; after n
+    batches the rounding of the sum is below n * 2**-53 of it, far below what float32 can show.
     """
 
-    loss_sum: int = 0  # of the pictures' losses, in 2**-1074
-    is_finite: bool = True
+    loss_sum: float = 0.0  # of the images' losses
     num_images: int = 0
     num_correct: int = 0
-    _waiting: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
-    _num_logits: int = 0  # that wait
-    # Of some batches after others: their losses, then how many pictures were right, as the high
-    # and the low bits of that.
+    _pending: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    _num_logits: int = 0  # in the pending batches
+    # Of some batches after others: their losses, then how many images were right.
     _folded: Gathered = field(default_factory=Gathered)
     _sizes: list[list[int]] = field(default_factory=list)  # of those batches
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """loss: 0-dim, the batch's mean. logits: (N, K). targets: (N,) int64, or (N, K)
         probabilities, whose largest is the label."""
-        self._waiting.append((loss.detach(), logits.detach(), targets))
+        self._pending.append((loss.detach(), logits.detach(), targets))
         self._num_logits += logits.numel()
-        if len(self._waiting) == MOST_WAITING or self._num_logits >= MOST_LOGITS:
+        if len(self._pending) == MAX_PENDING_BATCHES or self._num_logits >= MAX_PENDING_LOGITS:
             self._fold()
 
     def _fold(self) -> None:
         """Logits to a count, on the device and without waiting for it: of a large split with many
         classes they would not all fit."""
-        losses, logits, targets = zip(*self._waiting, strict=True)
-        if self._num_logits < MOST_LOGITS:
-            said = torch.cat(logits).argmax(dim=1)
+        losses, logits, targets = zip(*self._pending, strict=True)
+        if self._num_logits < MAX_PENDING_LOGITS:
+            predicted = torch.cat(logits).argmax(dim=1)
         else:  # a copy would cost more than a call for each
-            said = torch.cat([x.argmax(dim=1) for x in logits])
-        self._waiting, self._num_logits = [], 0
+            predicted = torch.cat([x.argmax(dim=1) for x in logits])
+        self._pending, self._num_logits = [], 0
         labels = torch.cat([t if t.ndim == 1 else t.argmax(dim=1) for t in targets])
-        num_correct = (said == labels).sum()
-        means = torch.stack(losses)
-        means = means.to(torch.promote_types(means.dtype, torch.float32))
-        # With the losses, so that there is one sync; in two parts, for float32 may be all there is.
-        parts = torch.stack([num_correct >> COUNT_BITS, num_correct & ((1 << COUNT_BITS) - 1)])
-        self._folded.add(torch.cat([means, parts]))
+        # With the losses, so that there is one sync. On MPS, which has no float64, float32 holds
+        # the losses as they are, and counts up to 2**24 of right images in one fold.
+        dtype = torch.float32 if labels.device.type == "mps" else torch.float64
+        num_correct = (predicted == labels).sum()
+        self._folded.add(torch.cat([torch.stack(losses).to(dtype), num_correct.to(dtype)[None]]))
         self._sizes.append([len(x) for x in logits])
 
     def read(self, seconds: float = 0.0) -> Metrics:
         """Everything added so far, and how long it took. Waits for the device."""
-        if self._waiting:
+        if self._pending:
             self._fold()
         values = iter(self._folded.all().tolist() if self._sizes else ())  # the sync
         for counts in self._sizes:
             for count in counts:
-                self._add_loss(next(values) * count)
+                self.loss_sum += next(values) * count
             self.num_images += sum(counts)
-            self.num_correct += (int(next(values)) << COUNT_BITS) + int(next(values))
+            self.num_correct += int(next(values))
         self._folded.clear()
         self._sizes = []
         count = max(1, self.num_images)
-        loss = self.loss_sum / (count << SMALLEST) if self.is_finite else math.nan
+        loss = self.loss_sum / count if math.isfinite(self.loss_sum) else math.nan
         return Metrics(loss, self.num_correct / count, self.num_images, seconds)
 
-    def _add_loss(self, loss: float) -> None:
-        if math.isfinite(loss):
-            numerator, power_of_two = loss.as_integer_ratio()
-            self.loss_sum += numerator << (SMALLEST + 1 - power_of_two.bit_length())
-        else:
-            self.is_finite = False
-
     def reset(self) -> None:
-        self.loss_sum, self.is_finite, self.num_images, self.num_correct = 0, True, 0, 0
-        self._waiting, self._num_logits, self._sizes = [], 0, []
+        self.loss_sum, self.num_images, self.num_correct = 0.0, 0, 0
+        self._pending, self._num_logits, self._sizes = [], 0, []
         self._folded.clear()
 
     def state_dict(self) -> dict[str, Any]:
         self.read()
         return {
-            "loss_sum": hex(self.loss_sum),
-            "is_finite": self.is_finite,
+            "loss_sum": self.loss_sum,
             "num_images": self.num_images,
             "num_correct": self.num_correct,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """State of this version or an earlier one, whose sum was a list of terms, or a whole number
+        of the smallest float in hexadecimal."""
         self.reset()
-        if "losses" in state:  # as states had it before the sum was an integer
-            for loss in state["losses"]:
-                self._add_loss(loss)
-        else:
-            self.loss_sum, self.is_finite = int(state["loss_sum"], 16), state["is_finite"]
+        loss_sum = state["loss_sum"] if "loss_sum" in state else sum(state["losses"])
+        if isinstance(loss_sum, str):
+            loss_sum = int(loss_sum, 16) / 2**1074 if state["is_finite"] else math.nan
+        self.loss_sum = loss_sum
         self.num_images, self.num_correct = state["num_images"], state["num_correct"]
 
 
 def finite(value: float) -> float | None:
-    """None for NaN and infinities, which JSON has no words for."""
+    """The value, or None for NaN and infinities, which JSON cannot express."""
     return value if math.isfinite(value) else None
 
 

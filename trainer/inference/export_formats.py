@@ -1,8 +1,8 @@
-"""A net in the formats of other programs: to bytes, and from these back to a function.
+"""Formats of other programs for a model: to bytes, and from these back to weights or a function.
 
-The graphs, torch.export's and ONNX, are the bare net in eval mode: pictures that are normalised
-and have the size that it sees go in, logits come out. They are float32 on the CPU, and the number
-of pictures is free. What has to be known besides, the description, lies in them as JSON.
+The graphs, torch.export's and ONNX, are the bare model in eval mode: normalised images of the size
+that it sees go in, logits come out. They are float32 on the CPU, and the number of images is free.
+What has to be known besides, the description, lies in them as JSON, as it does in safetensors.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -29,12 +30,12 @@ DESCRIPTION = "description.json"  # its name among the extra files of a .pt2
 ONNX_LIMIT = 2**31 - 2**24  # bytes of weights: a protobuf message ends at 2 GiB, graph included
 
 Forward = Callable[[Tensor], Tensor]
-"""Normalised pictures, (N, C, H, W) float32 on the CPU -> logits, (N, K) float64 on the CPU."""
+"""Normalised images, (N, C, H, W) float32 on the CPU -> logits, (N, K) float64 on the CPU."""
 
 
 def forward_of(model: nn.Module) -> Forward:
-    """A net, wherever it is and whatever its dtype. On GPUs without TF32, whose products keep
-    only 10 bits."""
+    """A model as a function, wherever it is and of any dtype. On GPUs without TF32, whose products
+    keep only 10 bits."""
     like = next(model.parameters())
 
     def forward(images: Tensor) -> Tensor:
@@ -45,11 +46,15 @@ def forward_of(model: nn.Module) -> Forward:
     return forward
 
 
-def state_dict_bytes(state_dict: Mapping[str, Tensor]) -> bytes:
-    """Tensors alone, each contiguous and with memory of its own."""
+def contiguous(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors on the CPU, each contiguous and with memory of its own."""
+    return {k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in state_dict.items()}
+
+
+def state_dict_bytes(state_dict: Mapping[str, Tensor], _: Mapping[str, Any]) -> bytes:
+    """Tensors alone: torch.load's `weights_only` takes nothing else without questions."""
     buffer = io.BytesIO()
-    contiguous = torch.contiguous_format
-    torch.save({k: v.clone(memory_format=contiguous) for k, v in state_dict.items()}, buffer)
+    torch.save(contiguous(state_dict), buffer)
     return buffer.getvalue()
 
 
@@ -58,8 +63,22 @@ def read_state_dict(content: bytes) -> dict[str, Tensor]:
     return tensors
 
 
+def safetensors_bytes(state_dict: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
+    """Tensors, and the description as JSON under one name of the metadata: of several the library
+    writes the order by chance, and the bytes are to be the same each time."""
+    metadata = {"description": json.dumps(description)}
+    content: bytes = safetensors.torch.save(contiguous(state_dict), metadata)
+    return content
+
+
+WEIGHTS = {
+    "state_dict": (state_dict_bytes, read_state_dict),
+    "safetensors": (safetensors_bytes, safetensors.torch.load),
+}
+
+
 def graph(format: str, model: nn.Module, description: Mapping[str, Any]) -> tuple[bytes, Forward]:
-    """The net as a file of `pt2` or `onnx`, and that file loaded again.
+    """The model as a file of `pt2` or `onnx`, and that file loaded again.
 
     Raises:
         UserError: its weights are too many for the format.
@@ -68,7 +87,7 @@ def graph(format: str, model: nn.Module, description: Mapping[str, Any]) -> tupl
     to_bytes, from_bytes = FORMATS[format]
     try:
         with quiet():
-            program = to_program(model, pictures(2, description))
+            program = to_program(model, example_images(2, description))
             content = to_bytes(program, description)
             return content, from_bytes(content)
     except UserError:
@@ -76,14 +95,14 @@ def graph(format: str, model: nn.Module, description: Mapping[str, Any]) -> tupl
     except Exception as error:  # what the exporters raise has no common base
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TrainingError(
-            f"This net cannot be exported as {format}: {first_line}\n"
-            "--format state_dict takes any net."
+            f"This model cannot be exported as {format}: {first_line}\n"
+            "--format state_dict and safetensors take any model."
         ) from error
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What the exporters say is for their authors; what comes out is verified."""
+    """Silence: the exporters' messages are for their authors; what comes out is verified."""
     logging.disable(logging.ERROR)
     unheard = io.StringIO()
     try:
@@ -99,7 +118,7 @@ def quiet() -> Iterator[None]:
 
 
 def to_program(model: nn.Module, example: Tensor) -> ExportedProgram:
-    """The net's operations on any number of pictures; the example has two, for one or none would
+    """The model's operations on any number of images; the example has two, for one or none would
     be taken for a constant."""
     plain = copy.deepcopy(model).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
     program = torch.export.export(plain, (example,), dynamic_shapes=({0: Dim("batch")},))
@@ -155,22 +174,24 @@ def open_onnx(content: bytes) -> Forward:
 FORMATS = {"pt2": (pt2_bytes, open_pt2), "onnx": (onnx_bytes, open_onnx)}
 
 
-def largest_difference(net: Forward, loaded: Forward, description: Mapping[str, Any]) -> float:
-    """Between their logits on random pictures, as a part of the largest logit, over BATCH_SIZES;
-    NaN if the loaded one computes NaN. Raises TrainingError if the net itself does."""
+def largest_difference(model: Forward, loaded: Forward, description: Mapping[str, Any]) -> float:
+    """Difference of their logits on random images, as a part of the largest logit, over
+    BATCH_SIZES; NaN if the loaded one computes NaN. Raises TrainingError if the model does so."""
     worst = []
     for num in BATCH_SIZES:
-        images = pictures(num, description)
-        expected, found = net(images), loaded(images)
+        images = example_images(num, description)
+        expected, found = model(images), loaded(images)
         if not expected.isfinite().all():
-            raise TrainingError("The net's own logits are not finite: there is nothing to export.")
+            raise TrainingError(
+                "The model's own logits are not finite: there is nothing to export."
+            )
         largest = expected.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
         worst.append((found - expected).abs().max() / largest)
     return float(torch.stack(worst).max())  # NaN wins
 
 
-def pictures(num: int, description: Mapping[str, Any]) -> Tensor:
-    """Noise as the net sees pictures, the same at each call: (num, C, H, W) float32."""
+def example_images(num: int, description: Mapping[str, Any]) -> Tensor:
+    """Noise as the model sees images, the same at each call: (num, C, H, W) float32."""
     channels = description["shape"][0]
     generator = torch.Generator().manual_seed(num)
     pixels = torch.rand(num, channels, *description["input_size"], generator=generator)

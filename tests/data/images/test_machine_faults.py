@@ -99,7 +99,7 @@ def test_predict_goes_on_after_a_picture_that_memory_does_not_take(
     assert (first, third) == (sound[0], sound[2])
     assert second["file"] == "b.png"
     assert "more memory than there is" in second["error"]
-    assert done.stderr.splitlines()[-1] == "1 of 3 pictures failed."
+    assert done.stderr.splitlines()[-1] == "1 of 3 images failed."
 
 
 def test_predict_goes_on_after_a_copy_that_memory_does_not_take(

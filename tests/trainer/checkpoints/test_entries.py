@@ -77,7 +77,9 @@ ODD: dict[str, list[Any]] = {
               {"num_images": 1, "num_correct": 1, "losses": [None]},
               {"num_images": 1, "num_correct": 1, "is_finite": True, "loss_sum": "0xg"},
               {"num_images": -1, "num_correct": 1, "is_finite": True, "loss_sum": "0x1"},
-              {"num_images": 1, "num_correct": 1, "is_finite": True, "loss_sum": "0x" + 601 * "1"}],
+              {"num_images": 1, "num_correct": 1, "is_finite": True, "loss_sum": "0x" + 525 * "1"},
+              {"num_images": 1, "num_correct": 1, "loss_sum": 1},
+              {"num_images": 1, "num_correct": 1, "loss_sum": "0x1"}],
     "machine": [None, [], {"torch": None}],
 }  # fmt: skip
 

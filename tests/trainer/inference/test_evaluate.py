@@ -20,9 +20,10 @@ from data.types import Split
 from models.mlp import MLP
 from tests.helpers.commands import ROOT, Finished, TrainedRun, run_trainer
 from trainer import checkpoints
-from trainer.cli import evaluate
+from trainer.cli.evaluate import default_folder
 from trainer.evaluation import plots
 from trainer.evaluation.findings import Confusion, Findings, Mistake
+from trainer.inference import evaluate
 
 Dispatch = Callable[..., Finished]
 ALL_RIGHT = Confusion(torch.tensor([[0, 0, 1], [1, 1, 1]]), 2)
@@ -160,11 +161,11 @@ def test_where_results_go(best: Path, dispatch: Dispatch, monkeypatch: pytest.Mo
 
 def test_a_folders_name_is_one_name_whatever_the_values_are() -> None:
     values = {"data": "image_folder", "data.root": "/my/../pictures é", "data.shape": "[3,32,32]"}
-    folder = evaluate.default_folder(Path("net.pth"), "val", values, False)
+    folder = default_folder(Path("net.pth"), "val", values, False)
     assert str(folder) == (
         "net_evaluation/image_folder_val_data.root=-my-..-pictures-_data.shape=-3-32-32-"
     )
-    long = evaluate.default_folder(Path("net.pth"), "test", {"data.root": 300 * "a"}, False)
+    long = default_folder(Path("net.pth"), "test", {"data.root": 300 * "a"}, False)
     assert len(long.name) == 120
 
 

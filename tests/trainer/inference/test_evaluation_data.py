@@ -20,7 +20,7 @@ from trainer.errors import UserError
 from trainer.inference import evaluation_data
 
 Dispatch = Callable[..., Finished]
-WARNING = "Warning: these are not the data, or not the split, that the net was trained with"
+WARNING = "Warning: these are not the data, or not the split, that the model was trained with"
 QUIET = ("tensorboard=false", "device=cpu")
 
 
@@ -76,7 +76,7 @@ def test_changed_data_are_told_before_the_figures(
     said, results = evaluated(dispatch, animals / "best.pth", f"data.root={pictures}", *key)
     assert said.index(WARNING) < said.index("test split")
     assert said.count("Warning") == 1
-    assert "data=<another set>" in said
+    assert "data=<another dataset>" in said
     assert results["same_data"] is False
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import hydra
 import numpy as np
 import pytest
+import safetensors
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.helpers.commands import ROOT, TrainedRun
@@ -87,8 +89,8 @@ def described_steps(picture: Image.Image, description: Mapping[str, Any]) -> Ten
     and kind."""
     decoding, first, second, *rest = description["preprocessing"]
     assert decoding == (
-        "The first picture of a file, upright as its EXIF has it; grey of more than 8 bits scaled "
-        "by the depth that the file declares, or by the range of the training's set; what is "
+        "The first image of a file, upright as its EXIF has it; grey of more than 8 bits scaled "
+        "by the depth that the file declares, or by the range of the training dataset; what is "
         "transparent over black, or over white where what can be seen is nearly black."
     )
     assert first == "Grey, by ITU-R BT.601, pixels 0 to 255."
@@ -160,20 +162,25 @@ def test_graphs_are_float32_on_the_cpu_whatever_the_run_was(
     check_agreement(LOAD[format](Path(f"net.{format}"))[0], net, (1, 28, 28))
 
 
-# ---- the state_dict ----
+# ---- the weights alone ----
 
 
-def test_a_state_dict_is_tensors_alone(dispatch: Dispatch) -> None:
-    """It loads into torchvision's own network of the same names, which computes the same."""
+@pytest.mark.parametrize("format", ["state_dict", "safetensors"])
+def test_weights_are_tensors_alone(format: str, dispatch: Dispatch) -> None:
+    """They load into torchvision's own network of the same names, which computes the same."""
     net = make_checkpoint(Path("net.pth"), "resnet18", (3, 64, 64))
     entries = checkpoints.read(Path("net.pth"))
     bulky = {k: torch.cat([v, v])[: len(v)] if v.ndim else v for k, v in entries["model"].items()}
     bulky["conv1.weight"] = bulky["conv1.weight"].to(memory_format=torch.channels_last)
     checkpoints.write(Path("net.pth"), {**entries, "model": bulky})
-    done = dispatch("export", "net.pth", "--format=state_dict")
+    done = dispatch("export", "net.pth", "--format", format)
     assert done.returncode == 0, done.output
     assert done.stderr == ""
-    found = torch.load("net.state_dict.pth", weights_only=True)
+    if format == "safetensors":
+        assert done.stdout.startswith("net.safetensors: ")
+        found = load_file("net.safetensors")
+    else:
+        found = torch.load("net.state_dict.pth", weights_only=True)
     assert type(found) is dict
     for name, tensor in net.state_dict().items():
         assert type(found[name]) is Tensor
@@ -197,12 +204,45 @@ def test_the_description_beside_it_is_enough_to_build_the_net(dispatch: Dispatch
     assert description["input_size"] == [20, 24]
 
 
+def test_safetensors_hold_the_same_description_and_the_same_bytes_each_time(
+    dispatch: Dispatch,
+) -> None:
+    make_checkpoint(Path("net.pth"), "lenet5", (1, 28, 28))
+    for words in (["state_dict"], ["safetensors"], ["safetensors", "-o", "again.safetensors"]):
+        done = dispatch("export", "net.pth", "--format", *words)
+        assert done.returncode == 0, done.output
+    with safetensors.safe_open("net.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["description"]) == json.loads(
+        Path("net.state_dict.json").read_text()
+    )
+    assert json.loads(metadata["description"])["classes"] == CLASSES
+    assert Path("net.safetensors").read_bytes() == Path("again.safetensors").read_bytes()
+
+
+def test_exported_safetensors_are_imported_again(dispatch: Dispatch) -> None:
+    net = make_checkpoint(Path("net.pth"), "lenet5", (1, 28, 28))
+    assert dispatch("export", "net.pth", "--format=safetensors").returncode == 0
+    done = dispatch(
+        "import-weights", "net.safetensors", "--model=lenet5", "-o", "again.pth",
+        "data.shape=[1,28,28]", f"data.num_classes={NUM_CLASSES}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.output
+    again = checkpoints.read(Path("again.pth"))["model"]
+    assert all(torch.equal(again[name], tensor) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("format", ["state_dict", "safetensors"])
 @pytest.mark.parametrize("layers", ["torch", "numpy"])
-def test_a_state_dict_keeps_its_dtype(layers: str, dispatch: Dispatch) -> None:
+def test_weights_keep_their_dtype(layers: str, format: str, dispatch: Dispatch) -> None:
     make_checkpoint(Path("net.pth"), "lenet5", (1, 28, 28), precision="fp64")
     doubles = checkpoints.read(Path("net.pth"))["model"]
-    done = dispatch("export", "net.pth", "--format=state_dict", f"layers={layers}")
+    done = dispatch("export", "net.pth", "--format", format, f"layers={layers}")
     assert done.returncode == 0, done.output
-    found = torch.load("net.state_dict.pth", weights_only=True)
+    found = (
+        load_file("net.safetensors")
+        if format == "safetensors"
+        else torch.load("net.state_dict.pth", weights_only=True)
+    )
     assert all(torch.equal(found[name], doubles[name]) for name in doubles)
     assert {tensor.dtype for tensor in found.values()} == {torch.float64}

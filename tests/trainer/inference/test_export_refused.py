@@ -69,7 +69,26 @@ def test_the_difference_is_of_the_largest_logit_and_sees_nan() -> None:
     assert export_formats.largest_difference(saying(0, 0), saying(0, 1e-30), description) > 1e-5
 
 
-@pytest.mark.parametrize("format", ["state_dict", "pt2"])
+@pytest.mark.parametrize("change", [0.0, 1e-3])
+@pytest.mark.parametrize("format", ["state_dict", "safetensors"])
+def test_weights_that_come_back_changed_are_not_written(
+    format: str, change: float, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a thousandth got lost in the file; and the twin."""
+    make_checkpoint(Path("net.pth"), "mlp", (1, 28, 28))
+    to_bytes, from_bytes = export_formats.WEIGHTS[format]
+
+    def spoiled(content: bytes) -> dict[str, Tensor]:
+        return {name: tensor * (1 + change) for name, tensor in from_bytes(content).items()}
+
+    monkeypatch.setitem(export_formats.WEIGHTS, format, (to_bytes, spoiled))
+    done = dispatch("export", "net.pth", "--format", format)
+    assert done.returncode == (1 if change else 0), done.output
+    assert ("of the largest; 1e-05 is allowed" in done.stderr) == bool(change)
+    assert (len(list(Path().iterdir())) == 1) == bool(change)
+
+
+@pytest.mark.parametrize("format", ["state_dict", "safetensors", "pt2"])
 def test_weights_that_compute_nonsense(format: str, dispatch: Dispatch) -> None:
     make_checkpoint(Path("net.pth"), "mlp", (1, 28, 28))
     entries = read(Path("net.pth"))
@@ -123,8 +142,8 @@ def test_a_net_without_a_graph_is_one_message(
     monkeypatch.setattr(restore, "restore", lambda *_: Fickle().eval())
     done = dispatch("export", "net.pth", "--format=pt2")
     assert done.returncode == 1
-    assert done.stderr.startswith("This net cannot be exported as pt2: ")
-    assert done.stderr.endswith("\n--format state_dict takes any net.\n")
+    assert done.stderr.startswith("This model cannot be exported as pt2: ")
+    assert done.stderr.endswith("\n--format state_dict and safetensors take any model.\n")
     assert len(done.stderr.splitlines()) == 2
 
 
@@ -189,6 +208,7 @@ WRONG = [
         ["net.pth", "--format=state_dict", "-o", "net.json"],
         "ends in .state_dict.pth or .pth or .pt.",
     ),
+    (["net.pth", "--format=safetensors", "-o", "net.pt"], "ends in .safetensors."),
     (["net.pth", "--format=pt2", "-o", "nowhere/net.pt2"], "no folder nowhere"),
     (["net.pth", "--format=pt2", "layers=numpy"], "layers=numpy"),
     (["net.pth", "--format=onnx", "layers=numpy"], "layers=numpy"),
@@ -230,7 +250,7 @@ def test_wrong_words(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["state_dict", "pt2", "onnx"])
+@pytest.mark.parametrize("format", ["state_dict", "safetensors", "pt2", "onnx"])
 def test_the_terminal_stays_clean(format: str, tmp_path: Path) -> None:
     """In a process of its own, with all warnings on."""
     make_checkpoint(tmp_path / "net.pth", "resnet18", (1, 28, 28))

@@ -21,8 +21,7 @@ from data.types import DataError
 from tests.helpers.commands import ROOT, Finished, TrainedRun, train
 from tests.helpers.image_files import write_classes
 from trainer import checkpoints
-from trainer.cli import evaluate
-from trainer.inference import evaluation_data
+from trainer.inference import evaluate, evaluation_data
 
 Dispatch = Callable[..., Finished]
 QUICK = ("epochs=2", "limit_batches=20", "tensorboard=false", "device=cpu")

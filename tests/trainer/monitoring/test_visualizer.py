@@ -1,4 +1,4 @@
-"""The pictures of a run: that they show what is there, and change nothing."""
+"""The images of a run: that they show what is there, and change nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import Tensor, nn
 
 from tests.helpers.commands import ROOT, TrainedRun, read_json
-from tests.helpers.visualizer_runs import built, compose_words, events, finish, gallery_of
+from tests.helpers.visualizer_runs import (
+    built,
+    compose_words,
+    events,
+    first_epoch,
+    gallery_of,
+)
 from trainer import job
 from trainer.monitoring import tensorboard_images
 from trainer.monitoring.graph import graph_nodes
@@ -40,16 +46,29 @@ def picture(encoded: bytes) -> np.ndarray[Any, Any]:
 
 
 def test_the_default_run_shows_itself(default_run: TrainedRun) -> None:
-    found, best = events(default_run.folder), default_run.summary["best_epoch"]
+    found = events(default_run.folder)
     steps = {tag: [image.step for image in found.Images(tag)] for tag in found.Tags()["images"]}
     assert steps["pictures/train"] == [0]
     assert steps["confusion/test"] == steps["mistakes/test"] == [1140]
-    last_drawn = {steps[tag][-1] for tag in
-                  ("confusion/val", "mistakes/val", "filters/hidden.0.weight")}  # fmt: skip
-    assert last_drawn == {best * 57}
+    drawn = [57 * epoch for epoch in (1, 4, 16, 20)]
+    for tag in ("confusion/val", "mistakes/val", "filters/hidden.0.weight"):
+        assert steps[tag] == drawn, tag
     assert found.Tags()["graph"]
     per_class = {tag for tag in found.Tags()["scalars"] if tag.startswith("accuracy_per_class/")}
     assert per_class == {f"accuracy_per_class/{digit}" for digit in range(10)}
+    assert {point.step for tag in per_class for point in found.Scalars(tag)} == set(drawn)
+
+
+def test_accuracies_per_class_are_those_of_their_epoch(default_run: TrainedRun) -> None:
+    """Each class as often as it stands in the 400 images, their mean is the epoch's accuracy."""
+    found = events(default_run.folder)
+    of_step = {point.step: point.value for point in found.Scalars("accuracy/val")}
+    cells = read_json(default_run.folder / "findings.json")["val"]["confusion"]
+    counts = [sum(count for true, _, count in cells if true == digit) for digit in range(10)]
+    for number, step in enumerate(57 * epoch for epoch in (1, 4, 16, 20)):
+        shares = [found.Scalars(f"accuracy_per_class/{k}")[number].value for k in range(10)]
+        mean = sum(share * count for share, count in zip(shares, counts, strict=True)) / 400
+        assert mean == pytest.approx(of_step[step], rel=1e-5)
 
 
 def test_findings_agree_with_the_summary(default_run: TrainedRun) -> None:
@@ -196,7 +215,7 @@ def test_many_classes_are_bars(
     for name, of in (("few", config), ("many", many)):
         (tmp_path / name).mkdir()
         run = built(of, tmp_path / name)
-        finish(run)
+        first_epoch(run)
         run.close()
     few, many = events(tmp_path / "few").Tags(), events(tmp_path / "many").Tags()
     assert "accuracy_per_class" in many["images"]

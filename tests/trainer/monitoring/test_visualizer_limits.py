@@ -1,4 +1,4 @@
-"""The pictures of a run: that they cost little, and that no signal, error or name is worth more."""
+"""The images of a run: that they are few, and that no signal, error or name is worth more."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 
 from tests.helpers.commands import read_json
-from tests.helpers.visualizer_runs import built, compose_words, events, finish, gallery_of
+from tests.helpers.visualizer_runs import (
+    built,
+    compose_words,
+    events,
+    finish,
+    first_epoch,
+    gallery_of,
+)
 from trainer.evaluation import plots
 from trainer.evaluation.findings import Confusion
 from trainer.evaluation.metrics import Metrics
 from trainer.monitoring import tensorboard_images, visualizer
-from trainer.monitoring.visualizer import Budget, Gallery
+from trainer.monitoring.visualizer import Gallery
 from trainer.training import loop
 
 
@@ -24,47 +31,29 @@ def config() -> dict[str, Any]:
     return compose_words("model.hidden=[8]")
 
 
-def test_the_budget() -> None:
-    now = [0.0]
-    budget = Budget(0.02, lambda: now[0])
-    assert budget.allows(0.0)
-    with budget.spending():
-        now[0] += 3.0
-    assert not budget.allows(299.0)  # 3 s spent and as much again are 2 % of 300 s
-    assert budget.allows(300.0)
-    with budget.spending():
-        now[0] += 1.0
-    assert not budget.allows(249.0)
-    assert budget.allows(250.0)
+@pytest.mark.parametrize(
+    ("epochs", "drawn"),
+    [
+        (1, [1]), (2, [1, 2]), (3, [1, 3]), (20, [1, 4, 16, 20]), (32, [1, 4, 16, 32]),
+        (300, [1, 4, 16, 64, 256, 300]),
+    ],
+)  # fmt: skip
+def test_which_epochs_are_drawn(epochs: int, drawn: list[int]) -> None:
+    assert [n for n in range(1, epochs + 1) if visualizer.is_drawn(n, epochs)] == drawn
 
 
-def test_what_the_budget_refuses_is_drawn_at_the_end(
-    config: dict[str, Any], tmp_path: Path
-) -> None:
-    """A clock of whole seconds, while the training takes a fraction of one."""
-    steps = {}
-    for name, tick in (("dear", 1.0), ("free", 0.0)):
-        now = [0.0]
-
-        def clock(now: list[float] = now, tick: float = tick) -> float:
-            now[0] += tick
-            return now[0]
-
-        (tmp_path / name).mkdir()
-        run = built(config, tmp_path / name)
-        gallery_of(run).budget = Budget(visualizer.SHARE, clock)
-        gallery_of(run).start(run)
-        loop.fit(run)
-        for watcher in run.watchers:
-            watcher.save(run)
-        early = "confusion/val" in events(tmp_path / name).Tags()["images"]
-        assert early == (name == "free")
-        loop.test_best(run)
-        finish(run)
-        run.close()
-        steps[name] = [image.step for image in events(tmp_path / name).Images("confusion/val")]
-        assert steps[name][-1] == run.best.epoch * len(run.train)
-    assert len(steps["dear"]) == 1
+@pytest.mark.parametrize(("every", "drawn"), [(1, [1, 4, 5]), (2, [2, 5]), (3, [3, 5])])
+def test_what_is_drawn_depends_on_no_clock(every: int, drawn: list[int], tmp_path: Path) -> None:
+    """Of the epochs with a validation, whichever is the best."""
+    config = compose_words("model.hidden=[8]", "epochs=5", f"eval_every_epochs={every}")
+    run = built(config, tmp_path)
+    loop.fit(run)
+    run.close()
+    found = events(tmp_path)
+    for tag in ("confusion/val", "filters/hidden.0.weight"):
+        assert [image.step for image in found.Images(tag)] == [len(run.train) * n for n in drawn]
+    points = found.Scalars("accuracy_per_class/class 0")
+    assert [point.step for point in points] == [len(run.train) * n for n in drawn]
 
 
 def test_an_evaluation_collects_for_the_pictures(
@@ -123,13 +112,16 @@ def test_no_picture_is_worth_a_training(
     run = built(config, tmp_path)
     monkeypatch.setattr(tensorboard_images, "show_batch", broken)
     monkeypatch.setattr(visualizer, "write_findings", broken)
+    monkeypatch.setattr(tensorboard_images, "show_classes", broken)
     monkeypatch.setattr(logging.getLogger("trainer"), "propagate", True)
     gallery_of(run).start(run)
+    first_epoch(run)
     finish(run)
     run.close()
     told = [record.getMessage() for record in caplog.records]
     assert told == [
-        "the training pictures could not be made: ValueError: no font",
+        "the training images could not be made: ValueError: no font",
+        "the images of epoch 1 could not be made: ValueError: no font",
         "the findings could not be made: ValueError: no font",
     ]
     tags = events(tmp_path).Tags()
@@ -150,6 +142,7 @@ def test_more_classes_than_a_picture_has_pixels(
     monkeypatch.setattr(plots, "confusion_matrix", None)
     monkeypatch.setattr(logging.getLogger("trainer"), "warning", pytest.fail)
     run = built(config, tmp_path)
+    first_epoch(run)
     finish(run)
     run.close()
     found = read_json(tmp_path / "findings.json")

@@ -1,0 +1,201 @@
+"""Import of other people's weights: read from a file, held against a model, made a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+from models.weights import WeightsError
+from trainer import checkpoints
+from trainer.builders import factories, pretrained
+from trainer.builders.pretrained import Start
+from trainer.checkpoints import describable
+from trainer.checkpoints.entries import LONGEST_NAME, MOST_NAMES
+from trainer.config import knobs
+from trainer.config.compose import Composer, parse, plain
+from trainer.config.targets import check_options
+from trainer.errors import UserError
+from trainer.inference import state_dict_input
+from trainer.runs.side_files import is_no_file
+from trainer.system.torch_internals import leave_compiler_unimported
+from trainer.system.versions import versions
+from trainer.text.values import format_value
+
+IMAGENET_SHAPE, IMAGENET_CLASSES = [3, 224, 224], 1000
+
+
+def import_weights(
+    file: Path, model_name: str, output: Path, classes: Path | None, values: Mapping[str, str]
+) -> None:
+    """Write a checkpoint of the weights in a file, and say what was taken for granted.
+
+    Args:
+        model_name: a choice of `model`.
+        classes: a text with a name on each line.
+        values: the keys that were given.
+
+    Raises UserError."""
+    names = read_classes(classes) if classes else None
+    if names and "data" not in values:
+        values = {"data.num_classes": str(len(names)), **values}
+    config, told = compose(model_name, values)
+    leave_compiler_unimported()
+    check_options("model", {**config["model"], **config["data"]})
+    describable.check_options(config["data"])
+    describable.check_number(config["data"]["num_classes"])
+    start, state_dict = fitted(file, config, bool({"data", "data.shape"} & values.keys()))
+    if names and len(names) != config["data"]["num_classes"]:
+        raise UserError(
+            f"--classes {classes}: has {len(names):,} names; the model has "
+            f"{config['data']['num_classes']:,} classes."
+        )
+    start = replace(
+        start, classes=names or told.classes or start.classes,
+        mean=told.mean or start.mean, std=told.std or start.std,
+    )  # fmt: skip
+    entries = describe(config, start, state_dict, told)
+    describable.check(entries)
+    checkpoints.write(output, entries)
+    for note in start.notes:
+        print(note)
+    if start.mean is None:
+        print("the file tells no mean and std: images are taken as pixel / 255; data.mean=[...] "
+              "data.std=[...] say others")  # fmt: skip
+    if start.classes is None:
+        print("the file tells no names: classes are called by their numbers; --classes FILE names "
+              "them")  # fmt: skip
+    seen = "x".join(map(str, entries["shape"]))
+    print(f"{output}: {model_name}, {len(entries['classes'])} classes, input {seen}")
+    numbers = [format_value([round(v, 6) for v in entries[key]]) for key in ("mean", "std")]
+    print(f"mean {numbers[0]}, std {numbers[1]}, resized to {entries['resize']}")
+
+
+def fitted(file: Path, config: dict[str, Any], has_shape: bool) -> tuple[Start, dict[str, Any]]:
+    """Content of the file, and the state_dict of the model with these weights. If the shape was
+    not given and the file tells one, the configuration takes it. Raises UserError."""
+    model = factories.make_model(config, *factories.announced_size(config["data"]))
+    try:
+        start = pretrained.from_file(file, model)
+    except WeightsError as error:
+        raise UserError(str(error)) from error
+    if start.shape and not has_shape and list(start.shape) != config["data"]["shape"]:
+        config["data"]["shape"] = list(start.shape)  # another size may mean another head or stem
+        model = factories.make_model(config, *factories.announced_size(config["data"]))
+    pretrained.load_into(
+        model, start.state_dict, False, str(file),
+        "The file has another number of classes: give data.num_classes=N.",
+    )  # fmt: skip
+    return start, model.state_dict()
+
+
+class Told(NamedTuple):
+    """Images and classes as the command line describes them; None: not at all."""
+
+    classes: list[str] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    fit: str = "crop"
+    resize: int | None = None
+
+
+def compose(model: str, values: Mapping[str, str]) -> tuple[dict[str, Any], Told]:
+    """Configuration of that model without a dataset, on images like ImageNet's or those of the
+    dataset that was named; and what the keys say of them. Raises UserError."""
+    args = parse([f"model={model}", *(f"{key}={value}" for key, value in values.items())])
+    for key, default in (("data.shape", IMAGENET_SHAPE), ("data.num_classes", IMAGENET_CLASSES)):
+        if key not in values and "data" not in values:
+            args.overrides.append(f"{key}={format_value(default)}")
+    composer = Composer(args)
+    config = plain(composer.jobs(composer.master())[0])
+    knobs.check(config)
+    options = config["data"]
+    told = told_by(options, values)
+    if told.classes:
+        options["num_classes"] = len(told.classes)
+    if options["num_classes"] is None:
+        raise UserError("data.num_classes=null: give how many the file's last layer has.")
+    kept = {key: options[key] for key in ("shape", "num_classes")}
+    for key in kept:  # as the data says, once that is known
+        of_model = config["model"].pop(key, None)
+        if f"model.{key}" in values and of_model != kept[key]:
+            raise UserError(
+                f"model.{key}={format_value(of_model)}: data.{key} is {format_value(kept[key])}, "
+                f"and says it. Leave the key out, or set data.{key}."
+            )
+    return {**config, "data": kept}, told
+
+
+def told_by(options: Mapping[str, Any], values: Mapping[str, str]) -> Told:
+    """Description of the images by these options of data, as far as they were given."""
+    told = Told()
+    if "data" in values:
+        if dataset := state_dict_input.at_hand(options):
+            told = Told(list(dataset.classes), dataset.mean, dataset.std)
+        else:
+            mean, std = state_dict_input.normalisation(options)
+            told = Told(None, mean, std)
+    else:
+        given = [key for key in ("mean", "std") if f"data.{key}" in values]
+        if len(given) == 1:
+            raise UserError(f"data.{given[0]}: give data.mean and data.std, both or neither.")
+        if given:
+            mean, std = state_dict_input.normalisation(options)
+            told = Told(None, mean, std)
+    is_told = "data" in values or "data.fit" in values
+    told = told._replace(fit=options["fit"] if is_told else "crop", resize=options["resize"])
+    if told.fit == "squash" and told.resize:
+        raise UserError(
+            f"data.resize={told.resize}: is for data.fit=crop; squash resizes both sides to "
+            "data.shape. Leave the key out."
+        )
+    return told
+
+
+def read_classes(file: Path) -> list[str]:
+    """Class names in a text file, one a line. Raises UserError."""
+    if is_no_file(file):  # reading from a pipe might wait for ever
+        raise UserError(
+            f"--classes {file}: is no file but a folder, a pipe or a device. Give a text file."
+        )
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            names = [line.strip() for line in lines.read(MOST_NAMES * LONGEST_NAME).splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise UserError(f"--classes {file}: cannot be read: {reason}.") from error
+    while names and not names[-1]:
+        names.pop()
+    if not names or not all(names) or max(map(len, names)) > LONGEST_NAME:
+        raise UserError(
+            f"--classes {file}: must have a name on each line, of at most {LONGEST_NAME} "
+            "characters."
+        )
+    return names
+
+
+def describe(
+    config: dict[str, Any], start: Start, state_dict: dict[str, Any], told: Told
+) -> dict[str, Any]:
+    """Entries of the checkpoint, as the file tells them; where it does not: classes as numbers,
+    pixels as they are (mean 0, std 1), no margin round the crop."""
+    shape, num_classes = list(config["data"]["shape"]), config["data"]["num_classes"]
+    channels = shape[0]
+    of_file = start.resize if start.shape and list(start.shape) == shape else None
+    return {
+        "model": state_dict,
+        "config": OmegaConf.to_yaml(OmegaConf.create(config)),
+        "classes": start.classes or [str(label) for label in range(num_classes)],
+        "shape": shape,
+        "mean": list(start.mean or [0.0] * channels),
+        "std": list(start.std or [1.0] * channels),
+        "resize": told.resize or of_file or min(shape[1:]),
+        "fit": told.fit,
+        "probabilities": "softmax",
+        "versions": versions(),
+        "step": 0,
+        "epoch": 0,
+    }
