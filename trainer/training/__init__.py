@@ -1,1 +1,1 @@
-"""The loop, and what it works on: run, step, batches, snapshots, faults."""
+"""Training loop and its objects: run, step, batches, snapshots, faults."""

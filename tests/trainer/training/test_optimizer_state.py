@@ -56,10 +56,10 @@ def first(state: dict[str, Any]) -> dict[str, Any]:
 
 
 EDITS: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
-    ("not plain", lambda s: first(s).update(exp_avg=torch.ones(1, 1).expand(6, 4))),
-    ("not plain", lambda s: first(s).update(exp_avg=torch.ones(6, 4, device="meta"))),
-    ("not plain", lambda s: first(s).update(exp_avg=torch.ones(6, 4).to_sparse())),
-    ("not plain", lambda s: first(s).update(exp_avg=torch.ones(6, 4, dtype=torch.complex64))),
+    ("not a dense CPU", lambda s: first(s).update(exp_avg=torch.ones(1, 1).expand(6, 4))),
+    ("not a dense CPU", lambda s: first(s).update(exp_avg=torch.ones(6, 4, device="meta"))),
+    ("not a dense CPU", lambda s: first(s).update(exp_avg=torch.ones(6, 4).to_sparse())),
+    ("not a dense CPU", lambda s: first(s).update(exp_avg=torch.ones(6, 4, dtype=torch.complex64))),
     ("share", lambda s: first(s).update(exp_avg=first(s)["exp_avg_sq"])),
     ("share", lambda s: first(s).update(exp_avg_sq=first(s)["exp_avg"].view(6, 4))),
     ("int64", lambda s: first(s).update(exp_avg=torch.ones(6, 4, dtype=torch.int64))),
