@@ -173,4 +173,4 @@ def test_resume_goes_on_from_the_state_before(
             assert "resuming from step 4" in done.output
     done = dispatch("resume", "run")
     assert done.returncode == 2, done.output
-    assert "no sound state" in done.stderr
+    assert "no intact state" in done.stderr

@@ -276,7 +276,7 @@ def test_another_machine_is_a_warning(unfinished: Path, tmp_path: Path) -> None:
 WHERE = [
     ("nowhere", ["nowhere", "no run"]),
     ("empty", ["empty", "no run"]),
-    ("weights", ["no sound state"]),
+    ("weights", ["no intact state"]),
 ]
 
 

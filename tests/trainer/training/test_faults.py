@@ -167,7 +167,7 @@ def says_free(free: int) -> None:
 def test_folders_that_no_run_can_have(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for name, said in (("file", "is a file"), ("file/run", "is a file"),
-                       ("/proc/run", "cannot be made"), ("x" * 300, "cannot be made")):  # fmt: skip
+                       ("/proc/run", "cannot be created"), ("x" * 300, "cannot be created")):  # fmt: skip
         refused(processes.run(tmp_path, *TINY, f"hydra.run.dir={name}"), name[:50], said)
     assert (tmp_path / "file").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

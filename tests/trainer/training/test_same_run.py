@@ -82,7 +82,7 @@ def test_names_are_in_the_order_of_the_optimizer() -> None:
         [{"params": [net[1].weight]}, {"params": [net[0].bias, stray]}], lr=0.1
     )
     own = trained_names(optimizer, net)
-    assert own == ["1.weight", "0.bias", "no parameter of the net"]
+    assert own == ["1.weight", "0.bias", "no parameter of the model"]
     check_names(own, own)
     check_names(None, own)
     with pytest.raises(UserError, match="their order changed"):

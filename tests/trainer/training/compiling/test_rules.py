@@ -115,9 +115,7 @@ def test_what_counts_as_agreement() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         with_state, other = trial(states=kept), trial(states=lost)
         assert disagreement(with_state, with_state, dtype) == ""
-        assert "the optimizer state momentum" in disagreement(
-            with_state, other, dtype
-        )
+        assert "the optimizer state momentum" in disagreement(with_state, other, dtype)
     assert "a loss" in disagreement(
         trial(), Trial([1.5, 1.6], False, trial().changes, {}), torch.float32
     )
@@ -182,7 +180,7 @@ def test_an_error_of_the_compiler_is_one_message(
     with pytest.raises(TrainingError) as error:
         step(*batch(1))
     assert "compile=step" in str(error.value)
-    assert "no lowering for op 42\ncompile=none" in str(error.value)
+    assert "no lowering for op 42\nUse compile=none" in str(error.value)
     assert isinstance(error.value.__cause__, RuntimeError)
 
 
