@@ -1,1 +1,1 @@
-"""From a configuration to objects: model, optimizer, loss, data, and the run made of them."""
+"""Builders: from a configuration to model, optimizer, loss, data, and the run made of them."""

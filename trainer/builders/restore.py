@@ -1,4 +1,4 @@
-"""From a checkpoint back to a network: its own description says all that is needed."""
+"""Restoring a model from a checkpoint and its description."""
 
 from __future__ import annotations
 
@@ -25,9 +25,16 @@ from trainer.text.values import unknown_name_message
 
 
 def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """A stored configuration with these keys changed, checked. A group's name (data=cifar10)
-    takes that choice's file whole. What the user types may be an interpolation; `stored.py` has
-    seen to it that the file's text is none."""
+    """Stored configuration with changed keys, checked. The name of a group (data=cifar10) replaces
+    the whole group by that option's file.
+
+    Args:
+        config: configuration in a checkpoint, without interpolations (`stored.py` removes them).
+        values: changed keys with their values as typed; these may be interpolations.
+
+    Raises:
+        UserError: a key or value is unknown or not allowed.
+    """
     changed = OmegaConf.create(dict(config))
     for key, text in sorted(values.items(), key=lambda item: "." in item[0]):
         if key in knobs.GROUPS:
@@ -46,7 +53,7 @@ def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[st
         OmegaConf.update(changed, key, typed(key, text))
     if "_target_" not in changed["data"]:
         raise UserError(
-            "This checkpoint comes from import-weights and names no data set: add data=..."
+            "This checkpoint comes from import-weights and names no dataset: add data=..."
         )
     plain: dict[str, Any] = OmegaConf.to_container(changed, resolve=True)  # type: ignore[assignment]
     knobs.check(plain)
@@ -54,7 +61,8 @@ def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[st
 
 
 def typed(key: str, text: str) -> Any:
-    """The value that these characters mean: as they are where the key is a text, else as YAML."""
+    """Value of a typed text: unchanged for a key of type str, else parsed as YAML. Raises
+    UserError."""
     knob = knobs.KNOBS.get(key)
     is_text = knob is not None and knob.kind == "str" and not knob.choices and knob.length is None
     if is_text and text != "null":
@@ -62,7 +70,7 @@ def typed(key: str, text: str) -> Any:
     try:
         return OmegaConf.create(f"value: {text}").value
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{key}={text}: not understood as a value.") from error
+        raise UserError(f"{key}={text}: the value is not valid YAML.") from error
 
 
 def choice_file(group: str, name: str) -> Path:
@@ -73,8 +81,8 @@ def choice_file(group: str, name: str) -> Path:
 
 
 class _Unfilled(TorchFunctionMode):
-    """New parameters keep whatever memory holds. Every one is overwritten from the checkpoint, and
-    drawing VGG19's 140 million random numbers takes four seconds."""
+    """Mode that skips random initialisation of new parameters. All of them are overwritten from the
+    checkpoint, and drawing VGG19's 140 million random numbers takes four seconds."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -85,7 +93,8 @@ class _Unfilled(TorchFunctionMode):
 
 
 def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
-    """The checkpoint's network with its weights, on the configuration's device, in eval mode."""
+    """Model of a checkpoint with its weights, on the configuration's device, in eval mode. Raises
+    UserError if weights and configuration do not fit."""
     check_weights(entries, config)
     with _Unfilled():
         model: nn.Module = make("model", sized(entries, config))
@@ -97,34 +106,35 @@ def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
 
 
 def sized(entries: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the checkpoint's network."""
+    """Options of the checkpoint's model."""
     return {**config["model"], "shape": entries["shape"], "num_classes": len(entries["classes"])}
 
 
 def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Hold the network that a configuration describes against the weights beside it, before any
-    memory is taken for it: sizes in a file may be of any size. Raises UserError."""
+    """Raises UserError unless the weights fit the model that a configuration describes. The model
+    is created on the meta device, since sizes in a file can exceed any memory."""
     options = sized(entries, config)
     check_options("model", options)
     try:
         with torch.device("meta"):
             model: nn.Module = make("model", options)
-    except InstantiationException as error:  # options that nobody has foreseen
-        raise UserError(f"model: cannot be made with these options: {error!s:.500}") from error
+    except InstantiationException as error:  # options that no other check covers
+        raise UserError(f"model: cannot be created with these options: {error!s:.500}") from error
     differing = differences(entries["model"], model.state_dict())
     if differing:
         lines = [f"  {name}: {have} -> {want}" for name, have, want in differing[:10]]
         raise UserError(
-            "The weights do not fit the network that model.* describes (have -> want):\n"
+            "The weights do not fit the model that model.* describes (have -> want):\n"
             + "\n".join(lines)
-            + f"\n{len(differing)} in all. Leave model.* as it was in the training."
+            + f"\n{len(differing)} in all. Leave model.* unchanged."
         )
 
 
 def preprocess(
     config: Mapping[str, Any], model: nn.Module, entries: Mapping[str, Any], device: torch.device
 ) -> Preprocess:
-    """From uint8 pictures to what a restored model sees: normalised as in its training."""
+    """Preprocessing from uint8 images to the input of a restored model, with the normalisation of
+    its training."""
     return Preprocess(
         tuple(entries["mean"]), tuple(entries["std"]), min_size(model), device,
         float_dtype(config["precision"]), memory_format(config, model),

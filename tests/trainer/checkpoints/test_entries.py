@@ -102,7 +102,7 @@ def test_missing_entries_are_named(state: dict[str, Any], name: str) -> None:
         entries.check(state, state=True)
         assert entries.value_of(state, name) == row.default
         return
-    said = "weights alone" if name == "optimizer" else f"'{name}' is missing"
+    said = "weights only" if name == "optimizer" else f"'{name}' is missing"
     with pytest.raises(UserError, match=said):
         entries.check(state, state=True)
     if row.of_state:

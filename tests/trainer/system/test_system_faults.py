@@ -162,7 +162,7 @@ def test_a_folder_without_a_state_can_be_taken_again(tmp_path: Path) -> None:
     shutil.rmtree(run / "checkpoints")
     refused(processes.run(tmp_path, *RUN), "holds a run already")  # its result is there
     (run / "summary.json").write_text('{"status": "failed", "reason": "the disk was full"}')
-    refused(processes.run(tmp_path, "resume", "run"), "no run that could go on", "its own command")
+    refused(processes.run(tmp_path, "resume", "run"), "no run to resume", "its own command")
     assert processes.run(tmp_path, *RUN).code == 0
     results.assert_same(run, whole_run())
 

@@ -167,7 +167,7 @@ def says_free(free: int) -> None:
 def test_folders_that_no_run_can_have(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for name, said in (("file", "is a file"), ("file/run", "is a file"),
-                       ("/proc/run", "cannot be created"), ("x" * 300, "cannot be created")):  # fmt: skip
+                       ("/proc/run", "be created"), ("x" * 300, "be created")):  # fmt: skip
         refused(processes.run(tmp_path, *TINY, f"hydra.run.dir={name}"), name[:50], said)
     assert (tmp_path / "file").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -195,7 +195,7 @@ def test_a_run_that_may_not_be_written_is_not_resumed(whole: Path, tmp_path: Pat
     for path in (run, *run.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
     ended = processes.run(tmp_path, "resume", "run", prepare=without_privileges)
-    refused(ended, "run: cannot be written to: Permission denied")
+    refused(ended, "run: cannot be written: Permission denied")
     (run / lock.NAME).chmod(0o644)  # the one file that is opened first
     ended = processes.run(tmp_path, "resume", "run", prepare=without_privileges)
     refused(ended, "Permission denied")

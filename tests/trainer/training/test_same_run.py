@@ -107,7 +107,7 @@ def test_a_training_of_a_gpu_goes_on_once_the_cpu_is_named(tmp_path: Path) -> No
     before = {path: path.read_bytes() for path in run.rglob("*.pth")}
     done = run_trainer("resume", "run", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2, done.output
-    assert "device=cuda: the training began there" in done.stderr
+    assert "device=cuda: the run started on it" in done.stderr
     assert "device=cpu" in done.stderr
     assert "Traceback" not in done.output
     assert {path: path.read_bytes() for path in run.rglob("*.pth")} == before
