@@ -78,7 +78,7 @@ HEAD_ADVICE = "The last layer has another number of classes: replace_head=true m
 
 
 NO_HEAD_ADVICE = (
-    "The file has all layers but the head. Training can start from it: weights=FILE "
+    "The file has no head, only the layers below it. Training can start from it: weights=FILE "
     "replace_head=true initialises a new one."
 )
 

@@ -1,1 +1,1 @@
-"""The machine: device, threads, seeds, memory, signals, files, private names of torch."""
+"""Machine: device, threads, seeds, memory, signals, files, private names of torch."""

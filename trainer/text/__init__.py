@@ -1,1 +1,1 @@
-"""Text for people: cleaned of control characters, aligned, values as they are typed."""
+"""Text for output: control characters escaped, tables aligned, values formatted as typed."""
