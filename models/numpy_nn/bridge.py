@@ -77,7 +77,7 @@ def _options(layer: nn.Module, *names: str) -> dict[str, Any]:
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution. In inference, 3 x 3 kernels use Winograd's method on weights transformed once."""
+    """Convolution; in inference 3 x 3 kernels use Winograd's method on weights transformed once."""
 
     # The weight (holding it keeps its address from being given to another), its version, and U.
     _winograd: tuple[Tensor, int, Array] | None = None
