@@ -103,8 +103,8 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
         return "this is a web page, not a checkpoint; download the file again."
     if head.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`."
-    told = re.search(r"GLOBAL ([\w.]+)", str(error))
-    forbidden = told[1] if told else _looked_up(path)
+    match = re.search(r"GLOBAL ([\w.]+)", str(error))
+    forbidden = match[1] if match else _looked_up(path)
     if forbidden:
         return f"it holds {forbidden!r}, which could run code, and is not loaded."
     return "damaged, truncated or not a checkpoint."

@@ -80,7 +80,7 @@ def resume(folder: Path, values: dict[str, str], force: bool) -> int:
 
     for path in (folder, folder / "checkpoints", folder / job.LOG_NAME):
         if path.exists() and not os.access(path, os.W_OK):
-            raise UserError(f"{path}: cannot be written: Permission denied.")
+            raise UserError(f"{path}: cannot be written to: Permission denied.")
     remove_half_written(folder)
     warnings = set_aside_no_files(folder)  # before the log is opened, which may be one of them
     log_to(folder / job.LOG_NAME)

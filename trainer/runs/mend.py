@@ -41,13 +41,13 @@ def mend_side_files(folder: Path, config_text: str, config: Mapping[str, Any]) -
     from trainer.system.files import write_bytes
 
     noted = {"hydra": {"runtime": {"choices": guessed_choices(config)}}}
-    anew = {
+    replacements = {
         "summary.json": (read_json, None),
         ".hydra/config.yaml": (read_yaml, config_text),
         ".hydra/hydra.yaml": (noted_choices, yaml.safe_dump(noted)),
         ".hydra/overrides.yaml": (read_overrides, None),
     }
-    for name, (read, content) in anew.items():
+    for name, (read, content) in replacements.items():
         file = folder / name
         try:
             read(file)

@@ -87,7 +87,7 @@ def read_run(folder: Path) -> Row:
     files are kept."""
     faults: list[str] = []
 
-    def told(name: str, otherwise: Any, read: Callable[[Path], Any]) -> Any:
+    def read_or(name: str, otherwise: Any, read: Callable[[Path], Any]) -> Any:
         try:
             return read(folder)
         except UNREADABLE as error:
@@ -95,9 +95,9 @@ def read_run(folder: Path) -> Row:
             faults.append(f"{name} cannot be read: {why}" if why else f"{name} is damaged")
             return otherwise
 
-    overrides = told(OVERRIDES, [], lambda run: read_overrides(run / OVERRIDES))
+    overrides = read_or(OVERRIDES, [], lambda run: read_overrides(run / OVERRIDES))
     has_summary = (folder / "summary.json").exists()
-    summary = told("summary.json" if has_summary else "metrics.jsonl", {}, checked_summary)
+    summary = read_or("summary.json" if has_summary else "metrics.jsonl", {}, checked_summary)
     status, reason = summary.get("status", "unfinished"), summary.get("reason")
     if faults:
         status, reason = "unreadable", ", ".join(faults)

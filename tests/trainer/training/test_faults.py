@@ -195,7 +195,7 @@ def test_a_run_that_may_not_be_written_is_not_resumed(whole: Path, tmp_path: Pat
     for path in (run, *run.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
     ended = processes.run(tmp_path, "resume", "run", prepare=without_privileges)
-    refused(ended, "run: cannot be written: Permission denied")
+    refused(ended, "run: cannot be written to: Permission denied")
     (run / lock.NAME).chmod(0o644)  # the one file that is opened first
     ended = processes.run(tmp_path, "resume", "run", prepare=without_privileges)
     refused(ended, "Permission denied")
