@@ -31,12 +31,12 @@ class AlexNet(nn.Module):
     (and the linear layers) read both halves. `paper` says the same with groups=2 in the second,
     fourth and fifth convolution; `paper_half` is what one of the two GPUs held.
 
-    Departures from the paper: pictures are padded by 2 (the paper says 224 px, but its arithmetic
+    Departures from the paper: images are padded by 2 (the paper says 224 px, but its arithmetic
     asks for 227), a 6x6 adaptive pool (which does nothing at 224 px) lets other sizes in, and the
     initial biases are 0 with every `init` but default (the paper sets some to 1).
 
     Args:
-        shape: (C, H, W) of a picture; a side below 63 is brought to 63 before the network sees it.
+        shape: (C, H, W) of an image; a side below 63 is brought to 63 before the network sees it.
         num_classes: number of logits.
         variant: torchvision (64-192-384-256-256 maps), paper (96-256-384-384-256, grouped) or
             paper_half.

@@ -14,10 +14,10 @@ from models.init import check_data, initialise
 
 
 class CifarNet(nn.Module):
-    """62,006 parameters on CIFAR-10; on larger pictures only the first linear layer grows.
+    """62,006 parameters on CIFAR-10; on larger images only the first linear layer grows.
 
     Args:
-        shape: (C, H, W) of a picture; a side below 28 is brought to 28 before the network sees it.
+        shape: (C, H, W) of an image; a side below 28 is brought to 28 before the network sees it.
         num_classes: number of logits.
         init: default, xavier, kaiming or normal.
     """

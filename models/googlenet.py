@@ -33,7 +33,7 @@ class GoogLeNet(nn.Module):
     the auxiliary heads pool adaptively, as the paper's 5x5 windows do not fit.
 
     Args:
-        shape: (C, H, W) of a picture; a side below 32 is brought to 32 before the network sees it.
+        shape: (C, H, W) of an image; a side below 32 is brought to 32 before the network sees it.
         num_classes: number of logits.
         batch_norm: a batch norm after each convolution, in place of its bias; else as in the paper.
         branch5x5: kernel of the third branch: 5 (the paper's) or 3 (torchvision's).

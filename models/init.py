@@ -1,4 +1,4 @@
-"""What the networks' constructors share: options checked by name, weights initialised by name."""
+"""Helpers of the networks' constructors: checks of options, initialisation of weights."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def initialise(model: nn.Module, name: str, *heads: nn.Module) -> None:
       outputs are the logits: `heads` are N(0, 0.01^2) (Goyal et al. 2017, arXiv 1706.02677,
       section 5.1), so that an untrained network takes all of K classes for about equally likely,
       and its cross-entropy is near ln K. With 2/fan_in there it was 2.9 to 4.9 for K = 10.
-    - normal: N(0, 0.01^2); Krizhevsky et al. 2012, section 5. Signals vanish in deep plain nets;
-      for such a reason the VGG paper (section 3.1) grew its deep ones out of a trained shallow one.
+    - normal: N(0, 0.01^2); Krizhevsky et al. 2012, section 5. Signals vanish in deep plain
+      networks, so the VGG paper (section 3.1) started its deep ones from a trained shallow one.
 
     All but default set these layers' biases to 0. Norm layers keep what they have (scale 1 and
     shift 0, or what the network has chosen), as do parameters outside such layers.
@@ -93,10 +93,10 @@ def make_activation(name: str) -> nn.Module:
 
 
 def is_count(value: Any) -> bool:
-    """Whether it is an integer of at least 1 (which true is not)."""
+    """True for an integer of at least 1, not for a bool."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _as_typed(value: Any) -> str:
-    """The value as one types it on the command line: true, not True; null, not None."""
+    """The value as typed on the command line: true, not True; null, not None."""
     return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))

@@ -14,18 +14,18 @@ from models.init import check_data, initialise, make_activation
 
 
 class LeNet5(nn.Module):
-    """LeNet-5: 61,706 parameters on 28 or 32 px pictures with one channel and ten classes.
+    """LeNet-5: 61,706 parameters on 28 or 32 px images with one channel and ten classes.
 
-    The paper puts the 28 px digits into 32 px pictures, so that strokes near the border come to lie
+    The paper puts the 28 px digits into 32 px images, so that strokes near the border come to lie
     in the middle of some window; here the first convolution pads by 2 for sides below 32, which is
-    the same. On larger pictures C5 still sees the whole of S4, and only its width grows.
+    the same. On larger images C5 still sees the whole of S4, and only its width grows.
 
     Departures from the paper, all usual today: C3 sees all six maps of S2 (table I leaves some
     out), the subsampling layers have no weights of their own, tanh is not scaled to
     1.7159 tanh(2x/3), and the output is linear, for the loss to judge, not Euclidean RBF units.
 
     Args:
-        shape: (C, H, W) of a picture; a side below 28 is brought to 28 before the network sees it.
+        shape: (C, H, W) of an image; a side below 28 is brought to 28 before the network sees it.
         num_classes: number of logits.
         activation: relu, leaky_relu, tanh (the paper's) or sigmoid; stands after every layer up to
             F6, the subsampling ones included.
@@ -81,10 +81,10 @@ class LeNetCaffe(nn.Module):
     """The LeNet of Caffe's MNIST example: 431,080 parameters on MNIST.
 
     Wider than LeNet-5, with max pooling and a single activation, after the hidden linear layer: the
-    convolutions have none but the pooling. On larger pictures only the linear layer's input grows.
+    convolutions have none but the pooling. On larger images only the linear layer's input grows.
 
     Args:
-        shape: (C, H, W) of a picture; a side below 28 is brought to 28 before the network sees it.
+        shape: (C, H, W) of an image; a side below 28 is brought to 28 before the network sees it.
         num_classes: number of logits.
         activation: relu (Caffe's), leaky_relu, tanh or sigmoid.
         init: default, xavier (Caffe's), kaiming or normal.

@@ -25,7 +25,7 @@ class MLP(nn.Module):
     """Linear layers with an activation between them: 784-128-64-10 on MNIST.
 
     Args:
-        shape: (C, H, W) of a picture.
+        shape: (C, H, W) of an image.
         num_classes: number of logits.
         hidden: width of each hidden layer; none at all makes it a linear classifier.
         activation: relu, leaky_relu, tanh or sigmoid.

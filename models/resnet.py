@@ -37,11 +37,11 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions: (N, C, H, W) -> (N, 4 * width, H/stride, W/stride).
 
-    Why the deep nets use it: the 3x3 convolution works on a quarter of the maps. At 256 maps in and
-    out a basic block has 2 * 3*3*256*256 = 1,179,648 weights, a bottleneck 256*64 + 3*3*64*64 +
-    64*256 = 69,632 (without batch norm): seventeen bottlenecks for the price of one basic block.
+    The deep networks use it because the 3x3 convolution works on a quarter of the maps. At 256 maps
+    in and out a basic block has 2 * 3*3*256*256 = 1,179,648 weights, a bottleneck 256*64 +
+    3*3*64*64 + 64*256 = 69,632 (without batch norm), a seventeenth.
 
-    The paper strides in the first 1x1, which throws away three quarters of its input unseen. Most
+    The paper strides in the first 1x1, which skips three quarters of its input. Most
     later implementations, torchvision's among them, stride in the 3x3 ("v1.5").
     """
 
@@ -94,10 +94,10 @@ class ResNet(nn.Module):
     25,557,032 (50), 44,549,160 (101), 60,192,808 (152).
 
     Departures from the paper: the stride (see `stride_on`) and the small stem. The paper's own
-    CIFAR nets are narrower (16 to 64 maps); the small stem here keeps the ImageNet widths.
+    CIFAR networks are narrower (16 to 64 maps); the small stem here keeps the ImageNet widths.
 
     Args:
-        shape: (C, H, W) of a picture; a side below 28 is brought to 28 before the network sees it.
+        shape: (C, H, W) of an image; a side below 28 is brought to 28 before the network sees it.
         num_classes: number of logits.
         depth: 18, 34, 50, 101 or 152.
         stem: imagenet (7x7 with stride 2, then 3x3 pooling with stride 2), small (3x3, stride 1, no

@@ -20,21 +20,21 @@ def torchvision_classifier(
     """torchvision's own module, with random weights and an attribute `min_size` added.
 
     Its state_dict is torchvision's, but for the head and, unless there are three channels, the
-    first convolution. Two of the nets, googlenet and inception_v3, return a tuple in training mode:
-    the logits first, then those of the auxiliary heads.
+    first convolution. In training mode googlenet and inception_v3 return a tuple: the logits first,
+    then those of the auxiliary heads.
 
-    Transformers are built for one size: theirs is the smallest that holds the picture and splits
-    into whole patches or windows, and `min_size` brings pictures to it.
+    Transformers are built for one size: theirs is the smallest that holds the image and splits
+    into whole patches or windows, and `min_size` brings images to it.
 
     Args:
-        shape: (C, H, W) of a picture; a side below `min_size` is brought to it before the network
+        shape: (C, H, W) of an image; a side below `min_size` is brought to it before the network
             sees it.
         num_classes: number of logits.
         name: one of torchvision.models.list_models(module=torchvision.models).
         init: default (torchvision's, but PyTorch's for a first layer that had to be replaced),
             xavier, kaiming or normal, for convolutions and linear layers, the last as all others
-            (with kaiming an untrained net is then farther from ln K than ours); what a transformer
-            keeps in bare parameters stays torchvision's.
+            (with kaiming the loss of an untrained network is then farther from ln K than with our
+            networks); parameters of a transformer outside such layers stay torchvision's.
     """
     channels, height, width = check_data(shape, num_classes)
     check_choice("name", name, list_models(module=torchvision.models))
@@ -58,10 +58,11 @@ def torchvision_classifier(
 
 
 def smallest_size(name: str, side: int) -> int:
-    """The smallest side in pixels that the net works with, for pictures whose longer side is given.
+    """Smallest side in pixels that the network accepts, for images of the longer side `side`.
 
-    For nets without a fixed size what torchvision says of its weights, but at least 28. Of Swin it
-    names the size of training, though the windows are padded and any size will do.
+    For networks without a fixed size it is the one in the metadata of torchvision's weights, but at
+    least 28. Those of Swin name the training size, although the windows are padded and any size
+    works.
     """
     if name.startswith("vit_"):
         return next_multiple(side, of=int(name.rpartition("_")[2]))  # vit_b_16: patches of 16 px

@@ -29,10 +29,10 @@ class VGG(nn.Module):
 
     Departures from the paper: the heads pool adaptively (which does nothing at 224 px), so that
     any size may come in; initial weights after He et al. 2015, where the paper started its deep
-    nets from a trained shallow one, since random weights made them stall (section 3.1).
+    networks from a trained shallow one, since random weights made them stall (section 3.1).
 
     Args:
-        shape: (C, H, W) of a picture; a side below 32 is brought to 32 before the network sees it.
+        shape: (C, H, W) of an image; a side below 32 is brought to 32 before the network sees it.
         num_classes: number of logits.
         depth: number of layers with weights under the ImageNet head: 11, 13, 16 or 19.
         batch_norm: a batch norm after each convolution.

@@ -1,4 +1,4 @@
-"""How a command ends when it does not end well. The dispatcher turns each into an exit code."""
+"""Exceptions that end a command, and their messages and exit codes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from trainer.text.printable import in_lines
 
 
 class UserError(Exception):
-    """The user's input is wrong (exit code 2). The message names the key or the file, the value,
-    what is allowed and the way out; it is all that the user sees."""
+    """Wrong input of the user (exit code 2). The message names the key or file, its value, what is
+    allowed and what to do; the user sees nothing else."""
 
 
 class TrainingError(Exception):
-    """The run cannot go on (exit code 1), for a reason that the message tells whole."""
+    """Failure of a training (exit code 1). The message gives the whole reason."""
 
 
 class Stopped(BaseException):
-    """SIGINT, SIGTERM or SIGHUP arrived and what is to be kept is saved (exit code 128 + signal
-    number).
+    """Stop by SIGINT, SIGTERM or SIGHUP, after the state was saved (exit code 128 + signal number).
 
-    Like KeyboardInterrupt it is no Exception: whoever catches those must not swallow it."""
+    A BaseException, as KeyboardInterrupt is, so that `except Exception` does not catch it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by signal {signal_number}")
@@ -33,7 +32,7 @@ class Stopped(BaseException):
 
 # EFBIG: the limit that `ulimit -f` sets. EDQUOT: the user's share of the disk.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What a path can be wrong in: the user's to mend, exit code 2. All else is the machine's.
+# Errors in a path that the user can correct (exit code 2). All others are the machine's.
 OF_THE_PATH = {
     errno.ENOENT: "Give a path that exists.",
     errno.ENOTDIR: "A part of this path is a file; give another.",
@@ -48,20 +47,20 @@ OF_THE_PATH = {
 }
 OF_THE_MACHINE = {
     **dict.fromkeys(
-        NO_ROOM, "Make room there (`df -h`, `quota`), or name a place on another disk."
+        NO_ROOM, "Free disk space there (`df -h`, `quota`), or give a path on another disk."
     ),
-    errno.EIO: "The disk or its connection fails: look at it before anything else is written.",
-    errno.ESTALE: "The network drive has lost it; run the command again.",
+    errno.EIO: "The disk or its connection fails: check it before anything else is written.",
+    errno.ESTALE: "The network drive has lost the file; run the command again.",
     errno.EMFILE: "Raise the limit of open files (`ulimit -n`).",
-    errno.ENFILE: "Close other programs: the machine has no more open files to give.",
-    errno.ENOMEM: "End other programs: the machine has no more memory to give.",
+    errno.ENFILE: "Close other programs: the machine's limit of open files is reached.",
+    errno.ENOMEM: "Close other programs: the machine has no free memory.",
 }
 
 
 @contextlib.contextmanager
 def named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Gives an OSError that names no file this one: of what fails at a write, a sync or a close,
-    the system tells the reason alone."""
+    """Context that sets `path` as the file name of an OSError that has none, as those of write,
+    fsync and close."""
     try:
         yield
     except OSError as error:
@@ -71,14 +70,14 @@ def named(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def fault_in(error: BaseException | None) -> OSError | None:
-    """The OSError that an error is or was raised from: logging makes a ValueError of one."""
+    """First OSError in the chain of causes, the error itself included; None if there is none."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__
     return error
 
 
 def in_words(error: OSError) -> str:
-    """Path, reason and way out, for people."""
+    """Message of an OSError for the user: path, reason, and what to do."""
     where = "a file that the system does not name"
     if error.filename is not None and not isinstance(error.filename, int):
         where = os.fsdecode(error.filename)
@@ -88,12 +87,12 @@ def in_words(error: OSError) -> str:
 
 
 def exit_code(error: Exception) -> int:
-    """2 if the user's input or path is wrong, 1 if the training or the machine failed."""
+    """Code 2 if the user's input or path is wrong, 1 if the training or the machine failed."""
     of_user = isinstance(error, OSError) and error.errno in OF_THE_PATH
     return 2 if of_user or isinstance(error, UserError) else 1
 
 
 def complain(message: object) -> None:
-    """A message on stderr, if anybody is there to hear it."""
+    """Print a message to stderr; a closed stderr is ignored."""
     with contextlib.suppress(OSError, ValueError):
         print(in_lines(message), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""One training from its configuration to the last line on the terminal."""
+"""Training job: from a checked configuration to summary.json and the last line of the log."""
 
 from __future__ import annotations
 
@@ -39,14 +39,19 @@ def run(
     in_sweep: bool = False,
     state: dict[str, Any] | None = None,
 ) -> None:
-    """Build, train, test, and say what came of it.
+    """Build, train and test a run, and log the result.
 
     Args:
-        config: checked.
-        folder: the run's, which exists.
-        choices: the name of each group's choice, for the log and TensorBoard.
-        in_sweep: leave out the lines that propose what to do next.
-        state: a full state to go on from; None: from the start.
+        config: the checked configuration.
+        folder: the run's folder; must exist.
+        choices: name of the chosen option of each config group, for the log and TensorBoard.
+        in_sweep: leave out the lines that propose the next commands.
+        state: full state of a checkpoint to resume from; None: start a new training.
+
+    Raises:
+        UserError: the state does not belong to this run; nothing was written.
+        TrainingError: the training failed.
+        Stopped: a signal arrived, and the state is saved.
     """
     with StopSignals().noted() as signals:
         progress = Progress(**state["progress"]) if state else None
@@ -54,7 +59,7 @@ def run(
         try:
             notes = snapshot.load(run, state) if state else ()
         except BaseException:
-            run.close()  # nothing of the run has begun, and nothing is said of it
+            run.close()  # no step was made, so no summary is written
             raise
         for note in notes:
             log.warning("%s", note)
@@ -68,19 +73,20 @@ def run(
             log.info("%s", line)
         if not in_sweep:
             show_next(run, folder)
-        elif signals.received is not None:  # during the test: this job is done, the others wait
+        elif signals.received is not None:  # during the test: this job is finished, the sweep stops
             raise Stopped(signals.received)
 
 
 def train(
     run: Run, folder: Path, choices: dict[str, Any], is_resumed: bool
 ) -> tuple[Metrics, dict[str, Any]]:
-    """The metrics of the test and what summary.json holds, which is written however it ends."""
+    """Train and test a built run. Returns the test metrics and the content of summary.json, which
+    is written whether the training succeeds, fails or is stopped."""
     sha256 = None
     try:
         if is_resumed:
             best_weights.mend(run)
-            # Of the run as it was before: killed from here on, it is unfinished.
+            # It describes the run before it was resumed; if killed now, the run is unfinished.
             (folder / "summary.json").unlink(missing_ok=True)
         introduce(run, choices)
         faults.check_room(run, folder)
@@ -111,45 +117,52 @@ def note_end(
     fault: TrainingError | None,
     sha256: str | None,
 ) -> None:
-    """The summary of a run that ended before it was finished."""
+    """Write the summary of a run that was interrupted or failed.
+
+    Args:
+        error: the exception that ended it.
+        fault: the same as a message for the user, if there is one.
+        sha256: digest of the final weights; None: training had not ended.
+    """
     status = "interrupted" if isinstance(error, Stopped) else "failed"
     with contextlib.suppress(OSError):  # the disk may be full
         reason = str(fault or error).partition("\n")[0]
-        if status_of(folder) != "finished":  # else all is done, see `unconfirmed`
+        if status_of(folder) != "finished":  # else the result is written, see `unconfirmed`
             summarise(run, folder, status, sha256=sha256, reason=reason)
     if status == "interrupted" and run.checkpoints.states():
         log.info("Stopped. Continue with: python -m trainer resume %s", show(folder))
 
 
 def unconfirmed(error: OSError, folder: Path) -> str:
-    """What is to be said of a run that is done, but for the writing of its result."""
+    """Message for a finished run whose summary.json could not be written durably."""
     fault = f"{folder / 'summary.json'}: {error.strerror}."
     if status_of(folder) == "finished":
         return (
-            f"{fault}\nThe training is finished and this file has its result, but the disk did not "
-            "confirm that it will last. Nothing is left to resume; see to the disk, and copy the "
-            "run's folder."
+            f"{fault}\nThe training is finished and this file holds its result, but the disk did "
+            "not confirm the write. There is nothing to resume; check the disk and copy the run's "
+            "folder."
         )
     return (
-        f"{fault}\nThe training is finished and its checkpoints are whole; only its result could "
-        f"not be written. Once it can, this tests again and writes it: python -m trainer resume "
-        f"{show(folder)}"
+        f"{fault}\nThe training is finished and its checkpoints are intact; only the result could "
+        f"not be written. Once the disk is writable again, this repeats the test and writes it: "
+        f"python -m trainer resume {show(folder)}"
     )
 
 
 def check_tested(test: Metrics) -> None:
-    """Raises TrainingError: a run without a result is not finished."""
+    """Raises TrainingError if the test loss is not finite: a run without a result is not
+    finished."""
     if not math.isfinite(test.loss):
         raise TrainingError(f"The test loss is NaN or infinite: no result.\n{SMALLER_STEPS}")
 
 
 def introduce(run: Run, choices: dict[str, Any]) -> None:
-    """What is about to be trained, on what, where."""
+    """Log model, dataset, device, epochs and the notes of both, before the first step."""
     shape = "x".join(map(str, run.about.description.shape))
-    log.info("%s: %s parameters, %s multiply-adds per picture, input %s",
+    log.info("%s: %s parameters, %s MACs per image, input %s",
              choices.get("model"), f"{run.about.cost.num_parameters:,}", f"{run.about.cost.macs:,}",
              shape)  # fmt: skip
-    log.info("%s: %s train, %s val, %s test pictures, %d classes", choices.get("data"),
+    log.info("%s: %s train, %s val, %s test images, %d classes", choices.get("data"),
              *(f"{b.num_images:,}" for b in (run.train, run.val, run.test)),
              len(run.about.description.classes))  # fmt: skip
     for note in run.about.data.notes:
@@ -178,7 +191,14 @@ def summarise(
     sha256: str | None = None,
     reason: str | None = None,
 ) -> dict[str, Any]:
-    """Write summary.json, and hand it back."""
+    """Write summary.json. Returns its content.
+
+    Args:
+        status: finished, interrupted or failed.
+        test: None: the test split was not evaluated.
+        sha256: digest of the final weights; None: computed here, unless the run failed.
+        reason: first line of the error message.
+    """
     progress, best = run.progress, run.best
     summary = {
         "status": status,
@@ -197,7 +217,7 @@ def summarise(
         if progress.train_s
         else None,
         "peak_memory_bytes": peak_memory_bytes(run.about.device),
-        # After a failure they may be of half a step: a batch norm has seen a NaN.
+        # After a failure the model may be inconsistent: batch norm statistics may hold NaN.
         "weights_sha256": None
         if status == "failed"
         else sha256 or weights_sha256(run.model.state_dict()),
@@ -211,22 +231,22 @@ def summarise(
 
 
 def conclude(summary: dict[str, Any]) -> None:
-    """What was reached."""
+    """Log the test result, the training time and the speed."""
     log.info("")
     log.info("test accuracy %.4f   loss %.4f   with the weights of epoch %s (val accuracy %.4f)",
              summary["test_accuracy"], summary["test_loss"], summary["best_epoch"] or "last",
              summary["val_accuracy"] or 0.0)  # fmt: skip
-    speed = summary["images_per_s"]  # None where the clock showed no time passing
+    speed = summary["images_per_s"]  # None if no time was measured
     at_speed = "" if speed is None else f" at {speed:,.0f} images/s"
     log.info("trained for %.1f s%s, %s steps", summary["train_s"], at_speed,
              f"{summary['steps']:,}")  # fmt: skip
 
 
 def show_next(run: Run, folder: Path) -> None:
-    """Where it lies, and the lines to copy."""
+    """Log the run's folder and commands for the next steps."""
     best = show(run.checkpoints.best)
     log.info("run folder    %s", show(folder))
-    log.info("classify      python -m trainer predict %s PICTURE_OR_FOLDER", best)
+    log.info("classify      python -m trainer predict %s IMAGE_OR_FOLDER", best)
     log.info("look closer   python -m trainer evaluate %s", best)
     log.info("as a page     python -m trainer report %s", show(folder))
     if (folder / "tensorboard").is_dir():
@@ -234,15 +254,15 @@ def show_next(run: Run, folder: Path) -> None:
 
 
 def show(path: Path) -> str:
-    """A path as short as it can be pasted here, quoted where a shell needs it."""
+    """The path for use in a shell: relative to the working folder if it lies below it, quoted if
+    need be."""
     short = os.path.relpath(path)
     return shlex.quote(str(path) if short.startswith("..") else short)
 
 
 def tell(error: Exception, folder: Path) -> int:
-    """One message for people, on stderr and in the log; of an error that nobody foresaw, the
-    traceback in the log alone. A run that failed before it could say so itself gets a summary.
-    Returns the exit code."""
+    """Print one message to stderr and append it to the run's log, with the traceback if the error
+    is unexpected. Writes summary.json if the run has none. Returns the exit code."""
     foreseen = isinstance(error, TrainingError | UserError | OSError)
     log_file = folder / LOG_NAME
     message = str(error) if foreseen else f"{type(error).__name__}: {error}"

@@ -1,11 +1,11 @@
-"""Losses. Each takes the model's output and the targets, and gives the mean as a 0-dim tensor.
+"""Losses. Each takes the model's output and the targets, and returns the mean as a 0-dim tensor.
 
-Output: logits (N, K), or, from a net with auxiliary heads in training mode, a tuple of such
+Output: logits (N, K), or, from a model with auxiliary heads in training mode, a tuple of such
 logits with the main head's first. Targets: class indices (N,) int64, or probabilities (N, K).
 
-The loss that is trained, and that a run reports for `train`, counts the label smoothing and the
-auxiliary heads (for GoogLeNet main + 0.3 aux2 + 0.3 aux1: 1.6 times as much while all are at
-chance). In evaluation a net has its main head alone, and `build` makes the loss without smoothing.
+The training loss, which a run reports for `train`, includes label smoothing and the auxiliary heads
+(for GoogLeNet main + 0.3 aux2 + 0.3 aux1: 1.6 times as much while all are at chance). In evaluation
+a model has its main head only, and `build` makes the loss without smoothing.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ Output = Tensor | tuple[Tensor, ...]
 
 
 def main_logits(output: Output) -> Tensor:
-    """(N, K): the logits that count for accuracy and prediction."""
+    """Logits (N, K) of the main head, which accuracy and prediction use."""
     return output if isinstance(output, Tensor) else output[0]
 
 
 def probabilities(outputs: Tensor, how: str) -> Tensor:
-    """(N, K) outputs of a model -> (N, K) in 0..1, as its loss gave them a meaning in training.
+    """Probabilities (N, K) in 0..1 from a model's outputs (N, K).
 
-    softmax: one of the classes is the right one. sigmoid: each is a question by itself. clip: the
-    outputs are estimates of the one-hot target, cut to 0..1. The squared error is smallest where
-    they are the probabilities of the classes (Richard and Lippmann 1991, "Neural network
-    classifiers estimate Bayesian a posteriori probabilities"), the absolute one where they are
-    their median, nearly 0 or 1, which tells little of how sure the model is.
+    Args:
+        how: set by the loss of the training. softmax: exactly one class is right. sigmoid: each
+            class is a binary decision. clip: the outputs estimate the one-hot target and are
+            clamped to 0..1. The squared error is smallest where they are the class probabilities
+            (Richard and Lippmann 1991, "Neural network classifiers estimate Bayesian a posteriori
+            probabilities"), the absolute error where they are the median, nearly 0 or 1, which
+            says little about the model's confidence.
     """
     if how == "sigmoid":
         return outputs.sigmoid()
@@ -40,9 +42,11 @@ def probabilities(outputs: Tensor, how: str) -> Tensor:
 
 
 class _Loss(nn.Module):
-    """Weighs the heads, so that neither the loop nor the formulas below know of several.
+    """Base class: the weighted sum of the losses of all heads.
 
-    probabilities: how they follow from the outputs that it trains; see `probabilities`."""
+    Attributes:
+        probabilities: argument `how` of the function `probabilities` for outputs trained with it.
+    """
 
     probabilities = "softmax"
 
@@ -57,7 +61,7 @@ class _Loss(nn.Module):
 
 
 class CrossEntropy(_Loss):
-    """-sum_k t_k log softmax(z)_k, the mean over the batch, where
+    """Cross-entropy: -sum_k t_k log softmax(z)_k, mean over the batch, where
     t = (1 - s) * target + s / K with label smoothing s (Szegedy et al. 2015, section 7)."""
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -69,7 +73,7 @@ class CrossEntropy(_Loss):
 
 
 class MSE(_Loss):
-    """(p - t)^2 with p = softmax(z), or p = z with on="logits"; the mean over all N * K
+    """Squared error: (p - t)^2 with p = softmax(z), or p = z with on="logits"; mean over all N * K
     elements."""
 
     def __init__(self, on: str = "probabilities", label_smoothing: float = 0.0) -> None:
@@ -82,7 +86,8 @@ class MSE(_Loss):
 
 
 class L1(_Loss):
-    """|p - t| with p = softmax(z), or p = z with on="logits"; the mean over all N * K elements."""
+    """Absolute error: |p - t| with p = softmax(z), or p = z with on="logits"; mean over all N * K
+    elements."""
 
     def __init__(self, on: str = "probabilities", label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -94,8 +99,8 @@ class L1(_Loss):
 
 
 class BCE(_Loss):
-    """-t log sigmoid(z) - (1 - t) log(1 - sigmoid(z)): each class a yes-or-no question; the mean
-    over all N * K elements."""
+    """Binary cross-entropy: -t log sigmoid(z) - (1 - t) log(1 - sigmoid(z)), each class a binary
+    decision; mean over all N * K elements."""
 
     probabilities = "sigmoid"
 
@@ -115,12 +120,12 @@ def _scores(logits: Tensor, on: str) -> Tensor:
 
 
 def in_full(logits: Tensor) -> Tensor:
-    """At least float32, whatever autocast made of them: 0.9 is 0.8984 in bfloat16."""
+    """The logits in at least float32, also under autocast: 0.9 is 0.8984 in bfloat16."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def soft(target: Tensor, logits: Tensor, label_smoothing: float) -> Tensor:
-    """Targets as smoothed probabilities, (N, K), of the logits' dtype but at least float32."""
+    """Smoothed target probabilities (N, K), in the logits' dtype but at least float32."""
     if target.ndim == 1:
         target = F.one_hot(target, logits.shape[1])
     target = target.to(in_full(logits).dtype)

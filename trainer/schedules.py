@@ -1,4 +1,4 @@
-"""Learning-rate schedules: factors on the optimizer's own rate, as functions of the step.
+"""Learning-rate schedules: factors on the optimizer's initial rate, as functions of the step.
 
 `schedule.factor(step)` is a pure function for all but `Plateau`, so nothing is accumulated, a
 resumed run needs no replay, and a longer run is the same formula with other totals. Epoch-wise
@@ -13,14 +13,15 @@ from typing import Any
 
 
 class Schedule:
-    """Steps are counted from 0; epoch e holds steps e * steps_per_epoch and up.
+    """Base class of the schedules. Steps count from 0; epoch e starts at step
+    e * steps_per_epoch.
 
     Args:
         total_steps: steps of the whole run.
         steps_per_epoch: steps of one epoch.
-        warmup_steps: during so many, but no more than a tenth of the run, the factor is multiplied
-            by (step + 1) / warmup_steps; so the first step already moves (Goyal et al. 2017,
-            section 2.2), and a quick try of an epoch is not all warm-up.
+        warmup_steps: length of the warm-up, at most a tenth of the run, so that a short run is not
+            all warm-up. During it the factor is multiplied by (step + 1) / warmup_steps, which is
+            above 0 in the first step (Goyal et al. 2017, section 2.2).
     """
 
     def __init__(self, total_steps: int, steps_per_epoch: int, warmup_steps: int = 0) -> None:
@@ -34,17 +35,17 @@ class Schedule:
         return warmup * self.shape(step)
 
     def shape(self, step: int) -> float:
-        """The factor without warm-up, 0..1."""
+        """Factor without warm-up, 0..1."""
         raise NotImplementedError
 
     def observe(self, val_loss: float) -> None:
-        """Told at each validation; only `Plateau` listens."""
+        """Take the loss of a validation; used by `Plateau` only."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave; nothing for schedules that are pure functions."""
+        """Restore what `state_dict` returned; nothing for schedules that are pure functions."""
 
 
 class Constant(Schedule):
@@ -53,7 +54,8 @@ class Constant(Schedule):
 
 
 class Step(Schedule):
-    """1 for the first epochs, then divided once at their end and again every few epochs."""
+    """Step decay: 1 in the first `first` epochs, then divided by `divide_by` at their end and again
+    every `every` epochs."""
 
     def __init__(self, first: float, every: float, divide_by: float, **timing: Any) -> None:
         super().__init__(**timing)
@@ -66,13 +68,13 @@ class Step(Schedule):
 
 
 class MultiStep(Schedule):
-    """gamma to the number of milestones (epochs) reached."""
+    """Multi-step decay: gamma to the power of the number of milestones (epochs) reached."""
 
     def __init__(self, milestones: Sequence[float], gamma: float, **timing: Any) -> None:
         super().__init__(**timing)
         if list(milestones) != sorted(milestones):
             raise ValueError(
-                f"scheduler.milestones={list(milestones)} must rise, for example [10, 15]."
+                f"scheduler.milestones={list(milestones)} must increase, for example [10, 15]."
             )
         self.milestones, self.gamma = list(milestones), gamma
 
@@ -82,7 +84,7 @@ class MultiStep(Schedule):
 
 
 class Exponential(Schedule):
-    """gamma ** epoch."""
+    """Exponential decay: gamma ** epoch."""
 
     def __init__(self, gamma: float, **timing: Any) -> None:
         super().__init__(**timing)
@@ -93,8 +95,8 @@ class Exponential(Schedule):
 
 
 class Cosine(Schedule):
-    """From 1 down to min_factor along half a cosine: SGDR's equation 5 with a single cycle
-    (Loshchilov & Hutter 2017)."""
+    """Cosine annealing from 1 to min_factor: SGDR's equation 5 with a single cycle (Loshchilov &
+    Hutter 2017)."""
 
     def __init__(self, min_factor: float = 0.0, **timing: Any) -> None:
         super().__init__(**timing)
@@ -105,8 +107,8 @@ class Cosine(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up from start_factor to 1 in the first `rise` of the run, then down to end_factor, which
-    the last step has (Smith & Topin 2018; the two-phase form of torch's OneCycleLR)."""
+    """One-cycle schedule: from start_factor to 1 in the first share `rise` of the run, then to
+    end_factor in the last step (Smith & Topin 2018; the two-phase form of torch's OneCycleLR)."""
 
     def __init__(
         self, rise: float, start_factor: float, end_factor: float, anneal: str, **timing: Any
@@ -124,8 +126,8 @@ class OneCycle(Schedule):
 
 
 class Plateau(Schedule):
-    """Multiplied by gamma after more than `patience` validations in a row without a loss below
-    lowest * (1 - threshold)."""
+    """Reduction on plateau: multiplied by gamma after more than `patience` validations in a row
+    without a loss below lowest * (1 - threshold), down to min_factor."""
 
     def __init__(
         self, gamma: float, patience: int, threshold: float, min_factor: float, **timing: Any
@@ -155,7 +157,7 @@ class Plateau(Schedule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Of another schedule, which keeps nothing, it begins afresh."""
+        """Restore the state; an empty one, of a schedule without a state, resets nothing."""
         if not state:
             return
         self.lowest = state["lowest"]

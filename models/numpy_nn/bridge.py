@@ -62,7 +62,7 @@ class _ByHand(torch.autograd.Function):
 
 
 def _is_kept(tensor: Tensor | None, cache: Cache) -> bool:
-    """Whether the backward will read this tensor's memory."""
+    """True if the backward reads this tensor's memory."""
     arrays = (entry for entry in cache if isinstance(entry, np.ndarray))
     return tensor is not None and any(np.may_share_memory(array_of(tensor), a) for a in arrays)
 
@@ -78,7 +78,7 @@ def _options(layer: nn.Module, *names: str) -> dict[str, Any]:
 
 
 class Conv2d(nn.Conv2d):
-    """In inference 3 x 3 convolutions go Winograd's way, on weights transformed once."""
+    """Convolution; in inference 3 x 3 kernels use Winograd's method on weights transformed once."""
 
     # The weight (holding it keeps its address from being given to another), its version, and U.
     _winograd: tuple[Tensor, int, Array] | None = None
@@ -133,7 +133,8 @@ class BatchNorm2d(nn.BatchNorm2d):
         return by_hand(forward, F.batch_norm2d_backward, x, self.weight, self.bias)
 
     def _step_of_average(self) -> float:
-        """How far the running statistics move; momentum=None is the mean over all batches."""
+        """Momentum of the running statistics; with momentum=None, that of the mean over all
+        batches. Counts the batch in training."""
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
@@ -271,7 +272,8 @@ class _Tracer(fx.Tracer):
 
 
 def _check_between(model: nn.Module) -> None:
-    """What torch would compute between the layers, in training and in evaluation."""
+    """Raises ValueError if the model's forward computes with torch between its layers, in training
+    or evaluation mode."""
     if type(model) in TWINS:
         return
     modes = {module: module.training for module in model.modules()}

@@ -12,7 +12,7 @@ from models.numpy_nn.functional.shapes import Array, Cache
 
 
 class Layer(Protocol):
-    """What `Sequential` asks of a layer. `grads` has the keys of `params` after a backward."""
+    """Interface of a layer in `Sequential`. After a backward `grads` has the keys of `params`."""
 
     params: dict[str, Array]
     grads: dict[str, Array]
@@ -80,7 +80,7 @@ class Dropout:
 class Linear:
     """(N, in_features) -> (N, out_features).
 
-    `need_grad_x=False` is for the first layer of a net: nobody asks how to change the pictures.
+    `need_grad_x=False` is for the first layer of a network: the images need no gradient.
     """
 
     def __init__(
@@ -179,7 +179,9 @@ class Sequential:
         own = self.params
         wanted, found = ({k: v.shape for k, v in p.items()} for p in (own, params))
         if wanted != found:
-            raise ValueError(f"these parameters are of another net: needed {wanted}, got {found}")
+            raise ValueError(
+                f"these parameters are of another network: needed {wanted}, got {found}"
+            )
         for name, value in params.items():
             own[name][...] = value
 

@@ -13,7 +13,7 @@ from models.numpy_nn.functional.shapes import Array, Cache
 from models.numpy_nn.functional.winograd import conv2d_winograd, winograd_fits, winograd_weight
 
 CHANNELS = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)  # a max pooling after each
-FEATURES = 512 * 7 * 7  # of a 224 x 224 picture after five halvings
+FEATURES = 512 * 7 * 7  # of a 224 x 224 image after five halvings
 HIDDEN = 4096
 
 Params = Sequence[tuple[Array, Array]]  # (weight, bias) of 16 convolutions and 3 linear layers

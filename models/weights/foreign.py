@@ -1,4 +1,4 @@
-"""What reading a foreign weight file gives, and how it is compared with a network."""
+"""Content of a foreign weight file, and its comparison with a network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ForeignWeights(Generic[Numbers]):
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How a state_dict differs from what a network takes. False when it does not.
+    """Differences between a state_dict and a network. False if there are none.
 
     Attributes:
         missing: names that the network has and the file lacks.

@@ -1,4 +1,5 @@
-"""Which format a file has, told by its first bytes: people rename files, servers send pages."""
+"""Format of a weight file, recognised by its first bytes: names can be wrong, and a download can be
+a web page."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Vedaldi, Lenc: "MatConvNet: Convolutional Neural Networks for MATLAB", 2015. Its convolution is, as
 PyTorch's, a correlation (section 4.1); its kernels are H x W x in x out; a fully connected layer is
-a convolution whose kernel covers the whole map; an average picture in 0..255 RGB is subtracted and
+a convolution whose kernel covers the whole map; an average image in 0..255 RGB is subtracted and
 nothing divided.
 
 All of it runs without torch: models/numpy_nn/examples/classify_photo.py has none.
@@ -255,7 +255,7 @@ def _mean(
         raise ValueError("averageImage has values outside 0..255")
     mean = average.mean(axis=(0, 1))
     if average.size > channels:
-        notes.append(f"the average picture ({size}) became one mean per channel")
+        notes.append(f"the average image ({size}) became one mean per channel")
     return tuple(float(value) / 255 for value in mean)
 
 
@@ -279,5 +279,5 @@ def _input_size(
         resize = round(side * 256 / 224)
         notes.append(f"the file does not tell its border: resizing to {resize} before the crop")
     if report["keep_aspect"] == [0.0]:
-        notes.append("its training squashed pictures to a square (predict: --fit squash)")
+        notes.append("its training squashed images to a square (predict: --fit squash)")
     return (channels, height, width), resize

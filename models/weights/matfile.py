@@ -21,7 +21,7 @@ CHUNK = 1 << 20
 
 
 class _BadContainerError(Exception):
-    """What is wrong with the container; the caller adds the file's name."""
+    """Fault of the container; the caller adds the file's name to the message."""
 
 
 def check_mat(path: Path, max_bytes: int) -> int:

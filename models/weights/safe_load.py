@@ -42,8 +42,8 @@ def safe_torch_load(path: str | Path) -> Any:
 
 
 class StandIn:
-    """In the place of whatever a trainer kept beside the weights, such as its arguments: takes
-    anything and does nothing with it."""
+    """Placeholder for objects that a trainer saved beside the weights, such as its arguments: it
+    accepts and ignores any arguments."""
 
     def __new__(cls, *_: Any, **__: Any) -> StandIn:
         return super().__new__(cls)
@@ -120,7 +120,7 @@ _TORCH_KNOWS = ("collections.OrderedDict", "collections.Counter", "_codecs.encod
 
 
 def _foreign_globals(path: Path) -> list[str]:
-    """What the pickles in a file would import from outside torch; found without running them.
+    """Names that the pickles in a file would import from outside torch, found without running them.
 
     torch's unpickler knows the opcodes of protocol 2 only and names no global of a later one.
     """

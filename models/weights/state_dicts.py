@@ -1,4 +1,4 @@
-"""What torch.save files of other people hold besides plain float32 tensors, made plain."""
+"""Conversion of other programs' torch.save files to plain named float32 tensors."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import torch
 
 from models.weights.foreign import ForeignWeights, Shape, WeightsError
 
-# Builders that set transform_input=True with their official weights. Inside the network, pictures z
+# Builders that set transform_input=True with their official weights. Inside the network, images z
 # normalised by torchvision's preset, z = (x - m) / s with ImageNet's m and s, then become
 #     z * (s / 0.5) + (m - 0.5) / 0.5 = ((x - m) + m - 0.5) / 0.5 = (x - 0.5) / 0.5,
 # in which m and s have cancelled exactly: a network without the transform takes mean = std = 0.5.
@@ -55,7 +55,7 @@ class Official:
 
     @property
     def path(self) -> Path:
-        """Where torch hub keeps the file; it need not be there."""
+        """Path of the file in torch hub's folder; it need not exist."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.filename
 
 
@@ -171,8 +171,8 @@ def with_metadata(foreign: ForeignWeights, info: Official) -> ForeignWeights:
 
 
 def _num_outputs(foreign: ForeignWeights, target_shapes: Mapping[str, Shape]) -> int | None:
-    """Of the layer that is the network's last, wherever in the file it stands: safetensors sorts
-    by name. None: the file has no head; -1: this cannot be told."""
+    """Number of outputs of the network's last layer, wherever it is in the file: safetensors sorts
+    by name. None: the file has no head; -1: unknown."""
     if not target_shapes:
         return -1
     last = list(target_shapes)[-1]

@@ -216,7 +216,7 @@ def known(outcome: Callable[..., Outcome], *words: Any, of: str, **how: Any) -> 
 
 
 # What is said where another net or other data were made, as the key asked.
-OTHER = r"not fit the network|are not those that the training began with"
+OTHER = r"not fit the model|are not those that the training started with"
 
 
 def changes(key: str, before: Outcome, after: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""The parts that a configuration names, made one by one and placed where they compute."""
+"""Factories of the parts of a run: dataset, model, loss, optimizer, schedule, batches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ Shape = tuple[int, int, int]  # (C, H, W)
 
 
 def load_data(options: Mapping[str, Any]) -> Dataset:
-    """The data set, on the CPU. The last one is kept: `check` and `build` want the same."""
+    """Dataset of the options data.*, on the CPU. The last one is cached, since `check` and `build`
+    need the same."""
     return _load_data(OmegaConf.to_yaml(OmegaConf.create(dict(options))))
 
 
@@ -49,7 +50,8 @@ def _load_data(options: str) -> Dataset:
 def make_model(
     config: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int
 ) -> nn.Module:
-    """The network, sized by the data set as it was found: a folder's classes are counted."""
+    """Model of the configuration for images of `shape` (C, H, W) and `num_classes` classes. Raises
+    UserError if model.shape or model.num_classes contradicts them."""
     options = dict(config["model"])
     for key, found in (("shape", list(shape)), ("num_classes", num_classes)):
         if options.get(key, found) not in (found, None):
@@ -63,8 +65,8 @@ def make_model(
 
 
 def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module, Dataset]:
-    """The network as training starts: fresh or with given weights, some of it frozen. Weights
-    bring the normalisation that they were trained with, if it has as many channels."""
+    """Model at the start of training, with fresh or given weights, partly frozen; and the dataset,
+    with the normalisation of the given weights if it has as many channels."""
     model = make_model(config, dataset.shape, len(dataset.classes))
     if config["weights"]:
         start = found_weights(config, model)
@@ -72,25 +74,26 @@ def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module,
         fresh = pretrained.load_into(
             model, start.state_dict, config["replace_head"], f"weights={config['weights']}"
         )
-        for note in (*start.notes, *(f"{name} starts afresh" for name in fresh)):
+        for note in (*start.notes, *(f"{name} is initialised" for name in fresh)):
             log.info("weights: %s", note)
         if start.mean and start.std and len(start.mean) == dataset.shape[0]:
             dataset = dataclasses.replace(dataset, mean=start.mean, std=start.std)
-            log.info("weights: pictures are normalised as theirs: mean %s, std %s", *(
+            log.info("weights: images are normalised with mean %s, std %s of the weights", *(
                 format_value([round(value, 5) for value in values])
                 for values in (start.mean, start.std)
             ))  # fmt: skip
         else:
-            log.info("weights: the file tells no mean and std; those of the data are taken")
+            log.info("weights: the file has no mean and std; those of the dataset are used")
     if config["freeze"]:
         left = pretrained.freeze(model, config["freeze"])
-        log.info("freeze: %s parameters are left to train; frozen batch norms keep their "
+        log.info("freeze: %s parameters are trained; frozen batch norm layers keep their "
                  "statistics", f"{left:,}")  # fmt: skip
     return model, dataset
 
 
 def on_layers(layers: str, model: nn.Module) -> nn.Module:
-    """The network on torch's layers, as it is, or each of them in its NumPy form, in place."""
+    """The model on torch's layers, unchanged, or converted in place to NumPy layers. Raises
+    UserError if a layer has no NumPy form."""
     if layers == "torch":
         return model
     try:
@@ -100,6 +103,7 @@ def on_layers(layers: str, model: nn.Module) -> nn.Module:
 
 
 def make_loss(config: Mapping[str, Any]) -> nn.Module:
+    """Training loss, in its NumPy form if layers=numpy. Raises UserError if there is none."""
     loss: nn.Module = make("loss", config["loss"])
     if config["layers"] == "torch":
         return loss
@@ -110,19 +114,20 @@ def make_loss(config: Mapping[str, Any]) -> nn.Module:
 
 
 def make_evaluation_loss(config: Mapping[str, Any]) -> nn.Module:
-    """The loss as validation, test and `evaluate` report it: without label smoothing, which is a
-    means of training, so that values of runs with and without it can be compared."""
+    """Loss of validation, test and `evaluate`: without label smoothing, so that values of runs with
+    and without it can be compared."""
     smooths = "label_smoothing" in config["loss"]
     plain = {**config["loss"], "label_smoothing": 0.0} if smooths else config["loss"]
     return make_loss({**config, "loss": plain})
 
 
-# The last weights read, with what they were read for: `check` and `build` want the same file, which
-# may have half a gigabyte.
+# Cache of the last weights read: `check` and `build` need the same file, which may have half a
+# gigabyte.
 _found: dict[Any, pretrained.Start] = {}
 
 
 def found_weights(config: Mapping[str, Any], model: nn.Module) -> pretrained.Start:
+    """Weights of the key `weights` for a model; the last ones are cached. Raises UserError."""
     key = (config["weights"], getattr(model, "torchvision_name", None),
            tuple(pretrained.shapes_of(model).items()))  # fmt: skip
     if key not in _found:
@@ -132,8 +137,8 @@ def found_weights(config: Mapping[str, Any], model: nn.Module) -> pretrained.Sta
 
 
 def class_names(options: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The names of the set's classes before it is loaded, told by the function `class_names` beside
-    the loader, which takes the same keys; None if there is no such function. Raises UserError."""
+    """Class names of a dataset before it is loaded, from the function `class_names` in the loader's
+    module, which takes the same keys; None if there is no such function. Raises UserError."""
     module = str(options["_target_"]).rpartition(".")[0]
     locate("data", options["_target_"])
     if not inspect.isfunction(getattr(sys.modules[module], "class_names", None)):
@@ -142,9 +147,9 @@ def class_names(options: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def load_whole(options: Mapping[str, Any]) -> Dataset | None:
-    """All images of a set as its test split, by the function `load_whole` beside the loader, which
-    takes the same keys; None if there is no such function, or the set has a test split of its own.
-    For a net that was trained on none of them. Raises UserError."""
+    """Dataset with all its images in the test split, from the function `load_whole` in the loader's
+    module, which takes the same keys; None if there is no such function, or the dataset has a test
+    split of its own. For a model that was trained on none of the images. Raises UserError."""
     module = str(options["_target_"]).rpartition(".")[0]
     locate("data", options["_target_"])
     if not inspect.isfunction(getattr(sys.modules[module], "load_whole", None)):
@@ -154,8 +159,8 @@ def load_whole(options: Mapping[str, Any]) -> Dataset | None:
 
 
 def known_size(options: Mapping[str, Any]) -> tuple[Shape, int] | None:
-    """Shape and number of classes as the configuration or the names of the classes tell them; None
-    if only the data set itself does."""
+    """Shape (C, H, W) and number of classes from the configuration or the class names; None if they
+    are known only once the dataset is loaded."""
     num_classes, shape = options.get("num_classes"), options.get("shape")
     if shape is None:
         return None
@@ -169,7 +174,7 @@ def known_size(options: Mapping[str, Any]) -> tuple[Shape, int] | None:
 
 
 def announced_size(options: Mapping[str, Any]) -> tuple[Shape, int]:
-    """Shape and number of classes, without loading the data set if they can be known without."""
+    """Shape (C, H, W) and number of classes; loads the dataset only if it must."""
     size = known_size(options)
     if size is None:
         dataset = load_data(options)
@@ -178,19 +183,19 @@ def announced_size(options: Mapping[str, Any]) -> tuple[Shape, int]:
 
 
 def input_size(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """(H, W) as the net sees pictures of this shape."""
+    """Size (H, W) of the model's input for images of `shape` (C, H, W)."""
     return enlarged(shape[1:], min_size(model))
 
 
 def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
-    """The optimizer over the parameters that are to be trained, in its fused form if there is one:
-    one kernel per step instead of several per parameter."""
+    """Optimizer over the trainable parameters, in its fused form if there is one: one kernel per
+    step instead of several per parameter."""
     create = make("optimizer", options)
     parameters = trainable(model)
     with constructor_errors("optimizer"):
         on_mps = any(parameter.device.type == "mps" for parameter in parameters)
         if "fused" not in options and takes_fused(create, on_mps):
-            with contextlib.suppress(RuntimeError):  # this device has no fused form
+            with contextlib.suppress(RuntimeError):  # no fused form on this device
                 return with_initial_lr(create(parameters, fused=True))
         return with_initial_lr(create(parameters))
 
@@ -203,13 +208,14 @@ def make_schedule(options: Mapping[str, Any], total_steps: int, steps_per_epoch:
 
 
 def takes_fused(create: Callable[..., Optimizer], on_mps: bool = False) -> bool:
-    """Of Adagrad there is no fused kernel for mps, and torch says so at the first step only."""
+    """True if an optimizer accepts fused=True. Adagrad has no fused kernel on mps, where
+    torch raises an error at the first step only."""
     has_kernel = not (on_mps and getattr(create, "func", create) is torch.optim.Adagrad)
     return has_kernel and "fused" in inspect.signature(create).parameters
 
 
 def with_initial_lr(optimizer: Optimizer) -> Optimizer:
-    """The rate that schedules multiply, kept apart from the current one as torch does."""
+    """The optimizer with `initial_lr` set in each group, as torch's schedulers do."""
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
@@ -224,12 +230,13 @@ def min_size(model: nn.Module) -> int:
 
 
 def enlargement(shape: tuple[int, int, int], smallest: int) -> str:
-    """What happens to pictures below the net's smallest side, as a line for the log."""
+    """Line for the log about images smaller than the model's smallest side; empty if they are
+    not."""
     size = enlarged(shape[1:], smallest)
     if size == shape[1:]:
         return ""
     how = "padded" if pads(shape[1:], smallest) else "resized"
-    return f"pictures are {how} from {shape[1]}x{shape[2]} to {size[0]}x{size[1]} for this net"
+    return f"images are {how} from {shape[1]}x{shape[2]} to {size[0]}x{size[1]} for this model"
 
 
 def memory_format(config: Mapping[str, Any], model: nn.Module) -> torch.memory_format:
@@ -242,7 +249,7 @@ def memory_format(config: Mapping[str, Any], model: nn.Module) -> torch.memory_f
 def place(
     model: nn.Module, device: torch.device, dtype: torch.dtype, layout: torch.memory_format
 ) -> nn.Module:
-    """Moves the model, in place; the layout is that of its four-dimensional weights."""
+    """Move a model to a device, dtype and memory format (of its 4-d weights), in place."""
     return model.to(device=device, dtype=dtype).to(memory_format=layout)
 
 
@@ -254,8 +261,8 @@ def evaluation_batches(
     resident: bool = True,
     num_workers: int = 0,
 ) -> Batches:
-    """Large batches, without gradients to keep: 256 small pictures, fewer as they grow, so that
-    the activations of a deep net at 224 px stay under a gigabyte or two."""
+    """Batches of a split for evaluation: 256 small images, fewer as they grow, so that the
+    activations of a deep model at 224 px take less than two gigabytes."""
     height, width = enlarged(split.images.shape[-2:], preprocess.min_size)
     batch_size = max(1, min(256, 2**20 // (height * width)))
     return Batches(
@@ -265,18 +272,20 @@ def evaluation_batches(
 
 
 def measure(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
-    """Counts with torch's FLOP counter on one picture; a multiply-add is two of its FLOPs."""
+    """Cost of a model for one image of `shape` (C, H, W), from torch's FLOP counter: one MAC
+    (multiply-add) is two FLOPs."""
     height, width = input_size(model, shape)
     was_training = model.training
     with torch.no_grad(), counting_flops() as counter:
-        picture = torch.zeros(1, shape[0], height, width, dtype=next(model.parameters()).dtype)
-        model.eval()(picture)
+        image = torch.zeros(1, shape[0], height, width, dtype=next(model.parameters()).dtype)
+        model.eval()(image)
     model.train(was_training)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return Cost(num_parameters, counter.get_total_flops() // 2)
 
 
 def describe(config: Mapping[str, Any], dataset: Dataset) -> Description:
+    """Description for the checkpoints of a run with this configuration and dataset."""
     return Description(
         config=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
         classes=list(dataset.classes),

@@ -1,5 +1,5 @@
-"""Keys that would be taken and change nothing. Typed, they are refused by name; a file, such as an
-experiment's, may hold them."""
+"""Keys without an effect in a given configuration. They are an error on the command line, and
+allowed in a file, such as an experiment's."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 from trainer.errors import UserError
 from trainer.text.values import format_value
 
-# Of a model, how its fresh weights are drawn: nothing where they come from a file.
+# Initialisation of a model, without effect if the weights come from a file.
 FRESH_WEIGHTS = ("model.init", "model.zero_init_last")
 FROM_THE_FILE = "the weights come from the file"
-OWN_AUGMENT = "data.augment.Augment"  # of another the options mean what its author says
-SAME = 1e-4  # of mean and std: one that was copied from the log
+OWN_AUGMENT = "data.augment.Augment"  # options of other classes may have another meaning
+SAME = 1e-4  # tolerance for mean and std copied from the log, which rounds them
 
 
 def refuse(words: Mapping[str, str], idle: Collection[str], why: str) -> None:
-    """Raises UserError that names the first word whose key is one of these."""
+    """Raises UserError for the first key in `words` that is one of `idle`, with the reason."""
     for key in words:
         if any(key == one or key.startswith(f"{one}.") for one in idle):
-            raise UserError(f"{key}={words[key]}: plays no part here: {why}. Leave the key out.")
+            raise UserError(f"{key}={words[key]}: has no effect here: {why}. Leave the key out.")
 
 
 def keys_in(words: Iterable[str]) -> set[str]:
-    """Those that overrides of Hydra's name: `+a.b=1` -> a.b."""
+    """Keys of Hydra's overrides: `+a.b=1` -> a.b."""
     return {word.lstrip("+~").partition("=")[0].partition("@")[0] for word in words}
 
 
 def refuse_in_training(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse what another key makes idle in each of these checked jobs: a sweep may go on to a
-    value that gives it a part. Raises UserError."""
+    """Raises UserError for a typed key that another key makes ineffective in every one of these
+    checked jobs; in a sweep, it suffices that one job uses it."""
     for key in REASONS:
         if key not in typed:
             continue
@@ -53,8 +53,8 @@ def of_flip(key: str, job: Mapping[str, Any]) -> str:
     if options["_target_"] != OWN_AUGMENT or not options.get("flip"):
         return ""
     return "" if job["data"].get("hflip") else (
-        "mirrors nothing: data.hflip=false says that a mirrored picture of this set may be of "
-        "another class. Leave the key out, or add data.hflip=true if it is not."
+        "has no effect: data.hflip=false says that flipping may change the class of an image of "
+        "this dataset. Leave the key out, or add data.hflip=true if it does not."
     )  # fmt: skip
 
 
@@ -62,17 +62,20 @@ def of_mixing(key: str, job: Mapping[str, Any]) -> str:
     options = job["augment"]
     if options["_target_"] != OWN_AUGMENT or options.get("mixup") or options.get("cutmix"):
         return ""
-    return "mixes nothing: both augment.mixup and augment.cutmix are 0. Set one, or leave it out."
+    return "has no effect: augment.mixup and augment.cutmix are 0. Set one, or leave the key out."
 
 
 def of_histograms(key: str, job: Mapping[str, Any]) -> str:
     if not job["histograms"] or job["tensorboard"]:
         return ""
-    return "go to TensorBoard's files, and tensorboard=false writes none. Leave one of the two out."
+    return (
+        "has no effect: histograms go to TensorBoard's files, and tensorboard=false writes none. "
+        "Leave out one of the two."
+    )
 
 
 def of_dropout(key: str, job: Mapping[str, Any]) -> str:
-    """The net may have no such layer in the form that its other options give it."""
+    """Reason if the model has no dropout layer with its other options; else empty."""
     import torch
     from torch import nn
 
@@ -88,13 +91,14 @@ def of_dropout(key: str, job: Mapping[str, Any]) -> str:
     if any(isinstance(module, dropouts) for module in model.modules()):
         return ""
     return (
-        "drops nothing: this form of the net has no layer for it (see its file in configs/model/, "
-        "model.head of the VGGs). Leave the key out."
+        "has no effect: this form of the model has no dropout layer (see its file in "
+        "configs/model/; for a VGG, model.head). Leave the key out."
     )
 
 
 def of_normalisation(key: str, job: Mapping[str, Any]) -> str:
-    """Weights bring the one that they were trained with, where it has as many channels."""
+    """Reason if the given weights replace the normalisation by that of their training; else
+    empty."""
     import torch
 
     from trainer.builders import factories
@@ -112,8 +116,8 @@ def of_normalisation(key: str, job: Mapping[str, Any]) -> str:
     if len(given) == len(own) and all(abs(a - b) < SAME for a, b in zip(given, own, strict=True)):
         return ""
     return (
-        f"weights={job['weights']} brings its own, {format_value([round(v, 5) for v in own])}, "
-        "and pictures are normalised so. Leave the key out."
+        f"has no effect: weights={job['weights']} has its own, "
+        f"{format_value([round(v, 5) for v in own])}, which is used. Leave the key out."
     )
 
 

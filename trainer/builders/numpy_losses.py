@@ -1,4 +1,4 @@
-"""The losses of `losses.py` as NumPy computes them (`layers=numpy`): all heads in one go."""
+"""NumPy forms of the losses of `losses.py` (`layers=numpy`), for models with one or more heads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAIRS: dict[type[nn.Module], tuple[Any, Any]] = {
 
 
 def convert_loss(loss: nn.Module) -> nn.Module:
-    """The same loss in its NumPy form. Raises ValueError if it has none."""
+    """NumPy form of a loss. Raises ValueError if it has none."""
     if type(loss) not in PAIRS:
         known = ", ".join(kind.__name__ for kind in PAIRS)
         raise ValueError(
@@ -39,7 +39,7 @@ def convert_loss(loss: nn.Module) -> nn.Module:
 
 
 class NumpyLoss(nn.Module):
-    """A pair of functions of (logits, target) as a loss; `options` are the forward's."""
+    """Loss made of a pair of NumPy functions; `options` are keyword arguments of the forward."""
 
     def __init__(self, forward: Any, backward: Any, **options: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Weights to start from, and parameters to leave alone."""
+"""Pretrained weights and frozen parameters."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from trainer.system.paths import at_home
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
-# Weights as found, ours or other people's, and what they were trained to see.
+# Weights with the class names and preprocessing they were trained with.
 Start = foreign.ForeignWeights[Tensor]
 
 
 def find(source: str, model: nn.Module) -> Start:
-    """`weights=`: a checkpoint of ours, a file of other people, or the name of official weights.
-
-    Raises UserError."""
+    """Weights of `weights=`: a checkpoint, a file of another program, or the name of torchvision's
+    official weights. Raises UserError."""
     try:
         if source.upper().startswith("IMAGENET") and not Path(source).exists():
             return foreign.load_official(torchvision_name(model), source.upper())
@@ -37,11 +36,11 @@ def find(source: str, model: nn.Module) -> Start:
 
 
 def from_file(path: Path, model: nn.Module) -> Start:
-    """A checkpoint of ours, or any file that `models.weights` reads; torchvision's own files bring
-    their class names and preprocessing. Raises UserError or WeightsError."""
+    """Weights from a checkpoint, or any file that `models.weights` reads; torchvision's own files
+    come with class names and preprocessing. Raises UserError or WeightsError."""
     if os.path.isdir(path):
         raise UserError(
-            f"{path}: this is a folder. Name a file in it; a run's is checkpoints/best.pth."
+            f"{path}: this is a folder. Give a file in it; in a run, checkpoints/best.pth."
         )
     if not os.path.isfile(path):  # also of a name that no file can have
         raise UserError(f"{path}: there is no such file.")
@@ -49,8 +48,8 @@ def from_file(path: Path, model: nn.Module) -> Start:
         entries = read(path)
         if names := not_finite(entries["model"]):
             raise UserError(
-                f"{path}: NaN or infinite in {len(names):,} tensors: {listed(names)}. Nothing can "
-                "start from it; take an earlier checkpoint."
+                f"{path}: NaN or infinite in {len(names):,} tensors: {listed(names)}. No training "
+                "can start from it; use an earlier checkpoint."
             )
         channels, height, width = entries["shape"]
         return Start(
@@ -65,8 +64,9 @@ def torchvision_name(model: nn.Module) -> str:
     name = getattr(model, "torchvision_name", None)
     if not isinstance(name, str):
         raise UserError(
-            f"torchvision has no weights for this {type(model).__name__} with these options; "
-            "the net's file in configs/model/ says which form is torchvision's. Or weights=FILE."
+            f"torchvision has no weights for this {type(model).__name__} with these options. Set "
+            "those of torchvision's form, see the model's file in configs/model/, or give "
+            "weights=FILE."
         )
     return name
 
@@ -75,18 +75,18 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-HEAD_ADVICE = "The last layer has another number of classes: replace_head=true starts it anew."
+HEAD_ADVICE = "The last layer has another number of classes: replace_head=true makes a new one."
 
 
 NO_HEAD_ADVICE = (
-    "The file has no head, only what lies below. Training can start from it: weights=FILE "
-    "replace_head=true starts one anew."
+    "The file has no head, only the layers below it. Training can start from it: weights=FILE "
+    "replace_head=true initialises a new one."
 )
 
 
 def has_no_head(mismatch: foreign.Mismatch, state_dict: dict[str, Tensor]) -> bool:
-    """Whether a file lacks whole parts of the network and is right in all others: `features.*`
-    alone, as torchvision publishes VGG-16 for detection."""
+    """True if a file lacks whole parts of the model and fits in all others: `features.*` only, as
+    torchvision publishes VGG-16 for detection."""
     there = {name.partition(".")[0] for name in state_dict}
     absent = {name.partition(".")[0] for name in mismatch.missing}
     return bool(there and absent and not there & absent) and not (
@@ -101,14 +101,21 @@ def check_fit(
     source: str,
     head_advice: str = HEAD_ADVICE,
 ) -> list[str]:
-    """Hold weights against a model. With `replace_head`, tensors that differ in the number of
-    outputs alone may, or a head that is missing; returns their names. Raises UserError with a list
-    of what does not fit and the way out; `source` is how the user named the weights."""
+    """Check that weights fit a model. Returns the names of the tensors to initialise anew.
+
+    Args:
+        replace_head: allow tensors that differ in the number of outputs only, or a missing head.
+        source: the weights as the user named them, for the message.
+        head_advice: what to do if only the head does not fit.
+
+    Raises:
+        UserError: they do not fit; it lists the tensors and says what to do.
+    """
     mismatch = foreign.compare(state_dict, shapes_of(model))
     if replace_head and not mismatch:
         raise UserError(
-            f"replace_head=true: the head of {source} fits, and would not be replaced. Leave the "
-            "key out; the training goes on from the head as it is."
+            f"replace_head=true: the head of {source} fits and would not be replaced. Leave the "
+            "key out; the training starts from this head."
         )
     heads = [name for name, have, need in mismatch.misshapen if have[1:] == need[1:]]
     only_heads = not mismatch.missing and not mismatch.unexpected
@@ -117,11 +124,11 @@ def check_fit(
         heads, only_heads, head_advice = mismatch.missing, True, NO_HEAD_ADVICE
     if mismatch and not (replace_head and only_heads):
         other = (
-            "If they are of another form of this net, its options make it so: model.stem=imagenet, "
-            "model.head=imagenet and the like, see configs/model/."
+            "If they are of another form of this model, set its options, such as "
+            "model.stem=imagenet or model.head=imagenet, see configs/model/."
         )
         raise UserError(
-            f"{source}: does not fit the network.\n{mismatch.describe()}\n"
+            f"{source}: does not fit the model.\n{mismatch.describe()}\n"
             + (head_advice if only_heads else other)
         )
     return heads
@@ -134,8 +141,9 @@ def load_into(
     source: str,
     head_advice: str = HEAD_ADVICE,
 ) -> list[str]:
-    """Copy the weights into the model, but for a head that starts afresh. Returns the names of
-    that. Raises UserError, with the model untouched, if they do not fit."""
+    """Copy weights into a model, except for a head that is initialised anew, whose tensor names are
+    returned; arguments as in `check_fit`. Raises UserError, with the model unchanged, if they do
+    not fit."""
     heads = check_fit(model, state_dict, replace_head, source, head_advice)
     own = model.state_dict()
     model.load_state_dict({n: own[n] if n in heads else state_dict[n] for n in own})
@@ -143,16 +151,16 @@ def load_into(
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
-    """Exclude parameters from training by shell-style patterns of their names. A batch norm whose
-    parameters are all excluded keeps its statistics, too. Returns how many numbers are left to
-    train. Raises UserError for a pattern that matches nothing."""
+    """Exclude parameters from training by shell-style patterns of their names. A batch norm layer
+    whose parameters are all excluded keeps its statistics, too. Returns the number of values left
+    to train. Raises UserError for a pattern that matches nothing, or if nothing is left."""
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.0)
             raise UserError(
-                f"freeze={pattern}: no parameter has such a name. Names look like "
-                f"{', '.join(near)}; `python -m trainer summary model=...` lists the layers."
+                f"freeze={pattern}: no parameter name matches. Similar names: {', '.join(near)}; "
+                "`python -m trainer summary model=...` lists the layers."
             )
     for name, parameter in model.named_parameters():
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):

@@ -1,4 +1,4 @@
-"""From a checkpoint back to a network: its own description says all that is needed."""
+"""Restoring a model from a checkpoint and its description."""
 
 from __future__ import annotations
 
@@ -23,9 +23,16 @@ from trainer.text.values import unknown_name_message
 
 
 def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """A stored configuration with these keys changed, checked. A group's name (data=cifar10)
-    takes that choice's file whole. What the user types may be an interpolation; `stored.py` has
-    seen to it that the file's text is none."""
+    """Stored configuration with changed keys, checked. The name of a group (data=cifar10) replaces
+    the whole group by that option's file.
+
+    Args:
+        config: configuration in a checkpoint, without interpolations (`stored.py` removes them).
+        values: changed keys with their values as typed; these may be interpolations.
+
+    Raises:
+        UserError: a key or value is unknown or not allowed.
+    """
     changed = OmegaConf.create(dict(config))
     for key, text in sorted(values.items(), key=lambda item: "." in item[0]):
         if key in knobs.GROUPS:
@@ -44,7 +51,7 @@ def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[st
         OmegaConf.update(changed, key, typed(key, text))
     if "_target_" not in changed["data"]:
         raise UserError(
-            "This checkpoint comes from import-weights and names no data set: add data=..."
+            "This checkpoint comes from import-weights and names no dataset: add data=..."
         )
     plain: dict[str, Any] = OmegaConf.to_container(changed, resolve=True)  # type: ignore[assignment]
     knobs.check(plain)
@@ -52,7 +59,8 @@ def reconfigure(config: Mapping[str, Any], values: Mapping[str, str]) -> dict[st
 
 
 def typed(key: str, text: str) -> Any:
-    """The value that these characters mean: as they are where the key is a text, else as YAML."""
+    """Value of a typed text: unchanged for a key of type str, else parsed as YAML. Raises
+    UserError."""
     knob = knobs.KNOBS.get(key)
     is_text = knob is not None and knob.kind == "str" and not knob.choices and knob.length is None
     if is_text and text != "null":
@@ -60,11 +68,12 @@ def typed(key: str, text: str) -> Any:
     try:
         return OmegaConf.create(f"value: {text}").value
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{key}={text}: not understood as a value.") from error
+        raise UserError(f"{key}={text}: the value is not valid YAML.") from error
 
 
 def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
-    """The checkpoint's network with its weights, on the configuration's device, in eval mode."""
+    """Model of a checkpoint with its weights, on the configuration's device, in eval mode. Raises
+    UserError if weights and configuration do not fit."""
     model, weights = check_weights(entries, config), entries["model"]
     if all_in_state_dict(model):  # its tensors are the checkpoint's: nothing is drawn or copied
         model.load_state_dict({n: t.contiguous() for n, t in weights.items()}, assign=True)
@@ -78,12 +87,12 @@ def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
 
 
 def sized(entries: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the checkpoint's network."""
+    """Options of the checkpoint's model."""
     return {**config["model"], "shape": entries["shape"], "num_classes": len(entries["classes"])}
 
 
 def all_in_state_dict(model: nn.Module) -> bool:
-    """Whether a network has no tensors but those that a checkpoint holds, each once."""
+    """True if all tensors of a model stand in its state_dict, each once."""
     tensors = [*model.named_parameters(remove_duplicate=False),
                *model.named_buffers(remove_duplicate=False)]  # fmt: skip
     others = [v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor)]
@@ -95,23 +104,22 @@ def all_in_state_dict(model: nn.Module) -> bool:
 
 
 def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
-    """Hold the network that a configuration describes against the weights beside it, before any
-    memory is taken for it: sizes in a file may be of any size. Returns the network, on the meta
-    device. Raises UserError."""
+    """Model that a configuration describes, on the meta device, since sizes in a file can exceed
+    any memory. Raises UserError unless the weights fit it."""
     options = sized(entries, config)
     check_options("model", options)
     try:
         with torch.device("meta"):
             model: nn.Module = make("model", options)
-    except InstantiationException as error:  # options that nobody has foreseen
-        raise UserError(f"model: cannot be made with these options: {error!s:.500}") from error
+    except InstantiationException as error:  # options that no other check covers
+        raise UserError(f"model: cannot be created with these options: {error!s:.500}") from error
     differing = differences(entries["model"], model.state_dict())
     if differing:
         lines = [f"  {name}: {have} -> {want}" for name, have, want in differing[:10]]
         raise UserError(
-            "The weights do not fit the network that model.* describes (have -> want):\n"
+            "The weights do not fit the model that model.* describes (have -> want):\n"
             + "\n".join(lines)
-            + f"\n{len(differing)} in all. Leave model.* as it was in the training."
+            + f"\n{len(differing)} in all. Leave model.* unchanged."
         )
     return model
 
@@ -119,7 +127,8 @@ def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.M
 def preprocess(
     config: Mapping[str, Any], model: nn.Module, entries: Mapping[str, Any], device: torch.device
 ) -> Preprocess:
-    """From uint8 pictures to what a restored model sees: normalised as in its training."""
+    """Preprocessing from uint8 images to the input of a restored model, with the normalisation of
+    its training."""
     return Preprocess(
         tuple(entries["mean"]), tuple(entries["std"]), min_size(model), device,
         float_dtype(config["precision"]), memory_format(config, model),

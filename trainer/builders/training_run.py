@@ -1,7 +1,8 @@
-"""From a configuration to plain objects, top to bottom. Below this file nobody sees a config.
+"""Builder of a run from a configuration; the run and its parts do not depend on the configuration.
 
-Wrong values die here by name, before a run's folder exists: `check` makes all that can be wrong
-(device, data, model, optimizer) once, and `build` makes it again inside the run.
+Wrong values are reported here, with their keys, before a run's folder exists: `check` creates
+everything that can fail (device, data, model, optimizer) once, and `build` creates it again inside
+the run.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ from trainer.training.step import Guard, ScalingGuard
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Make everything that wrong input can break, but for the data, which may have to be fetched or
-    packed; the number of classes is known before. Raises UserError; leaves nothing behind."""
+    """Create everything that wrong input can break, except the data, which may have to be
+    downloaded or packed. Raises UserError; writes nothing."""
     leave_compiler_unimported()
     device = pick_device(config["device"], config["layers"])
     check_precision(config["precision"], device)
@@ -84,7 +85,8 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> None:
-    """The model, its weights and its optimizer, on the meta device: no memory, no arithmetic."""
+    """Raises UserError if the model, its weights or its optimizer cannot be made. They are created
+    on the meta device, without memory and arithmetic."""
     describable.check_number(num_classes)
     with torch.device("meta"):
         model = make_model(config, shape, num_classes)
@@ -104,15 +106,16 @@ def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> No
 
 
 def check_batch_of_one(model: nn.Module, shape: Shape) -> None:
-    """Batch norm over a map of one pixel has nothing to norm in a batch of one."""
+    """Raises UserError if a batch norm layer sees a single value per channel in a batch of one."""
     try:
         model.train()(torch.empty(1, shape[0], *input_size(model, shape), device="meta"))
     except ValueError as error:
-        raise UserError(f"batch_size=1: too few for this net's batch norm: {error}") from error
+        raise UserError(f"batch_size=1: too small for this model's batch norm: {error}") from error
 
 
 def check_data(config: Mapping[str, Any]) -> None:
-    """The data, fetched or packed if need be; and the model, where only they tell its size."""
+    """Load the data, downloading or packing it if need be, and check the model if its size depends
+    on them. Raises UserError."""
     dataset = load_data(config["data"])
     describable.check_description(describe(config, dataset))
     if known_size(config["data"]) is None:
@@ -126,11 +129,14 @@ def build(
     progress: Progress | None = None,
     choices: Mapping[str, Any] | None = None,
 ) -> Run:
-    """A run from a checked configuration, writing into `folder`. What its log holds beyond
-    `progress`, from a training that was cut off, is dropped.
+    """Build a run from a checked configuration.
 
     Args:
-        choices: the name of each group's choice, for TensorBoard.
+        folder: the run's folder, into which it writes.
+        signals: stop signals that the run watches.
+        progress: of the state that the run resumes from; later rows of its log are dropped. None: a
+            new run.
+        choices: name of the chosen option of each config group, for TensorBoard.
     """
     keep_freed_memory()
     set_deterministic(config["deterministic"])
@@ -171,8 +177,8 @@ def build(
 
 
 def build_model(config: Mapping[str, Any], device: torch.device) -> tuple[nn.Module, Dataset, Cost]:
-    """The network on its device and layers, the dataset as the network takes it, and what a forward
-    pass costs, which decides the number of threads."""
+    """Model on its device and layers, the dataset with the model's normalisation, and the cost of a
+    forward pass. Sets the seed and the number of threads, which depends on the cost."""
     dataset = load_data(config["data"])
     seed_generators(derive_seed(config["seed"], "weights"), device)
     model, dataset = start_model(config, dataset)
@@ -186,7 +192,7 @@ def build_model(config: Mapping[str, Any], device: torch.device) -> tuple[nn.Mod
 def build_batches(
     config: Mapping[str, Any], dataset: Dataset, model: nn.Module, device: torch.device
 ) -> tuple[Batches, Batches, Batches]:
-    """Batches of the train, validation and test split."""
+    """Batches of the train, validation and test splits."""
     preprocess = Preprocess(
         dataset.mean, dataset.std, min_size(model), device, float_dtype(config["precision"]),
         memory_format(config, model),
@@ -214,7 +220,12 @@ def build_update(
     batches: tuple[Batches, Batches],
     timer: CompileTime,
 ) -> Update:
-    """A training step as compile= wants it: as it is, with the model compiled, or as one graph."""
+    """Training step according to the key compile: eager, with a compiled model, or as one graph.
+
+    Args:
+        batches: of the train and validation splits, whose batch sizes run compiled.
+        timer: counts the seconds of compilation.
+    """
     loss = make_loss(config)
     train, val = (full_size(split) for split in batches)
     if config["compile"] == "step":
@@ -241,10 +252,12 @@ def build_watchers(
     choices: Mapping[str, Any],
     probabilities: str,
 ) -> tuple[Any, tuple[Watcher, ...]]:
-    """TensorBoard's writer, and who looks on: the log, and images of the run.
+    """TensorBoard writer, and the watchers of a run: its logger and its visualizer.
 
     Args:
-        num_steps: of an epoch.
+        progress: of the state that the run resumes from; None: a new run.
+        num_steps: steps per epoch.
+        probabilities: kind of the model's outputs, see `losses.probabilities`.
     """
     first_step = rows_up_to(progress, num_steps)
     writer = event_writer(folder / "tensorboard", first_step) if config["tensorboard"] else None
@@ -257,7 +270,8 @@ def build_watchers(
 
 
 def hparams(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The same keys in every run: TensorBoard shows only those of the first one that it reads."""
+    """Hyperparameters for TensorBoard, with the same keys in every run: it shows only the keys of
+    the first run that it reads."""
     return {
         **{group: str(choices.get(group)) for group in knobs.GROUPS},
         **{key: config[key] for key in ("epochs", "batch_size", "seed", "precision")},
@@ -267,13 +281,13 @@ def hparams(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, 
 
 
 def full_size(batches: Batches) -> int:
-    """Pictures of all batches but, perhaps, the last one."""
+    """Number of images in each batch except, possibly, the last one."""
     return min(batches.batch_size, batches.num_images)
 
 
 def rows_up_to(progress: Progress | None, num_steps: int) -> int:
-    """The last step whose rows are kept. A state from after an epoch's last step but before its
-    validation has the step of that epoch's rows, which come again."""
+    """Last step whose rows are kept. A state saved after an epoch's last step but before its
+    validation has the step of that epoch's rows, which are written again."""
     if progress is None:
         return 0
     return progress.step - (progress.batch >= num_steps)

@@ -1,4 +1,4 @@
-"""Checkpoints: written durably, read and verified to the last entry."""
+"""Checkpoints: written durably, read and verified entry by entry."""
 
 from trainer.checkpoints.digest import digest, weights_sha256
 from trainer.checkpoints.file import FORMAT, is_ours, read, write

@@ -1,5 +1,5 @@
-"""What a checkpoint will say of its net, held against the table of entries before anything is
-trained or written: a file that no command can read again is worth no training."""
+"""Check of a checkpoint's description before training: its entries must be such that commands can
+read the file again."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ KEYS = {
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """The keys of a data set, as far as they are entries. Raises UserError."""
+    """Raises UserError if a key of a dataset has a value that a checkpoint cannot hold."""
     check({name: options[name] for name in KEYS if options.get(name) is not None}, is_whole=False)
 
 
 def check_number(num_classes: int) -> None:
-    """Raises UserError for more classes than a checkpoint may name."""
+    """Raises UserError for more classes than a checkpoint can hold."""
     if num_classes > MOST_NAMES:
         raise UserError(
-            f"data.num_classes={num_classes}: a checkpoint names at most {MOST_NAMES:,} classes. "
+            f"data.num_classes={num_classes}: a checkpoint holds at most {MOST_NAMES:,} classes. "
             "Train on fewer."
         )
 
 
 def check_description(description: Description) -> None:
+    """Raises UserError for the first entry of a description that a checkpoint cannot hold."""
     check(dataclasses.asdict(description))
 
 
 def check(entries: Mapping[str, Any], is_whole: bool = True) -> None:
-    """Raises UserError that names the key of the first of these entries that no command would take.
+    """Raises UserError, naming the key, for the first of these entries that is not allowed.
 
     Args:
-        is_whole: mean and std have a number for each channel by now; on the command line one may
-            stand for all of them.
+        is_whole: mean and std must have one value per channel; on the command line a single value
+            stands for all channels.
     """
     for name, value in entries.items():
         if name not in TABLE or TABLE[name].fits(value):
             continue
         if name == "classes":
             check_names(value)
-        raise UserError(f"{said(name, value)}: a checkpoint takes {TABLE[name].allowed}.")
+        raise UserError(f"{said(name, value)}: must be {TABLE[name].allowed}.")
     for name in ("mean", "std") if is_whole else ():
         if len(entries[name]) != entries["shape"][0]:
             raise UserError(
@@ -59,7 +60,8 @@ def check(entries: Mapping[str, Any], is_whole: bool = True) -> None:
 
 
 def said(name: str, value: Any) -> str:
-    """A key with its value as it is typed; an entry without a key in our words."""
+    """Key and value as typed on the command line; for an entry without a key, its name and
+    value."""
     if name in KEYS:
         return f"{KEYS[name]}={format_value(value):.300}"
     if name == "config":
@@ -68,7 +70,7 @@ def said(name: str, value: Any) -> str:
 
 
 def check_names(names: Any) -> None:
-    """Raises UserError that says what is wrong with names of classes, if it is a number."""
+    """Raises UserError if there are too many class names, or one is too long."""
     if not isinstance(names, list):
         return
     check_number(len(names))
@@ -76,5 +78,5 @@ def check_names(names: Any) -> None:
         if isinstance(name, str) and len(name) > LONGEST_NAME:
             raise UserError(
                 f"data: the name of class {number}, {shown(name)}, has {len(name):,} characters; "
-                f"a checkpoint takes at most {LONGEST_NAME:,}. Give it a shorter name."
+                f"at most {LONGEST_NAME:,} are allowed. Use a shorter name."
             )

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its net, and what the net costs."""
+"""Description of a model in a checkpoint, and the model's cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from trainer.system.versions import versions
 
 @dataclass(frozen=True)
 class Cost:
-    """num_parameters: all of them. macs: multiply-adds of one picture's forward pass."""
+    """Cost of a model.
+
+    Attributes:
+        num_parameters: number of all parameters, frozen ones included.
+        macs: multiply-accumulate operations (MACs) of the forward pass of one image.
+    """
 
     num_parameters: int
     macs: int
@@ -17,15 +22,15 @@ class Cost:
 
 @dataclass
 class Description:
-    """What a checkpoint says of itself, so that it can be used with nothing beside it."""
+    """Description of a model and its input, with which a checkpoint can be used on its own."""
 
     config: str  # the run's configuration as YAML text
     classes: list[str]
-    shape: list[int]  # (C, H, W) as the data comes
-    mean: list[float]  # per channel, in pixel / 255
+    shape: list[int]  # (C, H, W) of the dataset's images
+    mean: list[float]  # per channel, in units of pixel / 255
     std: list[float]
-    resize: int  # a picture's shorter side is brought to this before the centre is cropped
+    resize: int  # an image's shorter side is resized to this before the centre crop, in pixels
     fit: str = "crop"  # or squash: both sides are resized; see data/types.py
-    probabilities: str = "softmax"  # how they follow from the outputs; see losses.py
+    probabilities: str = "softmax"  # or sigmoid or clip; see losses.py
     versions: dict[str, str] = field(default_factory=versions)
-    pixel_range: list[float] | None = None  # what became 0 and 255 of grey of more than 8 bits
+    pixel_range: list[float] | None = None  # values of >8-bit greyscale that became 0 and 255

@@ -11,17 +11,21 @@ from torch import Tensor
 
 
 def digest(entries: dict[str, Any], most: float = math.inf) -> str:
-    """SHA-256, hex, over all names, types and values, in order, but for `digest` and `format`.
-    Raises ValueError once that comes to more than `most` bytes: a forged file may claim any size,
-    by a tensor that repeats one value or by a list in many places."""
+    """Digest of a checkpoint's entries (SHA-256, hexadecimal): names, types and values, in order,
+    without `digest` and `format`.
+
+    Raises:
+        ValueError: more than `most` bytes to hash. A forged file can claim any size, with a tensor
+            that repeats one value or a list that is referenced many times.
+    """
     sha = _Sha256(most)
     _update(sha, {k: v for k, v in entries.items() if k not in ("digest", "format")})
     return sha.sha.hexdigest()
 
 
 def weights_sha256(state_dict: dict[str, Tensor]) -> str:
-    """SHA-256, hex, of a model's weights: names, dtypes, shapes and bytes, in order. Two runs with
-    the same one computed the same bits."""
+    """Digest of a state_dict (SHA-256, hexadecimal): names, dtypes, shapes and bytes, in order.
+    Equal digests mean bitwise equal weights."""
     return digest(dict(state_dict))
 
 

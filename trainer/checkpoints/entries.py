@@ -1,8 +1,8 @@
-"""What the entries of a checkpoint must be, each in one row of a table, held before any is used.
+"""Table of a checkpoint's entries with their allowed values, checked before any is used.
 
-`checkpoint.py` tells whether a file is as it was written; this file, whether what was written can
-be used: a script, another version or a forger may have put anything under a right digest. Whoever
-gives checkpoints a new entry adds a row here, with the value that older files stand for.
+`file.py` verifies that a file is as it was written; this module, that its content can be used: a
+script, another version or an attacker can write any content with a valid digest. A new entry of
+checkpoints needs a row here, with the default for older files.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ DTYPES = (
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
 )  # fmt: skip
 MOST_NAMES, LONGEST_NAME, LONGEST_TEXT = 2**17, 1000, 2**16
-LARGEST_SIDE, MOST_VALUES = 2**14, 2**26  # of a picture as the model sees it
+LARGEST_SIDE, MOST_VALUES = 2**14, 2**26  # pixels and values of an image as the model sees it
 LONGEST_SHOWN = 60  # characters of a wrong value in a message
 
 
 @dataclass(frozen=True)
 class Row:
-    """One entry.
+    """Rule for one entry.
 
     Attributes:
-        fits: whether a value may be used.
-        allowed: what it must be, as a phrase that follows "must be".
-        of_state: only full states, from which a training goes on, have it; else every checkpoint.
-        optional: files may lack it; `value_of` then gives `default`.
+        fits: returns True for an allowed value.
+        allowed: the allowed values, as a phrase that follows "must be".
+        of_state: True if only full states, which a run resumes from, have it.
+        optional: files may lack it; `value_of` then returns `default`.
     """
 
     fits: Callable[[Any], bool]
@@ -56,7 +56,7 @@ def is_int(value: Any, low: int = 0, high: int = 2**63 - 1) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Finite, and small enough for float32."""
+    """True for a finite number that is small enough for float32."""
     return type(value) in (int, float) and abs(value) < 3e38
 
 
@@ -65,7 +65,7 @@ def is_text(value: Any, longest: int = LONGEST_NAME) -> bool:
 
 
 def is_texts(value: Any) -> bool:
-    """A dict from texts to texts, such as versions."""
+    """True for a dict from str to str, such as versions."""
     return is_dict(value) and all(map(is_text, value.values()))
 
 
@@ -74,8 +74,8 @@ def is_dict(value: Any) -> bool:
 
 
 def is_tensor(value: Any) -> bool:
-    """Dense, on the CPU, of a dtype that we write, and each of its elements in a place of its own:
-    what torch writes into one that repeats its memory lands in several at once."""
+    """True for a dense CPU tensor of a dtype in DTYPES whose elements do not share memory: writing
+    to one that is expanded changes several elements at once."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
         return False
     if value.dtype not in DTYPES or value.device.type != "cpu" or value.is_conj() or value.is_neg():
@@ -136,13 +136,14 @@ def is_best(value: Any) -> bool:
 
 
 def _has_fields(value: Any, of: type[Any], added: AbstractSet[str] = frozenset()) -> bool:
-    """All of them, but for those `added` that older files do not have; none that is unknown."""
+    """True for a dict with the fields of a dataclass, of which older files may lack those in
+    `added`, and no others."""
     names = {field.name for field in dataclasses.fields(of)}
     return isinstance(value, dict) and names - added <= value.keys() <= names
 
 
 def is_meter(value: Any) -> bool:
-    """As `Meter.state_dict` gives it, or as earlier versions did, see its `load_state_dict`."""
+    """True for what `Meter.state_dict` returns now, or returned in earlier versions."""
     if not is_dict(value) or not all(is_int(value.get(k)) for k in ("num_images", "num_correct")):
         return False
     if "losses" in value:
@@ -154,14 +155,15 @@ def is_meter(value: Any) -> bool:
 
 
 def _is_hex(value: Any) -> bool:
-    """A float in units of the smallest one, 2**-1074: below 2**1022, as 524 digits are."""
+    """True for a hexadecimal integer below 2**2096: a sum of losses in units of the smallest float,
+    2**-1074."""
     if not is_text(value, longest=2 + 524) or not value.startswith("0x"):
         return isinstance(value, str) and value.startswith("-0x") and _is_hex(value[1:])
     return bool(value[2:]) and set(value[2:]) <= set("0123456789abcdef")
 
 
 def is_pixel_range(value: Any) -> bool:
-    """Which numbers of grey of more than 8 bits become 0 and 255."""
+    """True for the range (low, high) of greyscale images of more than 8 bits, or None."""
     return value is None or (
         isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
         and value[0] <= value[1]
@@ -169,7 +171,8 @@ def is_pixel_range(value: Any) -> bool:
 
 
 def is_scale(value: Any) -> bool:
-    """What a guard keeps: nothing, or of fp16 the scale of the loss and how long it has held."""
+    """True for the state of a guard: empty, or in fp16 the loss scale and the steps since its last
+    change."""
     return value == {} or (
         is_dict(value) and value.keys() == {"scale", "_growth_tracker"}
         and is_number(value["scale"]) and value["scale"] > 0
@@ -178,13 +181,14 @@ def is_scale(value: Any) -> bool:
 
 
 def is_plain(value: Any) -> bool:
-    """A dict of numbers and texts, infinite ones, too. Against the schedule of the run it is held
-    when that takes it."""
+    """True for a dict of numbers, also infinite ones, and texts. `same_run.check_schedule` compares
+    it with the run's schedule."""
     return is_dict(value) and all(type(v) in (bool, int, float, str) for v in value.values())
 
 
 def is_optimizer(value: Any) -> bool:
-    """In torch's form. Against the parameters it is held by `optimizer_state.py`."""
+    """True for the form of a torch optimizer's state_dict. `optimizer_state.py` compares it with
+    the parameters."""
     if not isinstance(value, dict) or not {"state", "param_groups"} <= value.keys():
         return False
     state, groups = value["state"], value["param_groups"]
@@ -207,22 +211,20 @@ TABLE: dict[str, Row] = {
     "config": Row(
         lambda v: is_text(v, LONGEST_TEXT), f"a text of at most {LONGEST_TEXT:,} characters"
     ),
-    "classes": Row(is_names, "a list of the classes' names"),
+    "classes": Row(is_names, "a list of class names"),
     "shape": Row(
         is_shape,
-        f"three whole numbers, (C, H, W), each from 1 to {LARGEST_SIDE:,}, their product at most "
+        f"three integers, (C, H, W), each from 1 to {LARGEST_SIDE:,}, their product at most "
         f"{MOST_VALUES:,}",
     ),
-    "mean": Row(is_mean, "a list of numbers within 3e38, one for each channel"),
-    "std": Row(is_std, "a list of numbers from 1e-30 to 3e38, one for each channel"),
-    "resize": Row(
-        lambda v: is_int(v, 1, LARGEST_SIDE), f"a whole number from 1 to {LARGEST_SIDE:,}"
-    ),
+    "mean": Row(is_mean, "a list of numbers from -3e38 to 3e38, one per channel"),
+    "std": Row(is_std, "a list of numbers from 1e-30 to 3e38, one per channel"),
+    "resize": Row(lambda v: is_int(v, 1, LARGEST_SIDE), f"an integer from 1 to {LARGEST_SIDE:,}"),
     "versions": Row(is_texts, _DESCRIBED),
-    "step": Row(is_int, "a whole number from 0 on"),
-    "epoch": Row(is_int, "a whole number from 0 on"),
+    "step": Row(is_int, "an integer >= 0"),
+    "epoch": Row(is_int, "an integer >= 0"),
     "pixel_range": Row(
-        is_pixel_range, "two finite numbers, the lesser first, or None", optional=True
+        is_pixel_range, "two finite numbers, the smaller first, or None", optional=True
     ),
     "data": Row(is_text, "a text, the fingerprint of the data", optional=True),
     "fit": Row(
@@ -236,20 +238,21 @@ TABLE: dict[str, Row] = {
     "trained": Row(is_names, "a list of the trained parameters' names", optional=True, **_STATE),
     "guard": Row(is_scale, "empty, or the scale of an fp16 training", **_STATE),
     "schedule": Row(is_plain, "a dict from names to numbers", **_STATE),
-    "progress": Row(is_progress, f"numbers from 0 on: {', '.join(vars(Progress()))}", **_STATE),
+    "progress": Row(is_progress, f"numbers >= 0: {', '.join(vars(Progress()))}", **_STATE),
     "best": Row(is_best, f"numbers: {', '.join(vars(Best()))}", **_STATE),
-    "meter": Row(is_meter, "what a meter has summed up", **_STATE),
+    "meter": Row(is_meter, "the sums of a meter", **_STATE),
     "machine": Row(is_texts, _DESCRIBED, **_STATE),
 }
 
 
 def read(path: Path, state: bool = False) -> dict[str, Any]:
-    """The entries of a checkpoint of ours, verified, typed and complete.
+    """Entries of a checkpoint, verified by digest and by the table.
 
     Args:
-        state: a full state is wanted, to go on from.
+        state: require a full state, which a run can resume from.
 
-    Raises UserError that names the file and the entry.
+    Raises:
+        UserError: the file or an entry cannot be used; the message names both.
     """
     entries = checkpoints.read(path)
     try:
@@ -260,13 +263,14 @@ def read(path: Path, state: bool = False) -> dict[str, Any]:
 
 
 def check(entries: Mapping[str, Any], state: bool = False) -> None:
-    """Hold the entries against the table. Raises UserError for the first that does not fit."""
+    """Raises UserError for the first entry that does not fit the table, or contradicts another.
+    `state`: require the entries of a full state."""
     for name, row in TABLE.items():
         if name not in entries:
             if row.optional or (row.of_state and not state):
                 continue
             if row.of_state and "optimizer" not in entries:
-                raise UserError("it holds weights alone, nothing to go on from.")
+                raise UserError("it holds weights only, no state to resume from.")
             raise UserError(f"it is incomplete: the entry {name!r} is missing.")
         if (state or not row.of_state) and not row.fits(entries[name]):
             raise UserError(
@@ -277,7 +281,7 @@ def check(entries: Mapping[str, Any], state: bool = False) -> None:
     for name in ("mean", "std"):
         if len(entries[name]) != channels:
             raise UserError(
-                f"its entry {name!r} cannot be used: {shown(entries[name])}; its pictures have "
+                f"its entry {name!r} cannot be used: {shown(entries[name])}; its images have "
                 f"{channels} channels."
             )
     if state and (entries["step"], entries["epoch"]) != (
@@ -287,12 +291,12 @@ def check(entries: Mapping[str, Any], state: bool = False) -> None:
 
 
 def value_of(entries: Mapping[str, Any], name: str) -> Any:
-    """An optional entry, or what its absence in an older file means."""
+    """Value of an optional entry, or its default for older files without it."""
     return entries.get(name, TABLE[name].default)
 
 
 def shown(value: Any) -> str:
-    """A wrong value in a message, in part if it is long or deep."""
+    """Representation of a wrong value for a message, shortened if it is long or nested."""
     if isinstance(value, Tensor):
         return f"a tensor, {value.dtype} {tuple(value.shape)}"
     short = reprlib.Repr()

@@ -1,8 +1,8 @@
-"""Checkpoints on disk: written so that a crash leaves the old one, read so that damage shows.
+"""Checkpoint files: written so that a crash leaves the old file, read so that damage is detected.
 
-A checkpoint is one dict of tensors, str, int, float, bool, None, lists and dicts. This file knows
-nothing of what is in it but `digest`, a SHA-256 over all the rest: torch.load checks no sums, and
-a flipped bit in a tensor would load silently.
+A checkpoint is one dict of tensors, str, int, float, bool, None, lists and dicts. Of its entries
+this module uses only `digest`, a SHA-256 over all others: torch.load verifies no checksums, and a
+flipped bit in a tensor would load silently.
 """
 
 from __future__ import annotations
@@ -26,46 +26,47 @@ FORMAT = 1
 
 
 def write(path: Path, entries: dict[str, Any]) -> None:
-    """Write `entries` with their digest to `path`, durably: first whole and synced under another
-    name in the same folder, then renamed, then the folder synced."""
+    """Write `entries` with their digest to `path`, durably: to a temporary file in the same folder,
+    which is synced, then renamed; then the folder is synced."""
     buffer = io.BytesIO()
     torch.save({**entries, "format": FORMAT, "digest": digest(entries)}, buffer)
     write_bytes(path, buffer.getbuffer())
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The entries of a checkpoint of ours, on the CPU, verified. Raises UserError.
+    """Verified entries of a checkpoint of this program, on the CPU, without `format` and `digest`.
+    Raises UserError.
 
-    weights_only is spelled out because an environment variable can turn off the default.
+    weights_only is passed because an environment variable can turn off the default.
     """
     if not path.is_file():
-        what = "is no file but a folder, a pipe or a device" if path.exists() else None
+        what = "is a folder, a pipe or a device, not a file" if path.exists() else None
         raise UserError(f"{path}: {what or 'there is no such file'}.")
     try:
         _check_archive(path)
-        with warnings.catch_warnings():  # of what a damaged description seems to be
+        with warnings.catch_warnings():  # a damaged pickle can cause misleading warnings
             warnings.simplefilter("ignore")
             entries = torch.load(path, map_location="cpu", weights_only=True)
-        most = 8 * path.stat().st_size  # shared weights and memoised names count each time
+        most = 8 * path.stat().st_size  # shared tensors and memoised names are counted each time
         found = digest(entries, most) if isinstance(entries, dict) else ""
-    except Exception as error:  # torch raises seven kinds, depending on where a file is cut
+    except Exception as error:  # torch raises seven kinds, depending on where a file is truncated
         raise UserError(f"{path}: {_what_is_wrong(path, error)}") from error
     if not isinstance(entries, dict) or "digest" not in entries or "model" not in entries:
         raise UserError(f"{path}: not a checkpoint of this program: its description is missing.")
     if entries.get("format") != FORMAT:
         raise UserError(
-            f"{path}: checkpoint format {entries.get('format')}, and this version reads {FORMAT}."
+            f"{path}: checkpoint format {entries.get('format')}; this version reads {FORMAT}."
         )
     if found != entries.pop("digest"):
-        raise UserError(f"{path}: damaged: its content does not match its digest.")
+        raise UserError(f"{path}: damaged: the content does not match its digest.")
     del entries["format"]
     return entries
 
 
 def _check_archive(path: Path) -> None:
-    """Before memory is taken for what a file claims to hold: torch.load inflates compressed
-    entries of any size, and gives uninitialised memory for one that is marked as a folder.
-    Raises ValueError."""
+    """Raises ValueError unless the zip archive has the form that torch.save writes. Called before
+    any memory is allocated for its content: torch.load inflates compressed entries of any size, and
+    returns uninitialised memory for an entry marked as a folder."""
     with zipfile.ZipFile(path) as file:
         entries = file.infolist()
     plain = all(e.compress_type == zipfile.ZIP_STORED and not e.external_attr for e in entries)
@@ -75,8 +76,8 @@ def _check_archive(path: Path) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file claims to be a checkpoint of ours: a zip file that speaks of a digest in its
-    pickled description, however damaged. Reads no object out of it."""
+    """True if a file claims to be a checkpoint of this program, even if it is damaged: a zip file
+    with the word "digest" in its pickle. Unpickles nothing."""
     try:
         with zipfile.ZipFile(path) as file:
             names = [name for name in file.namelist() if name.endswith("/data.pkl")]
@@ -87,7 +88,8 @@ def is_ours(path: Path) -> bool:
 
 
 def _what_is_wrong(path: Path, error: Exception) -> str:
-    """One sentence for the user; torch's own would advise to load unsafely."""
+    """Sentence for the user on why a file could not be loaded; torch's message would advise unsafe
+    loading."""
     try:
         with open(path, "rb") as file:
             head = file.read(64)
@@ -98,18 +100,19 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return f"it cannot be read: {error.strerror}."
     if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
-        return "this is a web page, not a checkpoint; the download went wrong."
+        return "this is a web page, not a checkpoint; download the file again."
     if head.startswith(b"version https://git-lfs"):
-        return "this is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`."
+        return "this is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`."
     forbidden = refused_global(error) or _looked_up(path)
     if forbidden:
         return f"it holds {forbidden!r}, which could run code, and is not loaded."
-    return "damaged, cut off or not a checkpoint."
+    return "damaged, truncated or not a checkpoint."
 
 
 def _looked_up(path: Path) -> str | None:
-    """The first name outside torch that a bare pickle would import, found without running it. The
-    format of torch before 1.6 is a row of pickles; what follows them ends the loop."""
+    """First name outside torch that a plain pickle would import, found without running it; None if
+    there is none. The format of torch before 1.6 is a sequence of pickles; the data after them ends
+    the loop with an error."""
     strings: list[str] = []
     with contextlib.suppress(Exception), open(path, "rb") as file:
         while True:

@@ -1,4 +1,4 @@
-"""NaN and infinity among the tensors of a checkpoint, by name."""
+"""Search for NaN and infinity in the tensors of a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MOST_NAMES = 4  # in a message
 
 
 def not_finite(entries: Any) -> list[str]:
-    """Dotted names of the tensors in a nest of dicts and lists that hold a NaN or an infinity.
+    """Dotted names of the tensors in nested dicts and lists that hold a NaN or an infinity.
 
-    One reduction per tensor, its largest absolute value, which NaN and infinity survive; and one
-    sync per device, so it is called where a state is saved and never after a mere step.
+    It takes one reduction per tensor, the largest absolute value, and one sync per device; so it is
+    called where a state is saved, not after every step.
     """
     groups: dict[torch.device, list[tuple[str, Tensor]]] = {}
     for name, tensor in floats_in(entries):
@@ -29,7 +29,7 @@ def not_finite(entries: Any) -> list[str]:
 
 
 def floats_in(entries: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """(dotted name, tensor) of all floating-point and complex tensors that are not empty."""
+    """Iterate over (dotted name, tensor) of all non-empty floating-point and complex tensors."""
     if isinstance(entries, Tensor):
         if (entries.is_floating_point() or entries.is_complex()) and entries.numel():
             yield prefix, entries.detach()
@@ -44,11 +44,11 @@ def floats_in(entries: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """In a dtype that has norms on every device: those of eight bits have none."""
+    """The tensor in a dtype that has norms on every device: 8-bit floats have none."""
     return tensor if tensor.itemsize > 1 else tensor.float()
 
 
 def listed(names: list[str]) -> str:
-    """The first few of them, and how many more there are."""
+    """The first few names, and the number of others."""
     more = len(names) - MOST_NAMES
     return ", ".join(names[:MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")

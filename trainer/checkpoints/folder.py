@@ -1,4 +1,4 @@
-"""Checkpoints of one run: the newest states, the best weights."""
+"""Folder of a run's checkpoints: the newest states, the best weights."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from trainer.system.files import remove_half_written, sync_folder, write_bytes
 
 
 def states_in(folder: Path) -> list[Path]:
-    """The full states in a run's checkpoints/, oldest step first; by name, for a clock may have
-    been set back and files copied."""
+    """Full states in a run's checkpoints/, lowest step first. Sorted by name: file times are wrong
+    if the clock was changed or files were copied."""
     found = folder.glob("step_*.pth")
     states = [p for p in found if re.fullmatch(r"step_(0|[1-9][0-9]*)\.pth", p.name)]
     return sorted(states, key=step_of)
 
 
 def step_of(state: Path) -> int:
-    """As its name tells it."""
+    """Step in the file name of a state."""
     return int(state.stem.removeprefix("step_"))
 
 
 class CheckpointFolder:
-    """`step_<N>.pth`: full states, the newest `keep`. `last.pth`: the newest of them, a hard link
-    where the file system has them. `best.pth`: weights and description.
+    """Checkpoints of a run. `step_<N>.pth`: full states, the newest `keep`. `last.pth`: the newest
+    of them, a hard link if the file system supports it. `best.pth`: weights and description.
 
-    Whoever makes one for writing holds the run's lock: what a killed process left half-written is
-    removed."""
+    The caller must hold the run's lock: temporary files of killed processes are removed."""
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder, keep
@@ -42,10 +41,12 @@ class CheckpointFolder:
         return self.folder / "best.pth"
 
     def save_state(self, step: int, entries: dict[str, Any]) -> Path:
+        """Write a full state, point last.pth to it, and delete older states beyond `keep`. Returns
+        its path."""
         path = self.folder / f"step_{step}.pth"
         write(path, entries)
         self._link_last(path)
-        # One of a higher step could not be read or renamed before: it pushes none of ours out.
+        # A state of a higher step could not be read or renamed; it does not count towards `keep`.
         done = [state for state in self.states() if step_of(state) <= step]
         for old in done[: -self.keep]:
             old.unlink()
@@ -65,5 +66,5 @@ class CheckpointFolder:
             os.link(path, temporary)
             os.replace(temporary, last)
             sync_folder(self.folder)
-        except OSError:  # no hard links here (exFAT, some network drives)
+        except OSError:  # no hard links on this file system (exFAT, some network drives)
             write_bytes(last, path.read_bytes())

@@ -1,5 +1,5 @@
-"""What a checkpoint says of its inputs and outputs beyond numbers, and what older ones stand for,
-which do not say it: told from the configuration inside."""
+"""Preprocessing and kind of output of a checkpoint's model; in older checkpoints, which lack these
+entries, they follow from the configuration."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any, Literal
 Fit = Literal["crop", "squash"]
 Probabilities = Literal["softmax", "sigmoid", "clip"]
 
-# What is said where probabilities are not the usual ones.
+# Printed where probabilities are not a softmax.
 EXPLAINED = {
-    "sigmoid": "Probabilities are those of each class by itself, a sigmoid of its output, as the "
-    "loss had it in training (bce); they need not add up to 1.",
-    "clip": "Probabilities are the model's outputs themselves, cut to 0..1, since its loss brought "
-    "these towards 1 for the right class and 0 for the others (mse or l1 on logits); they need "
-    "not add up to 1.",
+    "sigmoid": "Probabilities are independent for each class, a sigmoid of its output, as in the "
+    "training loss (bce); they need not add up to 1.",
+    "clip": "Probabilities are the model's outputs clamped to 0..1: the training loss (mse or l1 "
+    "on logits) fits the outputs to 1 for the right class and 0 for the others; they need not add "
+    "up to 1.",
 }
 
 
 def fit_of(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Fit:
-    """How images of another size come to the model's shape, as the data set of its training did it:
-    "crop" (the shorter side resized, the centre taken) or "squash" (both sides resized).
+    """Method to bring images of another size to the model's shape, as the training dataset did:
+    "crop" (resize the shorter side, crop the centre) or "squash" (resize both sides).
 
     Args:
-        config: the one inside the checkpoint.
+        config: the configuration in the checkpoint.
     """
     if "fit" in entries:
         fit: Fit = entries["fit"]
@@ -34,10 +34,11 @@ def fit_of(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Fit:
 
 
 def probabilities_of(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Probabilities:
-    """What makes probabilities of the model's outputs, see `losses.probabilities`.
+    """Function from the model's outputs to probabilities: the argument `how` of
+    `losses.probabilities`.
 
     Args:
-        config: the one inside the checkpoint.
+        config: the configuration in the checkpoint.
     """
     if "probabilities" in entries:
         how: Probabilities = entries["probabilities"]

@@ -1,5 +1,5 @@
-"""The state that a training goes on from: the newest that is sound, bears its own number and is of
-this very training. Others are named, and set aside: they would count as the newest for ever."""
+"""State that a run resumes from: the newest one that is intact, has the step of its file name and
+belongs to the run. Others are reported and renamed, so that they no longer count as the newest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainer.text.values import format_value
 
 log = logging.getLogger("trainer")
 
-# Beside FREE_KEYS: what `resume` writes into the configuration of its states.
+# Besides FREE_KEYS: keys that `resume` changes in the configuration of its states.
 OWN_KEYS = ("epochs", "weights", "replace_head", "data.mean", "data.std")
 MOST_SHOWN = 3  # keys in a message
 
@@ -28,46 +28,48 @@ Config = Mapping[str, Any]
 
 
 def newest_sound_state(folder: Path) -> dict[str, Any]:
-    """The state of the highest step that passes its digest; others are named on the way."""
+    """Intact state of the highest step in a run's folder. Damaged and foreign ones are logged and
+    renamed. Raises UserError if there is none."""
     for path in reversed(checkpoints.states_in(folder / "checkpoints")):
         try:
             state = checked(path, folder)
         except UserError as error:
-            is_of_disk = isinstance(error.__cause__, OSError)  # it may be sound tomorrow
+            is_of_disk = isinstance(error.__cause__, OSError)  # the file itself may be intact
             log.warning("%s%s", error, "" if is_of_disk else f" {kept(path)}")
             continue
         log.info("resuming from step %s of %s", f"{state['step']:,}", path)
         return state
-    raise UserError(f"{folder}: no sound state in its checkpoints/ to go on from.")
+    raise UserError(f"{folder}: no intact state in its checkpoints/ to resume from.")
 
 
 def checked(path: Path, folder: Path) -> dict[str, Any]:
-    """Raises UserError that tells why the training cannot go on from this one."""
+    """Read a state of the run in `folder`. Raises UserError with the reason if the run cannot
+    resume from it."""
     state = entries.read(path, state=True)
-    if names := not_finite(state):  # as earlier versions saved it
+    if names := not_finite(state):  # earlier versions saved such states
         raise UserError(f"{path}: holds NaN or infinity in {listed(names)}.")
     if state["step"] != checkpoints.step_of(path):
         raise UserError(
-            f"{path}: is the state of step {state['step']:,}, which its name contradicts."
+            f"{path}: is the state of step {state['step']:,}, which contradicts its name."
         )
     if reason := what_is_foreign(path, state, folder):
-        raise UserError(f"{path}: is of another training: {reason}.")
+        raise UserError(f"{path}: is of another run: {reason}.")
     return state
 
 
-# --- whose state it is ---------------------------------------------------------------------------
+# --- the run that a state belongs to -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What tells one training from another in a checkpoint.
+    """Properties of a checkpoint by which runs are told apart.
 
     Attributes:
-        shapes: of the weights, by name. These, the data and the optimizer's class are what not even
-            --force can change, see `snapshot.check_same_run`.
-        data: the fingerprint; None: as earlier versions took it, which a resume replaces.
-        optimizer: its class; None in best.pth.
-        config: {} if it cannot be read.
+        shapes: of the weights, by name. Not even --force can change these, the data and the
+            optimizer's class, see `snapshot.check_same_run`.
+        data: fingerprint of the dataset; None for one of earlier versions, which a resume replaces.
+        optimizer: name of its class; None in best.pth.
+        config: the configuration; {} if it cannot be read.
     """
 
     shapes: Mapping[str, Any]
@@ -100,12 +102,13 @@ def config_in(text: str) -> Config:
 
 
 def what_is_foreign(path: Path, state: Mapping[str, Any], folder: Path) -> str | None:
-    """Why a state is not of the run in whose folder it lies; None if it is, or nobody can tell.
+    """Reason why a state does not belong to the run in whose folder it lies; None if it does, or if
+    this cannot be decided.
 
-    What the run began with is in .hydra/config.yaml. A state that differs from it may still be its
-    own, since --force changes nearly every key. So the other checkpoints are asked: it is foreign
-    if more of them, or those that are more like the beginning, are of another net, data or
-    optimizer.
+    The run's first configuration is in .hydra/config.yaml. A state may differ from it and still
+    belong to the run, since --force can change nearly every key. So it is compared with the other
+    checkpoints: it is foreign if a larger group of them, or one closer to the first configuration,
+    has another model, dataset or optimizer.
     """
     begun, own = begun_with(folder), traits(state)
     changed = unlike(begun, own.config)
@@ -123,14 +126,14 @@ def what_is_foreign(path: Path, state: Mapping[str, Any], folder: Path) -> str |
         return None
     shown = sorted(changed, key=lambda change: not change[0].endswith("_target_"))[:MOST_SHOWN]
     if not begun or not shown:
-        return "most checkpoints beside it are of another net, optimizer or data"
+        return "most checkpoints beside it have another model, optimizer or dataset"
     return ", ".join(
         f"{k} is {format_value(new)}, not {format_value(old)}" for k, old, new in shown
     )
 
 
 def traits_beside(path: Path) -> Iterator[Traits]:
-    """Of the other checkpoints, one in memory at a time."""
+    """Traits of the other checkpoints in the folder, with one file in memory at a time."""
     for other in (*checkpoints.states_in(path.parent), path.with_name("best.pth")):
         if other == path:
             continue
@@ -138,19 +141,19 @@ def traits_beside(path: Path) -> Iterator[Traits]:
             found = entries.read(other)
         except UserError:
             continue
-        # A copy under a wrong name has no say.
+        # A copy under a wrong name does not count.
         if other.name == "best.pth" or found["step"] == checkpoints.step_of(other):
             yield traits(found)
 
 
 def rank(begun: Config, members: Sequence[Traits]) -> tuple[bool, int, int]:
-    """How much speaks for a group of checkpoints as the run's own; more is better."""
+    """Sort key of a group of checkpoints: the highest is the run's own."""
     least = min(len(unlike(begun, member.config)) for member in members)
     return any(began_as(begun, member) for member in members), len(members), -least
 
 
 def began_as(begun: Config, member: Traits) -> bool:
-    """Whether the kinds of net and of data are those of the run's beginning."""
+    """True if model and dataset are of the same class as in the run's first configuration."""
     return bool(begun) and all(
         target(begun, group) == target(member.config, group) for group in ("model", "data")
     )
@@ -162,7 +165,8 @@ def target(config: Config, group: str) -> Any:
 
 
 def begun_with(folder: Path) -> Config:
-    """The configuration as Hydra noted it, with interpolations in it; {} if it cannot be read."""
+    """First configuration of a run as Hydra wrote it, with interpolations; {} if it cannot be
+    read."""
     try:
         return parse(read_text(folder / ".hydra" / "config.yaml"))
     except UNREADABLE:
@@ -170,8 +174,8 @@ def begun_with(folder: Path) -> Config:
 
 
 def unlike(begun: Config, config: Config) -> list[tuple[str, Any, Any]]:
-    """In what a state's configuration differs from the beginning, if that is known, but for what
-    any resume may change."""
+    """Differences (key, old, new) of a state's configuration from the first one, except for keys
+    that any resume may change; empty if `begun` is."""
     return (
         []
         if not begun

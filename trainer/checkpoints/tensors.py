@@ -1,4 +1,4 @@
-"""Tensors out of a file, held against those that they are to fill: by name, shape and kind."""
+"""Comparison of tensors from a file with those of a model: by name, shape and kind of number."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 def differences(
     have: Mapping[str, Tensor], want: Mapping[str, Tensor]
 ) -> list[tuple[str, str, str]]:
-    """(name, what is there, what is wanted) of each tensor that does not fit. Precision may
-    differ, the kind of number may not: whole numbers are no weights."""
+    """List of (name, what `have` holds, what `want` needs) of each tensor that does not fit.
+    Floating-point dtypes may differ; an integer tensor does not fit a floating-point one."""
     pairs = [(name, described(have, name), described(want, name)) for name in {**want, **have}]
     return sorted(
         (name, there or "missing", wanted or "unexpected")
@@ -21,7 +21,7 @@ def differences(
 
 
 def described(tensors: Mapping[str, Tensor], name: str) -> str:
-    """Shape and kind, such as "(8, 16)" or "() int64"; empty if there is none."""
+    """Shape and kind of a tensor, such as "(8, 16)" or "() int64"; empty if it does not exist."""
     if name not in tensors:
         return ""
     tensor = tensors[name]

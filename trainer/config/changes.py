@@ -31,7 +31,7 @@ def check_changes(stored: Mapping[str, Any], config: Mapping[str, Any], force: b
             f"  {key}: {format_value(old)} -> {format_value(new)}" for key, old, new in changed
         ]
         raise UserError(
-            "This would no longer be the training that was begun:\n" + "\n".join(lines)
+            "These changes would make it a different run:\n" + "\n".join(lines)
             + "\nLeave these keys out, or add --force."
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Folder of a run or sweep: one that nobody else has."""
+"""Folder of a run or sweep: created for it alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-# What Hydra writes before a job begins.
+# Files that Hydra writes before a job starts.
 HYDRAS = {
     ".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "trainer.log",
     "multirun.yaml",
@@ -24,19 +24,25 @@ HYDRAS = {
 
 
 def claim_folder(master: DictConfig, overrides: list[str], kind: str) -> Path:
-    """Make the folder of this run or sweep, one that nobody else has."""
+    """Create a new folder for this run or sweep, with a number added to its default name if it
+    exists. Raises UserError if a folder that the user named is in use.
+
+    Args:
+        kind: run or sweep.
+    """
     if master.hydra.job.chdir:
         raise UserError(
-            "hydra.job.chdir=true: paths are relative to where you start; leave it out."
+            "hydra.job.chdir=true: not supported, since paths are relative to the folder where the "
+            "command is started. Leave the key out."
         )
     given = str(master.hydra[kind].dir)
     if not given.strip():
-        raise UserError(f"hydra.{kind}.dir={given}: must be a folder; . is this one.")
+        raise UserError(f"hydra.{kind}.dir={given}: must be a folder; . is the current one.")
     folder = at_home(Path(given)).absolute()
     if any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
         refuse_used(folder)
         if lock.is_locked(folder):
-            raise UserError(f"{folder}: a run is beginning there. Choose another folder.")
+            raise UserError(f"{folder}: a run is starting there. Choose another folder.")
         return make_folder(folder, exist_ok=True)
     for attempt in range(1, 1000):
         try:
@@ -44,7 +50,7 @@ def claim_folder(master: DictConfig, overrides: list[str], kind: str) -> Path:
             return make_folder(folder.with_name(folder.name + suffix), exist_ok=False)
         except FileExistsError:
             continue
-    raise UserError(f"{folder}: a thousand folders of this name exist already.")
+    raise UserError(f"{folder}: a thousand folders of this name already exist. Remove some.")
 
 
 def make_folder(folder: Path, exist_ok: bool) -> Path:
@@ -59,22 +65,22 @@ def make_folder(folder: Path, exist_ok: bool) -> Path:
         raise UserError(f"{folder}: is a file, not a folder.") from None
     except OSError as error:
         raise UserError(
-            f"{folder}: the run's folder cannot be made: {error.strerror}.\n"
-            "Start from a folder that you may write in, or give hydra.run.dir=FOLDER."
+            f"{folder}: the run's folder cannot be created: {error.strerror}.\n"
+            "Start in a folder with write permission, or give hydra.run.dir=FOLDER."
         ) from error
     return folder
 
 
 def refuse_used(folder: Path) -> None:
-    """Raises UserError if something was trained there. What ended before its first state is no
-    run: neither `resume` nor anybody else could do anything with it."""
-    # os.path: a name that is too long for a folder is no error here, but where it is made.
+    """Raises UserError if a folder holds a run or a sweep. A training that ended before its first
+    state does not count: it cannot be resumed."""
+    # os.path does not raise for a name that is too long; creating the folder reports it.
     if os.path.exists(folder / "multirun.yaml"):
         raise UserError(
             f"{folder}: holds a sweep already. A sweep cannot be continued as a whole yet: "
-            f"`python -m trainer report {folder}` tells which of its jobs are done, `resume "
-            "FOLDER_OF_A_JOB` continues one that was cut off, and those that were not started "
-            "need a sweep of their own, in another folder."
+            f"`python -m trainer report {folder}` lists which of its jobs are finished, `resume "
+            "FOLDER_OF_A_JOB` continues an interrupted one, and those that were not started need a "
+            "sweep of their own, in another folder."
         )
     if holds_run(folder):
         raise UserError(
@@ -84,7 +90,7 @@ def refuse_used(folder: Path) -> None:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether there are states or weights, also damaged ones, or a result."""
+    """True if a folder has checkpoints, also damaged ones, or the summary of a finished run."""
     summary, states = folder / "summary.json", folder / "checkpoints"
     if os.path.isdir(states) and any(states.glob("*.pth*")):
         return True
@@ -97,9 +103,8 @@ def holds_run(folder: Path) -> bool:
 
 
 def remove_half_made(folder: Path) -> None:
-    """Hydra may refuse to start, or the disk to take what it writes before a job begins, which
-    makes `.lock` first of all: then nothing is left behind, neither of a run nor of the jobs of a
-    sweep."""
+    """Remove the folder of a run, or of a sweep with its jobs, if it holds only what Hydra writes
+    before a job starts. Called when Hydra refuses to start, or the disk fails at that point."""
     for job in (*folder.glob("*/"), folder):
         with contextlib.suppress(OSError):
             files = {path.relative_to(job).as_posix(): path for path in job.rglob("*")}

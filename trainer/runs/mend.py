@@ -1,4 +1,5 @@
-"""What stands beside the states of a run and cannot be read, before `resume` goes on with it."""
+"""Repair of the small files of a run before it is resumed: unreadable ones are renamed and
+rewritten."""
 
 from __future__ import annotations
 
@@ -16,33 +17,38 @@ from trainer.runs.side_files import UNREADABLE, is_no_file, kept, read_json, rea
 
 log = logging.getLogger("trainer")
 
-# Written without being read first. The others are looked after where they are read.
+# Files that the run writes without reading them first. The others are checked where they are read.
 WRITTEN = ("trainer.log", "metrics.jsonl", "checkpoints/last.pth", "checkpoints/best.pth")
 
 
 def set_aside_no_files(folder: Path) -> list[str]:
-    """What stands in the place of a file that the run writes and is a folder, a pipe or a device is
-    kept under another name. Returns what is to be said of it."""
+    """Rename folders, pipes and devices that have the name of a file that the run writes. Returns
+    the lines for the log."""
     return [
-        f"{file}: is no file but a folder, a pipe or a device. {kept(file)}"
+        f"{file}: is a folder, a pipe or a device, not a file. {kept(file)}"
         for file in (folder / name for name in WRITTEN)
         if is_no_file(file)
     ]
 
 
 def mend_side_files(folder: Path, config_text: str, config: Mapping[str, Any]) -> None:
-    """What stands beside the states and cannot be read is kept under another name, and what the
-    state tells of it is written anew. metrics.jsonl is looked after where its rows are read."""
+    """Rename unreadable files beside the states, and rewrite those that follow from the state.
+    metrics.jsonl is checked where its rows are read.
+
+    Args:
+        config_text: configuration in the state, for .hydra/config.yaml.
+        config: the same, changed and checked.
+    """
     from trainer.system.files import write_bytes
 
     noted = {"hydra": {"runtime": {"choices": guessed_choices(config)}}}
-    anew = {
+    replacements = {
         "summary.json": (read_json, None),
         ".hydra/config.yaml": (read_yaml, config_text),
         ".hydra/hydra.yaml": (noted_choices, yaml.safe_dump(noted)),
         ".hydra/overrides.yaml": (read_overrides, None),
     }
-    for name, (read, content) in anew.items():
+    for name, (read, content) in replacements.items():
         file = folder / name
         try:
             read(file)
@@ -52,17 +58,18 @@ def mend_side_files(folder: Path, config_text: str, config: Mapping[str, Any]) -
                 continue
             what = "is missing"
         except UNREADABLE as error:
-            if isinstance(error, OSError):  # it may be readable tomorrow
+            if isinstance(error, OSError):  # the file itself may be intact
                 log.warning("%s: cannot be read: %s.", file, error.strerror)
                 continue
             what = f"cannot be read, and is kept as {set_aside(file)}"
-        log.warning("%s: %s%s.", file, what, "" if content is None else "; it was written anew")
+        log.warning("%s: %s%s.", file, what, "" if content is None else "; it was rewritten")
         if content is not None:
             write_bytes(file, content.encode())
 
 
 def choices(folder: Path) -> dict[str, Any]:
-    """The names of the run's choices, as Hydra noted them when it began."""
+    """Name of the chosen option of each config group, as Hydra wrote them when the run started; {}
+    if they cannot be read."""
     try:
         return noted_choices(folder / ".hydra" / "hydra.yaml")
     except UNREADABLE:
@@ -70,7 +77,8 @@ def choices(folder: Path) -> dict[str, Any]:
 
 
 def guessed_choices(config: Mapping[str, Any]) -> dict[str, str]:
-    """The same from the configuration: of each group the choice whose file has most in common."""
+    """Choices guessed from the configuration: for each group the option whose file has the most
+    values in common."""
     guessed = {}
     for group in knobs.GROUPS:
         own = config[group]

@@ -1,4 +1,4 @@
-"""How far a run is, and the best it has seen."""
+"""Progress of a run: counters, best epoch, compilation time, save interval."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ from trainer.evaluation.metrics import Metrics
 
 
 class Counters:
-    """Plain values of a dataclass as a part of a run's state."""
+    """Base class of dataclasses of plain values that are part of a run's state."""
 
     def state_dict(self: Any) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """What an older state does not have takes its default."""
+        """Restore the values; those missing in an older state get their default."""
         for name, value in dataclasses.asdict(type(self)(**state)).items():  # type: ignore[call-overload]
             setattr(self, name, value)
 
 
 @dataclass
 class Progress(Counters):
-    """How far the training is: complete epochs, batches done in the running one, steps in all,
-    seconds and pictures inside complete training epochs, seconds inside the running one up to
-    its latest saved state, and whether the latest validation's loss was a number."""
+    """Progress of a training.
+
+    Attributes:
+        epoch: number of complete epochs.
+        batch: number of batches done in the current epoch.
+        step: number of steps in all.
+        train_s, num_images: seconds and images of the complete training epochs.
+        epoch_s: seconds of the current epoch up to its latest saved state.
+        val_is_finite: False if the latest validation loss was NaN or infinite.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -41,17 +48,22 @@ class Progress(Counters):
     val_is_finite: bool = True
 
     def with_batch_size(self, before: int, now: int) -> Progress:
-        """The same place in the running epoch, whose order of pictures knows no batches: rounded up
-        to a whole batch, so that none is seen twice and fewer than one batch are left out. Steps
-        stay those that were made; the schedule goes by epochs and batches, see `Run.set_lr`."""
+        """Progress with the same position in the current epoch after a change of the batch size.
+        The order of the images does not depend on batches; the position is rounded up to a whole
+        batch, so that no image is used twice and fewer than one batch is skipped. `step` does not
+        change; the schedule uses epoch and batch, see `Run.set_lr`."""
         return dataclasses.replace(self, batch=math.ceil(self.batch * before / now))
 
 
 @dataclass
 class Best(Counters):
-    """The epoch (from 1) whose weights are kept: highest validation accuracy; ties: lower loss,
-    then earlier. A NaN never wins. lost_epoch: one that was better and whose weights the disk has
-    lost, see best_weights.py; 0 = none."""
+    """Best epoch: highest validation accuracy; ties: lower loss, then the earlier one. An epoch
+    with a NaN loss is never the best.
+
+    Attributes:
+        epoch: counted from 1; 0: none.
+        lost_epoch: a better one whose weights were lost, see best_weights.py; 0: none.
+    """
 
     epoch: int = 0
     accuracy: float = -1.0
@@ -64,7 +76,7 @@ class Best(Counters):
         return (val.accuracy, -val.loss) > (self.accuracy, -self.loss)
 
     def take(self, epoch: int, val: Metrics) -> bool:
-        """Whether this epoch is the best so far, which it then becomes."""
+        """Record this epoch if it is the best so far. Returns True if it is."""
         if not self.beaten_by(val):
             return False
         self.epoch, self.accuracy, self.loss = epoch, val.accuracy, val.loss
@@ -73,10 +85,14 @@ class Best(Counters):
 
 @dataclass
 class CompileTime:
-    """Seconds spent in compiling so far; they are not those of training."""
+    """Seconds spent compiling so far, which do not count as training time.
+
+    Attributes:
+        around: makes a context that is entered around each compilation.
+    """
 
     seconds: float = 0.0
-    around: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext  # each compiling
+    around: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
 
     @contextlib.contextmanager
     def measured(self) -> Iterator[None]:
@@ -89,10 +105,10 @@ class CompileTime:
 
 
 class Pace:
-    """When a state is due between the ends of two epochs.
+    """Interval at which states are saved within an epoch.
 
     Args:
-        steps, minutes: between two states; 0 = only at the ends of epochs.
+        steps, minutes: between two states; 0: only at the end of an epoch.
     """
 
     def __init__(self, steps: int = 0, minutes: float = 0.0) -> None:

@@ -1,5 +1,5 @@
-"""What the folders of runs tell: small files alone, whole or half-written, of runs that are done,
-going on or were killed."""
+"""Table rows of runs, read from the small files in their folders; the runs may be finished, running
+or killed, and the files incomplete."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from trainer.runs.lock import is_locked
 from trainer.runs.side_files import UNREADABLE, content, is_number, read_json, read_rows, read_yaml
 
 NOT_STARTED = "not started"
-MAX_NOTED = 1 << 20  # bytes of a multirun.yaml
+MAX_NOTED = 1 << 20  # largest multirun.yaml that is read, in bytes
 RUN_FILES = ("summary.json", "metrics.jsonl")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run. overrides: what its command line changed. status: as in summary.json, or
-    "unfinished" where that file is missing, or "running" while a process is at work, or
-    "not started" for a job of a sweep that ended before its turn. metrics: None
-    where unknown."""
+    """Result of one run; values that are unknown are None.
+
+    Attributes:
+        overrides: keys changed on its command line, as key=value.
+        status: as in summary.json; "unfinished" without that file, "running" while a process holds
+            the run's lock, "unreadable" if a file is damaged, "not started" for a job of a sweep
+            that has no folder.
+    """
 
     folder: Path
     overrides: list[str]
@@ -40,7 +44,7 @@ class Row:
 
 
 def read_runs(folder: Path) -> list[Row]:
-    """The runs at or below a folder, in natural order (2 before 10)."""
+    """Rows of the runs at or below a folder, in natural order (2 before 10)."""
     found = {path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")}
     found |= {path.parent for name in RUN_FILES for path in folder.rglob(name)}
     return [read_run(run) for run in sorted(found, key=natural)]
@@ -66,7 +70,7 @@ def runs_and_jobs(folder: Path) -> list[Row]:
 
 
 def not_started(sweep: Path, jobs: Sequence[list[str]], rows: Sequence[Row]) -> list[Row]:
-    """The jobs of a sweep that have no folder. jobs: the overrides of each, in order."""
+    """Rows of the jobs of a sweep that have no folder. `jobs`: overrides of each job, in order."""
     begun = {row.folder for row in rows}
     nothing = dict.fromkeys(NUMBERS)
     return [
@@ -77,8 +81,8 @@ def not_started(sweep: Path, jobs: Sequence[list[str]], rows: Sequence[Row]) -> 
 
 
 def sweep_command(folder: Path) -> list[str]:
-    """What a sweep's command line changed, as Hydra noted it: of one whose jobs lie in folders
-    with their numbers, and were combined by Hydra itself; else []."""
+    """Overrides of a sweep's command line, as Hydra wrote them; [] unless the jobs were combined by
+    Hydra's basic sweeper and their folders are numbered."""
     file = folder / "multirun.yaml"
     try:
         if file.stat().st_size > MAX_NOTED:
@@ -99,11 +103,11 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 
 def read_run(folder: Path) -> Row:
-    """One run; "unreadable" where one of its files is not what it should be, with the reason, and
-    with what the others tell."""
+    """Row of one run. If a file is damaged, its status is "unreadable", and the values of the other
+    files are kept."""
     faults: list[str] = []
 
-    def told(name: str, otherwise: Any, read: Callable[[Path], Any]) -> Any:
+    def read_or(name: str, otherwise: Any, read: Callable[[Path], Any]) -> Any:
         try:
             return read(folder)
         except UNREADABLE as error:
@@ -111,9 +115,9 @@ def read_run(folder: Path) -> Row:
             faults.append(f"{name} cannot be read: {why}" if why else f"{name} is damaged")
             return otherwise
 
-    overrides = told(OVERRIDES, [], lambda run: read_overrides(run / OVERRIDES))
+    overrides = read_or(OVERRIDES, [], lambda run: read_overrides(run / OVERRIDES))
     has_summary = (folder / "summary.json").exists()
-    summary = told("summary.json" if has_summary else "metrics.jsonl", {}, checked_summary)
+    summary = read_or("summary.json" if has_summary else "metrics.jsonl", {}, checked_summary)
     status, reason = summary.get("status", "unfinished"), summary.get("reason")
     if faults:
         status, reason = "unreadable", ", ".join(faults)
@@ -125,31 +129,32 @@ def read_run(folder: Path) -> Row:
 def is_running(folder: Path) -> bool:
     try:
         return is_locked(folder)
-    except OSError:  # asking takes the right to write there
+    except OSError:  # the check needs write permission
         return False
 
 
 OVERRIDES = ".hydra/overrides.yaml"
 NUMBERS = ("test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s")
-LARGEST = 1e15  # of these numbers
+LARGEST = 1e15  # larger values of NUMBERS count as damaged
 MOST_WORDS, LONGEST_WORD = 10_000, 2**16
 
 
 def checked_summary(folder: Path) -> dict[str, Any]:
-    """`read_summary`, of which every entry that `Row` takes is of its type. Raises TypeError."""
+    """`read_summary` with the types of the entries in `Row` checked. Raises TypeError."""
     summary = read_summary(folder)
     for name in NUMBERS:
         value = summary.get(name)
         if value is not None and not (is_number(value) and abs(value) < LARGEST):
-            raise TypeError(f"{name} is no number")
+            raise TypeError(f"{name} is not a number")
     for name in ("status", "reason"):
         if not isinstance(summary.get(name, ""), str | None):
-            raise TypeError(f"{name} is no text")
+            raise TypeError(f"{name} is not a text")
     return summary
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """summary.json; of a run without one, what metrics.jsonl tells so far."""
+    """Content of summary.json; without that file, the best and the last epoch from
+    metrics.jsonl."""
     file = folder / "summary.json"
     if file.is_file():
         return read_json(file)
@@ -163,8 +168,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The rows that can be used; a last line that a kill cut off is none. Raises ValueError if
-    there are lines and no row among them."""
+    """Usable rows of a metrics.jsonl; a truncated last line is skipped. Raises ValueError if there
+    are lines, but no usable row."""
     if not file.is_file():
         return []
     rows, bad = read_rows(content(file) + b"\n")
@@ -174,13 +179,13 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
 
 
 def read_overrides(file: Path) -> list[str]:
-    """What Hydra noted of the command line."""
+    """Overrides of the command line in an overrides.yaml of Hydra. Raises one of UNREADABLE."""
     noted = (read_yaml(file) if file.is_file() else []) or []
     if not isinstance(noted, list) or len(noted) > MOST_WORDS:
-        raise TypeError(f"{file}: no list of words")
+        raise TypeError(f"{file}: not a list of words")
     words = [str(word) for word in noted if isinstance(word, str | int | float | None)]
     if len(words) < len(noted) or any(len(word) > LONGEST_WORD for word in words):
-        raise TypeError(f"{file}: no list of words")
+        raise TypeError(f"{file}: not a list of words")
     return words
 
 
@@ -191,13 +196,13 @@ def noted_choices(file: Path) -> dict[str, Any]:
 
 
 def shared_overrides(rows: list[Row]) -> set[str]:
-    """What all of several runs changed alike."""
+    """Overrides that all of several runs have in common."""
     return set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
 
 
 def over_seeds(rows: list[Row], shared: set[str]) -> list[tuple[str, int, float, float]]:
-    """(what they changed, how many, mean, standard deviation) of the test accuracy over runs that
-    differ in the seed alone; of runs that do not even differ in that, the last."""
+    """Test accuracy over runs that differ in the seed only, as (other overrides, number of seeds,
+    mean, standard deviation); of several runs with the same seed, the last counts."""
     groups: dict[str, dict[str, float]] = defaultdict(dict)
     for row in rows:
         seeds = [word for word in row.overrides if word.startswith("seed=")]

@@ -1,5 +1,5 @@
-"""The small files of a run's folder, read as if anybody might have written them: damaged by a disk,
-cut off by a kill, edited by hand. No value in them is trusted, and the training needs none."""
+"""Readers of the small files in a run's folder. The files may be damaged, truncated by a kill or
+edited by hand: no value in them is trusted, and the training needs none of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-MOST_BYTES = 2**26  # of a file that is read at all
+MOST_BYTES = 2**26  # larger files are not read
 LARGEST_COUNT = 2**53
 SPLITS = ("train", "val", "test")  # in the order of their rows
-# What reading such a file can raise.
+# Exceptions that reading such a file can raise.
 UNREADABLE = (
     OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError,
     RecursionError, MemoryError, yaml.YAMLError,
@@ -27,31 +27,32 @@ Row = dict[str, Any]
 
 
 def content(file: Path) -> bytes:
-    """Raises OSError, or ValueError for what cannot be one of ours."""
+    """Bytes of a file. Raises OSError, or ValueError if it is no regular file or larger than
+    MOST_BYTES."""
     found = file.stat()
     size = found.st_size
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError("no file but a folder, a pipe or a device")
+        raise ValueError("a folder, a pipe or a device, not a file")
     if size > MOST_BYTES:
-        raise ValueError(f"{size:,} bytes, and no such file has more than {MOST_BYTES:,}")
+        raise ValueError(f"{size:,} bytes; at most {MOST_BYTES:,} are allowed")
     return file.read_bytes()
 
 
 def read_text(file: Path) -> str:
-    """Raises one of UNREADABLE."""
+    """Content of a UTF-8 file. Raises one of UNREADABLE."""
     return content(file).decode("utf-8")
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """An object. Raises one of UNREADABLE."""
+    """JSON object in a file. Raises one of UNREADABLE."""
     found = json.loads(read_text(file))
     if not isinstance(found, dict):
-        raise TypeError(f"{file}: no JSON object")
+        raise TypeError(f"{file}: not a JSON object")
     return found
 
 
 def status_of(folder: Path) -> str | None:
-    """What summary.json says of the run; None where it is missing or unreadable."""
+    """Status in a run's summary.json; None if it is missing or unreadable."""
     try:
         status = read_json(folder / "summary.json").get("status")
     except UNREADABLE:
@@ -60,7 +61,8 @@ def status_of(folder: Path) -> str | None:
 
 
 class _Plain(yaml.SafeLoader):
-    """No aliases: a few hundred bytes of them can stand for more than any memory holds."""
+    """YAML loader without aliases: a few hundred bytes of them can expand to more than the
+    memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -69,7 +71,7 @@ class _Plain(yaml.SafeLoader):
 
 
 def read_yaml(file: Path) -> Any:
-    """Plain values. Raises one of UNREADABLE."""
+    """Value of a YAML file, of plain types. Raises one of UNREADABLE."""
     loader = _Plain(read_text(file))
     try:
         return loader.get_single_data()
@@ -78,7 +80,7 @@ def read_yaml(file: Path) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """A finite one that a float can hold. True and False are none."""
+    """True for a finite int or float that fits a float, not for a bool."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < 1e300 and math.isfinite(value)
@@ -89,7 +91,7 @@ def is_count(value: Any) -> bool:
 
 
 def as_row(line: bytes) -> Row | None:
-    """A line of metrics.jsonl; None if it is not as we write it."""
+    """Row of a line of metrics.jsonl; None if the line has another form."""
     try:
         row = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError):
@@ -103,9 +105,9 @@ def as_row(line: bytes) -> Row | None:
 
 
 def read_rows(text: bytes) -> tuple[list[tuple[int, Row, bytes]], list[int]]:
-    """The rows of metrics.jsonl as (number of the line from 1, row, line), and the numbers of the
-    lines that cannot be used: unreadable, or out of the order in which steps and epochs rise. A
-    last line without its end is of a killed run, and neither."""
+    """Rows of metrics.jsonl as (line number from 1, row, line), and the numbers of the lines that
+    cannot be used: unreadable, or out of order in step or epoch. A last line without a newline,
+    from a killed run, is in neither."""
     lines = text.split(b"\n")[:-1]
     found = [
         (number, row, line + b"\n")
@@ -123,9 +125,8 @@ def read_rows(text: bytes) -> tuple[list[tuple[int, Row, bytes]], list[int]]:
 
 
 def rising(items: Sequence[Any], key: Callable[[Any], Any]) -> list[Any]:
-    """The longest part of them, in their order, in which the keys rise; so of many that are right
-    and few that are not, the right ones."""
-    keys: list[Any] = []  # the smallest key at which a part of each length ends
+    """Longest subsequence with increasing keys: it drops the few items that are out of order."""
+    keys: list[Any] = []  # the smallest last key of a subsequence of each length
     ends: list[int] = []
     before: list[int] = []
     for i, item in enumerate(items):
@@ -140,13 +141,13 @@ def rising(items: Sequence[Any], key: Callable[[Any], Any]) -> list[Any]:
 
 
 def numbered(numbers: Sequence[int], most: int = 8) -> str:
-    """`3, 4 and 5 more`."""
+    """List of numbers, the first `most` of them spelled out: "3, 4 and 5 more"."""
     more = len(numbers) - most
     return ", ".join(map(str, numbers[:most])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def set_aside(file: Path) -> Path:
-    """Under another name beside it, which is given back; what was set aside before stays."""
+    """Rename a file to an unused name FILE.damaged[.N] beside it. Returns the new path."""
     aside, number = file.with_name(f"{file.name}.damaged"), 2
     while os.path.lexists(aside):
         aside, number = file.with_name(f"{file.name}.damaged.{number}"), number + 1
@@ -154,16 +155,16 @@ def set_aside(file: Path) -> Path:
 
 
 def kept(file: Path) -> str:
-    """Set it aside, and say in a sentence where it is now: a name may be too long to be made
-    longer, and that must not end what goes on without the file."""
+    """Set a file aside. Returns a sentence that says where it is now; an OSError, such as of a name
+    that is too long, is part of it, since the program continues without the file."""
     try:
         return f"It is kept as {set_aside(file).name}."
     except OSError as error:
-        return f"It stays where it is: {error.strerror}."
+        return f"It could not be renamed: {error.strerror}."
 
 
 def is_no_file(path: Path) -> bool:
-    """Whether a folder, a pipe or a device is there, which can hang who opens it."""
+    """True if the path is a folder, a pipe or a device; opening a pipe can block."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError:

@@ -18,7 +18,8 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str, layers: str) -> torch.device:
-    """The device behind `device=`. Raises UserError that lists those there are."""
+    """Device of the key `device`; auto is the fastest one, or the CPU with layers=numpy. Raises
+    UserError, listing the available devices, if it does not exist."""
     available = available_devices()
     if name == "auto" and layers == "numpy":
         return torch.device("cpu")
@@ -28,7 +29,7 @@ def pick_device(name: str, layers: str) -> torch.device:
         return torch.device(name)
     raise UserError(
         f"device={name}: this machine has no such device.\n"
-        f"It has: {', '.join(reversed(available))}. device=auto takes the best of them."
+        f"It has: {', '.join(reversed(available))}. device=auto takes the fastest."
     )
 
 
@@ -38,7 +39,7 @@ def has_device(name: str) -> bool:
 
 
 def available_devices() -> list[str]:
-    """Names that `device=` takes here, the fastest first."""
+    """Names of the available devices, the fastest first."""
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return [*cuda, *mps, "cpu"]
@@ -46,16 +47,18 @@ def available_devices() -> list[str]:
 
 def check_precision(precision: str, device: torch.device) -> None:
     if precision == "fp64" and device.type == "mps":
-        raise UserError("precision=fp64: device mps has no float64. Take precision=fp32 or cpu.")
+        raise UserError(
+            "precision=fp64: device mps has no float64. Use precision=fp32 or device=cpu."
+        )
 
 
 def float_dtype(precision: str) -> torch.dtype:
-    """The dtype of weights and pictures; bf16 and fp16 keep float32 weights under autocast."""
+    """Dtype of weights and images; bf16 and fp16 keep float32 weights under autocast."""
     return torch.float64 if precision == "fp64" else torch.float32
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Reusable context for forward and loss."""
+    """Reusable autocast context for forward and loss; it does nothing with fp32 and fp64."""
     if precision not in AUTOCAST:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=AUTOCAST[precision])

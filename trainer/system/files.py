@@ -1,4 +1,4 @@
-"""Durable files: written whole or not at all."""
+"""Durable files: written completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from trainer.errors import named
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file durably: to a temporary file, which is synced, then renamed; then the folder is
+    synced. Raises OSError that names `path`."""
     temporary = path.with_name(f".{path.name}.tmp.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
@@ -19,15 +21,15 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # the first fault is the one to tell
+        with contextlib.suppress(OSError):  # report the first error
             temporary.unlink()
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # the name that people know
+            error.filename, error.filename2 = str(path), None  # not the temporary file's
         raise
     sync_folder(path.parent)
 
 
-# Files of a run's folder that are written under another name first, see `write_bytes`.
+# Files of a run's folder that are written to a temporary file first, see `write_bytes`.
 OWN_FILES = (
     r"(step_\d+|last|best)\.pth|(summary|findings|evaluation)\.json|metrics\.jsonl(\.damaged)?"
     r"|(config|hydra)\.yaml|report\.html"
@@ -35,8 +37,8 @@ OWN_FILES = (
 
 
 def remove_half_written(folder: Path) -> None:
-    """What `write_bytes` of a killed process left; files of other names are the user's. The caller
-    holds the run's lock."""
+    """Remove the temporary files that `write_bytes` of killed processes left in a run's folder. The
+    caller must hold the run's lock."""
     for temporary in folder.glob(".*.tmp.*"):
         if re.fullmatch(rf"\.({OWN_FILES})\.tmp\.\d+", temporary.name) and temporary.is_file():
             temporary.unlink()

@@ -1,4 +1,4 @@
-"""Memory of the process: freed blocks kept, the peak measured."""
+"""Memory of the process: allocator settings and peak usage."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     pass
 
 
-# mallopt(3): how many blocks may be mapped, and how many bytes may lie free at the heap's end.
+# mallopt(3): number of mapped blocks, and number of free bytes at the end of the heap.
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
 
 def keep_freed_memory() -> None:
-    """Let the C library's allocator keep what is freed for the next step. It hands blocks of more
-    than 32 MB, a net's activations, back to the kernel at once and then waits for fresh pages, each
-    of them zeroed; that took a tenth of a ResNet-18's step. The process stays as large as it was
-    at its largest (up to a quarter larger than otherwise). glibc alone has such settings."""
+    """Let the C library's allocator keep freed memory for the next step. By default it returns
+    blocks of more than 32 MB, such as activations, to the kernel at once and then waits for new,
+    zeroed pages; that took a tenth of a ResNet-18's step. The process stays at its peak size (up to
+    a quarter larger than otherwise). Does nothing without glibc."""
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
@@ -31,7 +31,7 @@ def keep_freed_memory() -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory in use so far: of the GPU's allocator, or of the process on a CPU."""
+    """Peak memory so far, in bytes: of torch's allocator on a CUDA device, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

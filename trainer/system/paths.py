@@ -1,4 +1,4 @@
-"""Paths as people type them."""
+"""Paths typed by the user."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def at_home(path: Path) -> Path:
-    """`~/x`, which a shell leaves as it is in quotes and behind a =, unless there is such a
-    file."""
+    """The path with `~` expanded, unless a file of that name exists. A shell does not expand it in
+    quotes or after a =."""
     if not str(path).startswith("~") or os.path.lexists(path):
         return path
     try:

@@ -1,5 +1,5 @@
-"""What a person at a terminal sees while it takes time: a line at once, then bars. Nobody else sees
-any of it. It goes to `sys.__stderr__`: the stream over it lets nothing through that steers."""
+"""Progress bars on a terminal. They write to `sys.__stderr__`, since the stream in `sys.stderr`
+escapes control characters."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-DELAY_S = 0.5  # what is done sooner needs no bar
+DELAY_S = 0.5  # shorter work shows no bar
 
 
 def is_watched() -> bool:
-    """Whether a person looks at stderr."""
+    """True if stderr is a terminal."""
     return sys.__stderr__ is not None and sys.stderr.isatty()
 
 
 def starting() -> None:
-    """Said before torch is imported, which takes seconds."""
+    """Print a line on a terminal before torch is imported, which takes seconds."""
     if is_watched():
         print("starting ...", file=sys.stderr, flush=True)
 
 
 class Terminal:
-    """stderr for a bar, which is no reason to end anything: a terminal that was closed or a pipe
-    that nobody reads takes no more of it. Not `sys.stderr`, which lets no bar through.
+    """Stream of the bars: `sys.__stderr__` with errors ignored, such as of a closed terminal or
+    pipe.
 
     Args:
-        is_over: from when on it is True nothing is drawn any more: a signal said something there.
+        is_over: nothing is drawn once it returns True: a signal's message stands there.
     """
 
     def __init__(self, is_over: Callable[[], bool] = lambda: False) -> None:
@@ -47,7 +47,8 @@ class Terminal:
                 stderr().flush()
 
     def __eq__(self, other: object) -> bool:
-        """There is one terminal: tqdm asks which bars stand on it."""
+        """True for any two instances, since there is one terminal; tqdm compares the streams of its
+        bars."""
         return isinstance(other, Terminal)
 
     def __hash__(self) -> int:
@@ -70,12 +71,14 @@ def bar(
     delay: float | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> tqdm[Any]:
-    """A bar on a terminal, gone once it is closed; elsewhere one that shows nothing.
+    """Progress bar on a terminal, removed once it is closed; elsewhere one that shows nothing.
 
     Args:
-        initial: how many were done before.
-        shown: None = only where a person looks at it.
-        delay: seconds before it is drawn; None = DELAY_S.
+        total: number of units.
+        what: label before the bar.
+        initial: number of units done before.
+        shown: None: only if stderr is a terminal.
+        delay: seconds before it is drawn; None: DELAY_S.
         is_over: see Terminal.
     """
     from tqdm import tqdm
@@ -90,7 +93,7 @@ def bar(
 
 @contextlib.contextmanager
 def above() -> Iterator[None]:
-    """What is printed here stands above the bars."""
+    """Context in which printed lines appear above the bars."""
     from tqdm import tqdm
 
     with tqdm.external_write_mode(Terminal()):

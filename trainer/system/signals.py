@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP on their way from the kernel to an exit code."""
+"""Handling of SIGINT, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP else []))
 
 
 class StopSignals:
-    """The signals that ask for an end: `raised` where a command can be left anywhere, `noted` where
-    a training has to reach a place at which its state is whole.
+    """Stop signals: `raised` where a command may end anywhere, `noted` where a training must first
+    reach a point at which its state is consistent.
 
-    received: the signal that came, None as long as there was none.
-    when_noted: called from the handler, so it may do no more than set what others look at.
+    Attributes:
+        received: number of the signal that arrived; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -33,13 +33,13 @@ class StopSignals:
 
     @contextlib.contextmanager
     def raised(self) -> Iterator[None]:
-        """Each signal as Stopped, wherever the program is: what it has begun (a download, packing)
-        is tidied up on the way out.
+        """Context in which a signal raises Stopped at once; a download or packing in progress is
+        cleaned up by the exception.
 
-        A library that is interrupted while it tidies up may raise something else in its place, as
-        OmegaConf does. It was the signal all the same, so that ends as Stopped, too.
+        An interrupted library may raise another exception instead, as OmegaConf does; after a
+        signal, that is turned into Stopped as well.
         """
-        # What is ignored by order of the shell (nohup, a script's background) stays ignored.
+        # Signals that the shell has ignored (nohup, background jobs of a script) stay ignored.
         with self._handled_by(self._raise, unless_ignored=NUMBERS):
             try:
                 yield
@@ -49,24 +49,25 @@ class StopSignals:
                 if self.received is None:
                     raise
                 raise Stopped(self.received) from error
-            if self.received is not None:  # and somebody swallowed it
+            if self.received is not None:  # some code caught Stopped
                 raise Stopped(self.received)
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[StopSignals]:
-        """The first signal is kept in `received`; the second acts as if nobody had noted them.
-        SIGINT and SIGTERM also where they are ignored: a training in a script's background can be
-        asked to stop; but what nohup started is to outlive its terminal."""
+        """Context in which the first signal is stored in `received`; the second has its previous
+        effect. SIGINT and SIGTERM are handled even if they were ignored, so that a training in the
+        background of a script can be stopped; an ignored SIGHUP (nohup) stays ignored."""
         with self._handled_by(self._note, unless_ignored=(HANG_UP,)):
             for handler in list(self.before.values()):
                 owner = getattr(handler, "__self__", None)
                 if isinstance(owner, StopSignals) and owner.received is not None:
-                    self._note(owner.received, None)  # it came earlier and was swallowed
+                    self._note(owner.received, None)  # it arrived earlier, and Stopped was caught
             yield self
 
     @contextlib.contextmanager
     def _handled_by(self, handler: Handler, unless_ignored: Container[Any]) -> Iterator[None]:
-        """A handler that is not Python's, None, is left alone."""
+        """Context with `handler` installed, except where the previous one is not Python's (None) or
+        ignores a signal in `unless_ignored`."""
         found = {number: signal.getsignal(number) for number in NUMBERS}
         self.before = {
             number: was
@@ -87,7 +88,7 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
-        if number == HANG_UP:  # comes twice, from the kernel and from the shell
+        if number == HANG_UP:  # arrives twice, from the kernel and from the shell
             signal.signal(number, signal.SIG_IGN)
         announce(number)
 
@@ -97,12 +98,12 @@ class StopSignals:
 
 
 def announce(number: int) -> None:
-    """Say that the signal was heard. From a handler: no stream that the program may be writing to
-    at this moment, no lock, one system call."""
+    """Print a line about the signal. Called from a handler, so it takes no lock, uses no stream
+    that the program may be writing to, and makes one system call."""
     who, again = ("", "Ctrl-C again")
     if number != signal.SIGINT:
         who, again = f"{signal.Signals(number).name}: ", "a second signal"
     line = f"{who}stopping after this batch; {again} stops now\n".encode()
-    with contextlib.suppress(OSError):  # the terminal may be what is gone
+    with contextlib.suppress(OSError):  # the terminal may be closed
         erase = b"\r\x1b[K" if os.isatty(2) else b""  # the bar, and the ^C that was typed
         os.write(2, erase + line)

@@ -1,4 +1,4 @@
-"""Number of threads: a function of the network and the batch, never of the load."""
+"""Number of threads: a function of the model and the batch size, not of the load."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     pass
 
 
-# Below so many multiply-adds per batch a second thread costs more in waiting than it computes
-# (a step under about two milliseconds), and on a busy machine it costs many times that.
+# Below this number of MACs (multiply-adds) per batch, a step takes under about two milliseconds and
+# a second thread costs more than it saves, many times more on a busy machine.
 SINGLE_THREAD_MACS = 50e6
 
 
 def pick_num_threads(num_threads: int, macs_per_batch: float) -> int:
-    """A function of the net and the batch, never of the load, so that the same command computes
-    the same bits on the same machine."""
+    """Number of threads, independent of the load, so that the same command computes the same bits
+    on the same machine.
+
+    Args:
+        num_threads: the user's choice; 0: by the cost of a batch.
+        macs_per_batch: MACs of the forward pass of a batch.
+    """
     all_of_them = threads_at_start()
     if num_threads:
         return num_threads
@@ -28,13 +33,13 @@ def pick_num_threads(num_threads: int, macs_per_batch: float) -> int:
 
 @functools.cache
 def threads_at_start() -> int:
-    """What torch takes by itself, before a run has set it: the cores, or OMP_NUM_THREADS."""
+    """Torch's own number of threads, before a run sets it: the cores, or OMP_NUM_THREADS."""
     return torch.get_num_threads()
 
 
 def set_num_threads(num_threads: int, layers: str = "torch") -> None:
-    """For torch; and for NumPy's BLAS where the layers are NumPy's. Left alone, it takes all cores
-    for products that one does faster."""
+    """Set the number of threads of torch and, with layers=numpy, of NumPy's BLAS, which would use
+    all cores for small products that are faster on one."""
     torch.set_num_threads(num_threads)
     if layers == "numpy":
         threadpoolctl.threadpool_limits(num_threads, user_api="blas")

@@ -1,4 +1,4 @@
-"""Versions that decide about the bits of a run."""
+"""Versions of the packages on which the bits of a result depend."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Text as it may reach a person's terminal, log, page or spreadsheet.
+"""Escaping of text for a terminal, a log, a page or a spreadsheet.
 
-Names and reasons come out of files of others. A terminal obeys the control characters in them, a
-browser the HTML, a spreadsheet the formulas; so each place that prints cleans what it prints.
+Names and error messages can come from untrusted files. A terminal obeys the control characters in
+them, a browser the HTML, a spreadsheet the formulas; so all output is escaped.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import unicodedata
 from collections.abc import Iterator
 from typing import TextIO
 
-# Letters and marks by Unicode's classes, but nobody sees them.
+# Letters and marks by Unicode's categories that are invisible.
 INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 STDOUT = "<stdout>"  # Python's name of the stream
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class _Escapes(dict[int, str]):
-    """For str.translate: a character as it is, or escaped as Python writes it."""
+    """Table for str.translate: a character unchanged, or escaped as in a Python string."""
 
     def __init__(self, keep: str) -> None:
         super().__init__({ord(c): c for c in keep})
@@ -36,37 +36,38 @@ _TABLES: dict[str, _Escapes] = {}
 
 
 def printable(text: object, keep: str = "") -> str:
-    """The same with all that steers a terminal or that nobody sees escaped as Python writes it:
-    control characters, marks of direction, characters of no width, halves of surrogate pairs.
+    """The text with control characters and invisible characters escaped as in a Python string:
+    direction marks, zero-width characters and lone surrogates included.
 
-    keep: of these, what may stand: "\\n" in a message that has lines; without it, it is one line.
+    Args:
+        keep: characters that are not escaped, such as "\\n" in a message of several lines.
     """
     text = str(text)
     return text.translate(_TABLES.setdefault(keep, _Escapes(keep)))
 
 
 def in_lines(text: object) -> str:
-    """The same of a text that has lines."""
+    """Printable form of a text of several lines: newlines and tabs are kept."""
     return printable(text, "\n\t")
 
 
 def in_csv(text: object) -> str:
-    """As a cell of a table that a spreadsheet may open: printable, and never a formula."""
+    """Printable form for a cell of a CSV file; a quote in front keeps a spreadsheet from reading it
+    as a formula."""
     text = str(text)
     return f"'{printable(text)}" if text.startswith(FORMULA) else printable(text)
 
 
 class LineFormatter(logging.Formatter):
-    """Of a log's file and its lines on the terminal."""
+    """Formatter of the log's file and terminal lines: the text is printable."""
 
     def format(self, record: logging.LogRecord) -> str:
         return in_lines(super().format(record))
 
 
 class PrintableStream(io.TextIOWrapper):
-    """Standard output or standard error, to which nothing goes that is not printable, whoever
-    prints: what a dependency says of a file holds that file's text, too. Bars, which steer the
-    terminal, write to `sys.__stderr__`."""
+    """Stream for standard output or standard error that makes all text printable, also what
+    dependencies print. Progress bars, which need control characters, write to `sys.__stderr__`."""
 
     def write(self, text: str) -> int:
         with self._reached():
@@ -79,7 +80,7 @@ class PrintableStream(io.TextIOWrapper):
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:
-        """An error of stdout says that it is; one of stderr ends nothing: nobody hears it."""
+        """Context that names the stream in an OSError of stdout, and ignores one of stderr."""
         try:
             yield
         except OSError as error:
@@ -89,7 +90,7 @@ class PrintableStream(io.TextIOWrapper):
 
 
 def guarded(stream: TextIO) -> TextIO:
-    """The same stream, through which nothing goes that is not printable."""
+    """The stream wrapped in a PrintableStream, unless it is one or has no buffer."""
     if not isinstance(stream, io.TextIOWrapper) or isinstance(stream, PrintableStream):
         return stream
     stream.flush()

@@ -1,4 +1,4 @@
-"""Plain tables for the terminal, and what of a confusion matrix goes into them."""
+"""Plain tables for the terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from trainer.text.printable import printable
 
 
 def align(lines: list[list[str]], left: Collection[int]) -> str:
-    """Columns two spaces apart; those numbered in `left` start on the left, the others end on the
-    right, as numbers do."""
+    """Table with columns two spaces apart; those whose index is in `left` are left-aligned, the
+    others right-aligned."""
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

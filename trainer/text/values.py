@@ -1,4 +1,4 @@
-"""Values and names as messages spell them."""
+"""Formatting of values and names in messages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-LONGEST_NAME = 100  # characters of a name that nobody knows, in a message
+LONGEST_NAME = 100  # characters of an unknown name in a message
 
 
 def unknown_name_message(what: str, name: str, valid: Iterable[str]) -> str:
-    """A message that names the nearest valid name first, then all of them."""
+    """Message for an unknown name, with the nearest valid name first, then all of them.
+
+    Args:
+        what: kind of the name, such as "key".
+    """
     valid = sorted(set(valid))
     name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
-    group = name[: name.rfind(".") + 1]  # the same in all; what follows tells near from far
+    group = name[: name.rfind(".") + 1]  # a common prefix, left out of the comparison
     short = {one.removeprefix(group): one for one in valid}
     near = difflib.get_close_matches(name.removeprefix(group), short, n=1, cutoff=0.5)
     hint = f" Did you mean {short[near[0]]}?" if near else ""
@@ -21,7 +25,7 @@ def unknown_name_message(what: str, name: str, valid: Iterable[str]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value as the user would type it."""
+    """The value as typed on the command line: null, true, [1,2]."""
     if value is None:
         return "null"
     if isinstance(value, bool):

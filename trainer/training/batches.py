@@ -1,4 +1,4 @@
-"""Batches as the loop sees them: where they come from is not its business."""
+"""Batches as the training loop sees them, with a progress bar or a stop check."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from trainer.system.progress_bars import bar
 
 
 class BatchSource(Protocol):
-    """Batches of (images (N, C, H, W) float, targets); `epoch(e, start)` gives those of epoch e
-    from batch `start` on."""
+    """Interface of a source of batches (images (N, C, H, W) float, targets (N,) int64 or (N, K)
+    float); `epoch(e, start)` iterates over those of epoch e from batch `start` on."""
 
     num_images: int  # per epoch
 
@@ -21,7 +21,7 @@ class BatchSource(Protocol):
 
 
 class BarredBatches:
-    """The same batches, with a bar on a terminal until `is_over` says True."""
+    """Batches with a progress bar on a terminal, drawn until `is_over` returns True."""
 
     def __init__(
         self, batches: BatchSource, what: str, is_over: Callable[[], bool] = lambda: False
@@ -43,7 +43,8 @@ class BarredBatches:
 
 
 class WatchedBatches:
-    """The same batches, after each of which `ends` is asked: True ends them, and it may raise."""
+    """Batches with a stop check: `ends` is called after each, and True ends the epoch. It may
+    raise."""
 
     def __init__(self, batches: BatchSource, ends: Callable[[], bool]) -> None:
         self.batches, self.ends, self.num_images = batches, ends, batches.num_images

@@ -1,4 +1,4 @@
-"""The weights of the best epoch: whether best.pth still holds them, and what stands in if not."""
+"""Weights of the best epoch: best.pth checked, and rewritten or replaced if damaged."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ log = logging.getLogger("trainer")
 
 
 def mend(run: Run, trained: bool = False) -> None:
-    """See to it that best.pth holds the weights that `run.best` speaks of, or that both speak of
-    the next best there is: the best of a state on disk, else the weights as they are now, validated
-    if an epoch is complete. What was lost is said, and noted in `run.best.lost_epoch`.
+    """Make best.pth hold the weights of the epoch in `run.best`. If they are lost, both are set to
+    the next best: the best epoch of a state on disk, else the current weights, validated if an
+    epoch is complete. The loss is logged and noted in `run.best.lost_epoch`.
 
     Args:
-        trained: the test comes next. Before, best.pth may be of an epoch that is to come again,
-            where the run goes on from a state older than it.
+        trained: True before the test. Before training, best.pth may be of a later epoch than the
+            state that the run resumes from; that epoch is trained again.
 
-    Raises UserError if best.pth is there and the disk does not give it.
+    Raises:
+        UserError: best.pth exists and cannot be read from the disk.
     """
     if not run.best.epoch or (reason := what_is_wrong(run, trained)) is None:
         return
     lost = run.best.epoch
     state = best_state(run)
     if state is not None and state["epoch"] == lost:
-        log.warning("%s It was written anew from the state of step %s.", reason, state["step"])
+        log.warning("%s It was rewritten from the state of step %s.", reason, state["step"])
         run.checkpoints.save_best({key: state[key] for key in snapshot.portable(run)})
         return
     if state is not None:
@@ -43,13 +44,18 @@ def mend(run: Run, trained: bool = False) -> None:
         run.best.load_state_dict(best_of_now(run).state_dict() | {"lost_epoch": lost})
         if run.best.epoch:
             run.checkpoints.save_best(run.checked(snapshot.portable(run)))
-    instead = f"those of epoch {run.best.epoch}" if run.best.epoch else "the best yet to come"
-    log.warning("%s The weights of epoch %d are gone; %s take their place.", reason, lost, instead)
-    run.save()  # a state that speaks of the lost ones would look for them again
+    instead = f"those of epoch {run.best.epoch}" if run.best.epoch else "the best of later epochs"
+    log.warning("%s The weights of epoch %d are lost; %s replace them.", reason, lost, instead)
+    run.save()  # a state that names the lost epoch would search for its weights again
 
 
 def what_is_wrong(run: Run, trained: bool) -> str | None:
-    """Why best.pth does not serve, as a sentence; None if it does. A damaged one is set aside."""
+    """Reason why best.pth cannot be used, as a sentence; None if it can. A damaged file is
+    renamed.
+
+    Raises:
+        UserError: the disk fails to read the file.
+    """
     file = run.checkpoints.best
     try:
         found = entries.read(file)
@@ -58,16 +64,17 @@ def what_is_wrong(run: Run, trained: bool) -> str | None:
     except UserError as error:
         if not file.exists():
             return f"{file}: is missing."
-        if isinstance(error.__cause__, OSError):  # it may be sound tomorrow
+        if isinstance(error.__cause__, OSError):  # the file itself may be intact
             raise
         return f"{error} It is kept as {set_aside(file).name}."
     if found["epoch"] == run.best.epoch or (found["epoch"] > run.progress.epoch and not trained):
         return None
-    return f"{file}: is of epoch {found['epoch']}, not of the best, {run.best.epoch}."
+    return f"{file}: is of epoch {found['epoch']}, not of the best epoch, {run.best.epoch}."
 
 
 def best_state(run: Run) -> dict[str, Any] | None:
-    """The newest sound state on disk, not newer than the run, whose own weights were the best."""
+    """Newest intact state on disk, not newer than the run, whose weights were the best so far when
+    it was saved; None if there is none."""
     for path in reversed(run.checkpoints.states()):
         try:
             state = entries.read(path, state=True)
@@ -76,7 +83,7 @@ def best_state(run: Run) -> dict[str, Any] | None:
         progress, best = state["progress"], state["best"]
         if not run.about.data.has_fingerprint(state.get("data", "")) or differences(
             state["model"], run.model.state_dict()
-        ):  # a file of another training
+        ):  # a file of another run
             continue
         is_best = best["epoch"] == progress["epoch"] and not progress["batch"]
         if is_best and progress["step"] <= run.progress.step and not not_finite(state):
@@ -85,8 +92,8 @@ def best_state(run: Run) -> dict[str, Any] | None:
 
 
 def best_of_now(run: Run) -> Best:
-    """What a validation of the weights as they are gives; in the middle of an epoch nothing, for
-    its end brings one."""
+    """Result of validating the current weights; an empty one inside an epoch, whose end validates
+    anyway."""
     if run.progress.batch:
         return Best()
     batches = run.interruptible(run.val)

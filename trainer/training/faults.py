@@ -1,4 +1,4 @@
-"""What the machine under a run can do to it, as one message: no disk, no memory."""
+"""Faults of the machine during a run, as one message each: no disk space, no memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ log = logging.getLogger("trainer")
 
 
 def explained(error: BaseException, run: Run, folder: Path) -> TrainingError | None:
-    """The same in words for the user, if it is a fault of the machine; else None. What has such
-    words already, and what was asked for, stays as it is."""
+    """Message for the user if an error is a fault of the machine, else None: errors that have a
+    message already, and stop signals, stay as they are."""
     if isinstance(error, TrainingError | UserError) or not isinstance(error, Exception):
         return None
     for cause in chain(error):
@@ -31,8 +31,8 @@ def explained(error: BaseException, run: Run, folder: Path) -> TrainingError | N
             return out_of_memory(run)
         if isinstance(cause, RuntimeError) and OVERFLOW in str(cause):
             return TrainingError(
-                f"Step {run.progress.step + 1} cannot be computed: a factor of the optimizer is "
-                f"NaN or infinite at that precision (learning rate {run.lr:.3g}).\n{SMALLER_STEPS}"
+                f"Step {run.progress.step + 1} failed: a factor of the optimizer is NaN or "
+                f"infinite in this precision (learning rate {run.lr:.3g}).\n{SMALLER_STEPS}"
             )
         if isinstance(cause, OSError) and cause.errno is not None:
             return no_write(cause, run, folder)
@@ -40,7 +40,8 @@ def explained(error: BaseException, run: Run, folder: Path) -> TrainingError | N
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it came from: torch.save hides a full disk in a __context__."""
+    """Iterate over the error, its causes and contexts: torch.save hides a full disk in a
+    __context__."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -50,7 +51,7 @@ def out_of_memory(run: Run) -> TrainingError:
     step, size = run.progress.step + 1, run.plan.batch_size
     return TrainingError(
         f"Out of memory on {run.about.device} at step {step:,} with batch_size={size}.\n"
-        f"Take a smaller batch_size, or precision=bf16. {last_state(run)}"
+        f"Use a smaller batch_size, or precision=bf16. {last_state(run)}"
     )
 
 
@@ -60,7 +61,7 @@ def no_write(error: OSError, run: Run, folder: Path) -> TrainingError:
         free = shutil.disk_usage(folder).free
         need = state_bytes(run.model, run.optimizer)
         what = (
-            f"No room on the disk to write {where}: a state takes about {megabytes(need)}, "
+            f"Not enough disk space to write {where}: a checkpoint needs about {megabytes(need)}, "
             f"{megabytes(free)} are free."
         )
     else:
@@ -69,35 +70,32 @@ def no_write(error: OSError, run: Run, folder: Path) -> TrainingError:
 
 
 def last_state(run: Run) -> str:
-    """What is left to go on from."""
+    """Sentence about the newest state on disk and how to resume from it."""
     steps = [step_of(state) for state in run.checkpoints.states()]
     step = max((step for step in steps if step <= run.progress.step), default=None)
     if step is None:
         return "No state was saved yet."
     folder = run.checkpoints.folder.parent
-    return (
-        f"The state of step {step:,} is intact; this goes on from it: "
-        f"python -m trainer resume {folder}"
-    )
+    return f"The state of step {step:,} is intact; resume with: python -m trainer resume {folder}"
 
 
 def check_room(run: Run, folder: Path) -> None:
-    """Say before the first epoch if the disk will not hold what the run is going to write: the
-    states that are kept and one being written, and the best weights, old and new."""
+    """Log the disk space that the run needs, and warn if it exceeds the free space: the states that
+    are kept and one being written, and the best weights, old and new."""
     state = state_bytes(run.model, run.optimizer)
     need = (run.checkpoints.keep + 1) * state + 2 * model_bytes(run.model)
     free = shutil.disk_usage(folder).free + on_disk(run)
     if need > free:
         log.warning(
-            "The disk may not do: checkpoints will take up to %s, and %s are free at %s.",
+            "Low disk space: checkpoints need up to %s, and %s are free at %s.",
             megabytes(need), megabytes(free), folder,
         )  # fmt: skip
     elif need > 100 * MEGABYTE:
-        log.info("checkpoints take up to %s of disk, %s are free", megabytes(need),
+        log.info("checkpoints need up to %s of disk space, %s are free", megabytes(need),
                  megabytes(free))  # fmt: skip
 
 
 def on_disk(run: Run) -> int:
-    """Bytes of the checkpoints that are there already, which new ones will replace."""
+    """Bytes of the existing checkpoints, which new ones will replace."""
     files = [*run.checkpoints.states(), run.checkpoints.best]
     return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,4 +1,5 @@
-"""The whole training on one screen. All that differs between runs is in `Run`, made by `build`."""
+"""Training loop, validation and test. All that differs between runs is in `Run`, made by
+`build`."""
 
 from __future__ import annotations
 
@@ -18,21 +19,22 @@ from trainer.training.run import Run
 from trainer.training.step import Stepper
 
 
-# Layers written in NumPy would warn of each NaN; the guard tells of the first, with its step.
+# NumPy layers would warn of each NaN; the guard reports the first one, with its step.
 @np.errstate(all="ignore")
 def fit(run: Run) -> None:
-    """Train to the last epoch, validating and saving after each. The way of a batch:
+    """Train to the last epoch, validating and saving after each. The path of a batch:
 
     1. `run.train` shuffles by (seed, epoch), reads, augments and normalises: images (N, C, H, W)
        float, targets (N,) int64 or (N, K) probabilities, on the device.
-    2. `seed_step` seeds dropout and the like by (seed, step); `set_lr` asks the schedule.
+    2. `seed_step` seeds dropout and other random layers by (seed, step); `set_lr` sets the
+       scheduled learning rate.
     3. Forward: logits (N, K), and those of auxiliary heads, under autocast.
     4. The loss: a mean over the batch, 0-dim.
-    5. Backward: gradients beside the weights.
-    6. Check and clip: a NaN or infinity raises a flag on the device, at no sync.
-    7. Step: the optimizer moves the weights, unless the flag is up.
-    8. The meter keeps loss and logits; `step_done` tells the watchers, and at the log interval
-       waits for the device, the only sync; it saves or stops where that is due.
+    5. Backward: gradients are added to the parameters' `grad`.
+    6. Check and clip: a NaN or infinity sets a flag on the device, without a sync.
+    7. Step: the optimizer updates the weights, unless the flag is set.
+    8. The meter collects loss and logits; `step_done` calls the watchers. At the log interval it
+       waits for the device, the only sync; it saves the state or stops if that is due.
     """
     while not run.is_done:
         run.start_epoch()
@@ -46,7 +48,8 @@ def fit(run: Run) -> None:
 
 
 def train_step(run: Run, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """One step. Returns the batch's mean loss (0-dim) and its logits (N, K), without a sync."""
+    """One training step on images (N, C, H, W) and targets (N,) or (N, K). Returns the batch's mean
+    loss (0-dim) and its logits (N, K), without a sync."""
     run.seed_step(run.progress.step)
     run.set_lr()
     return run.update(images, targets)
@@ -60,7 +63,8 @@ def update(
     images: Tensor,
     targets: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Forward, backward, update: what `compile=step` makes one graph of."""
+    """Forward, backward and update; `compile=step` compiles it to one graph. Returns the mean loss
+    (0-dim) and the logits (N, K) of the main head."""
     stepper.zero_grad()
     with autocast:
         output = model(images)
@@ -72,7 +76,8 @@ def update(
 
 
 def validate(run: Run) -> Metrics:
-    """The validation split, with the weights as they are; a schedule may look at its loss."""
+    """Evaluate the validation split with the current weights, and pass its loss to the
+    schedule."""
     batches, meter = run.interruptible(run.val), run.meter_of("val")
     val = evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter)
     run.schedule.observe(val.loss)
@@ -80,7 +85,8 @@ def validate(run: Run) -> Metrics:
 
 
 def test_best(run: Run) -> Metrics:
-    """The test split, once, with the weights of the best epoch."""
+    """Evaluate the test split with the weights of the best epoch, or the current ones if no epoch
+    was best. The model keeps those weights."""
     if run.best.epoch:
         run.evaluated_model.load_state_dict(read(run.checkpoints.best)["model"])
     batches, meter = run.interruptible(run.test), run.meter_of("test")
@@ -96,7 +102,11 @@ def evaluate(
     autocast: AbstractContextManager[Any],
     meter: Meter | None = None,
 ) -> Metrics:
-    """Mean loss and accuracy over all batches, one sync at the end; what else `meter` collects."""
+    """Evaluate a model in eval mode over all batches, with one sync at the end.
+
+    Args:
+        meter: collects the results; None: loss and accuracy only.
+    """
     model.eval()
     meter, start = meter or Meter(), time.monotonic()
     for images, targets in batches.epoch():

@@ -1,4 +1,4 @@
-"""One training: what `fit` works on, and what looks on."""
+"""Run: one training, and the watchers that observe it."""
 
 from __future__ import annotations
 
@@ -31,40 +31,39 @@ Update = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Watcher:
-    """Looks on while a run goes its way, and changes nothing of what is trained. A subclass has
-    those of these methods that it needs."""
+    """Observer of a run. It changes nothing that is trained; a subclass overrides the methods that
+    it needs."""
 
     def start(self, run: Run) -> None:
-        """Before the first step of this process."""
+        """Called before the first step of this process."""
 
     def step(self, run: Run) -> None:
-        """After each step. Must not wait for the device, but at the log interval."""
+        """Called after each step. Must not wait for the device, except at the log interval."""
 
     def epoch(self, run: Run, train: Metrics, val: Metrics | None) -> None:
-        """After an epoch's training and validation (None: not validated), before its state is
-        saved: what is told here reaches the disk first."""
+        """Called after an epoch's training and validation (None: not validated), before its state
+        is saved, so that rows reach the disk before the state."""
 
     def save(self, run: Run) -> None:
-        """Before any state is saved: what has been told must be on the disk."""
+        """Called before any state is saved; must flush everything written so far to disk."""
 
     def best(self, run: Run) -> None:
-        """After an epoch that is the best so far, whose weights have been saved."""
+        """Called after an epoch that is the best so far, once its weights are saved."""
 
     def finish(self, run: Run, test: Metrics) -> None:
-        """After the test; the model has the best weights."""
+        """Called after the test; the model has the best weights."""
 
     def meter(self, split: str) -> Meter | None:
-        """What the evaluation of "val" or "test" is to collect into; None: nothing beyond loss and
-        accuracy."""
+        """Meter for the evaluation of "val" or "test"; None: loss and accuracy suffice."""
         return None
 
     def close(self) -> None:
-        """At the end, however the run ended."""
+        """Called at the end, however the run ended."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, and how often what: see configs/config.yaml."""
+    """Length of a run and its intervals; see configs/config.yaml."""
 
     epochs: int
     batch_size: int
@@ -75,16 +74,17 @@ class Plan:
 
 @dataclass
 class Run:
-    """Everything that `fit` works on. `build` makes it; nothing in it knows the configuration.
+    """Run: one training, the object that `fit` works on. `build` makes it; nothing in it depends on
+    the configuration.
 
     Attributes:
-        update: one step, loop.update or a graph of it.
-        eval_loss: what validation and test report, and the best weights and the schedule go by.
+        update: one step, loop.update or a compiled graph of it.
+        eval_loss: loss of validation and test; selects the best weights, drives the schedule.
         seed_step: seeds all generators for a step.
-        watchers: told in this order, at the end in the reverse one.
-        parts: by name, all that a state holds so that the training can go on from it. What is
-            given here comes beside the parts that every run has.
-        soundness: whether the numbers are numbers.
+        watchers: called in this order, at the end in reverse order.
+        parts: objects whose state a full checkpoint holds, by name. Those given to the constructor
+            are added to the parts that every run has.
+        soundness: checks for NaN and infinity.
     """
 
     model: nn.Module
@@ -128,7 +128,7 @@ class Run:
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """What validation, test and pictures use, and what best.pth holds."""
+        """Model for validation, test and plots; its weights are saved in best.pth."""
         return self.model
 
     @property
@@ -140,9 +140,9 @@ class Run:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def set_lr(self) -> None:
-        """The learning rate of the coming step: a function of the epoch and the batch alone, which
-        are the images seen. The number of steps says the same until `resume --force` has changed
-        how many an epoch has; from then on the schedule goes on from the same share of its way."""
+        """Set the learning rate of the next step. It depends on epoch and batch, not on the number
+        of steps: the two agree until `resume --force` changes the steps per epoch, after which the
+        schedule continues from the same fraction of the training."""
         done = self.progress.epoch * self.schedule.steps_per_epoch + self.progress.batch
         factor = self.schedule.factor(done)
         for group in self.optimizer.param_groups:
@@ -153,7 +153,7 @@ class Run:
             watcher.start(self)
 
     def start_epoch(self) -> None:
-        """Or go on with one that was stopped in its middle."""
+        """Start an epoch, or continue one that was interrupted."""
         self.model.train()
         self.started_at = time.monotonic() - self.progress.epoch_s - self.compile_time.seconds
 
@@ -162,7 +162,8 @@ class Run:
         return max(0.0, seconds)  # a difference of differences, rounded
 
     def step_done(self) -> None:
-        """After each step: tell of it, and save or stop if that is due."""
+        """Count a step and call the watchers; save the state or stop if that is due. A sync at the
+        log interval and before saving."""
         self.progress.batch += 1
         self.progress.step += 1
         if self.is_interval:
@@ -177,7 +178,7 @@ class Run:
 
     @property
     def is_interval(self) -> bool:
-        """Whether the latest step is one after which the device is waited for."""
+        """True if the latest step ends a log interval, where a sync is allowed."""
         return self.progress.step % self.plan.log_interval == 0
 
     def stop_if_asked(self) -> None:
@@ -185,22 +186,22 @@ class Run:
             raise Stopped(self.signals.received)
 
     def end_training_epoch(self) -> Metrics:
-        """What the epoch's steps came to. A sync, so that the seconds are whole."""
+        """Metrics of the epoch's training. A sync, so that the seconds cover all steps."""
         self.check_steps()
         self.progress.epoch_s = self.seconds_of_epoch()
-        # Before time is spent on validating them.
+        # Checked here, so that no time is spent on validating weights that are not finite.
         self.checked({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()})
         return self.meter.read(self.progress.epoch_s)
 
     @property
     def validates(self) -> bool:
-        """Whether the running epoch ends with a validation; the last one always does."""
+        """True if the current epoch ends with a validation; the last one always does."""
         epoch = self.progress.epoch + 1
         return epoch % self.plan.eval_every_epochs == 0 or epoch == self.plan.epochs
 
     def interruptible(self, batches: BatchSource) -> BatchSource:
-        """The same batches for evaluation, between which the run can be stopped: the training
-        stands still meanwhile, so its state is whole at any of them."""
+        """The batches of an evaluation, with a progress bar and a stop check after each. The
+        training does not change during an evaluation, so its state is consistent at any batch."""
 
         def pause() -> bool:
             if self.signals.received is not None and self.progress.batch:
@@ -212,13 +213,13 @@ class Run:
         return BarredBatches(WatchedBatches(batches, pause), what, self.signals.is_received)
 
     def meter_of(self, split: str) -> Meter:
-        """What the evaluation of "val" or "test" collects into: that of the watcher who wants more
-        than loss and accuracy."""
+        """Meter for the evaluation of "val" or "test": the first one that a watcher provides, else
+        a plain one."""
         meters = (watcher.meter(split) for watcher in self.watchers)
         return next((meter for meter in meters if meter is not None), Meter())
 
     def end_epoch(self, train: Metrics, val: Metrics | None) -> None:
-        """Count the epoch, write the state, keep the best weights."""
+        """Count the epoch, save the state, and save the weights if they are the best so far."""
         progress = self.progress
         progress.epoch += 1
         progress.batch, progress.epoch_s = 0, 0.0
@@ -228,9 +229,9 @@ class Run:
         if val is not None:
             progress.val_is_finite = math.isfinite(val.loss)
         is_best = val is not None and self.best.take(progress.epoch, val)
-        # The rows before the state: a resumed run drops rows that its state does not know, but it
-        # could not make up for missing ones. The state before the best weights: they lie in it,
-        # so that `load` can write them if the process ended between the two.
+        # Rows are written before the state: a resumed run drops rows newer than its state, but
+        # could not recover missing ones. The state is written before the best weights, which it
+        # contains, so that `load` can write them if the process ended between the two.
         for watcher in self.watchers:
             watcher.epoch(self, train, val)
         self.save()
@@ -243,6 +244,7 @@ class Run:
             self.stop_if_asked()
 
     def save(self) -> None:
+        """Write the full state. Raises TrainingError if it is not finite. A sync."""
         for watcher in self.watchers:
             watcher.save(self)
         if self.world.is_main:
@@ -254,7 +256,7 @@ class Run:
             watcher.finish(self, test)
 
     def close(self) -> None:
-        """All watchers, also where one fails; what a full disk does not take is said elsewhere."""
+        """Close all watchers, even if one fails; errors of the disk are reported elsewhere."""
         for watcher in reversed(self.watchers):
             with contextlib.suppress(OSError):
                 watcher.close()
@@ -264,21 +266,21 @@ class Run:
         self.soundness.check_steps(self.progress.step, self.where())
 
     def checked(self, entries: dict[str, Any]) -> dict[str, Any]:
-        """The same, which are about to be saved. Raises TrainingError if they are not finite: such
-        a state is never written. A sync."""
+        """The entries, unchanged, after a check before saving. Raises TrainingError if they are not
+        finite. A sync."""
         return self.soundness.checked(entries, self.progress.step, self.where())
 
     def check_validated(self) -> None:
-        """Raises TrainingError if the last validation gave no finite loss: batch norm can hide in
-        training, by each batch's own statistics, that the weights are of no use."""
+        """Raises TrainingError if the last validation loss is not finite. In training, batch norm
+        uses each batch's own statistics, which can hide useless weights."""
         if not self.progress.val_is_finite:
             best = f" The best weights, of epoch {self.best.epoch}, are in {self.checkpoints.best}."
             raise TrainingError(
                 f"The validation loss after epoch {self.progress.epoch} is NaN or infinite, so the "
-                f"test split was not read.{best if self.best.epoch else ''}\n{SMALLER_STEPS}"
+                f"test split was not evaluated.{best if self.best.epoch else ''}\n{SMALLER_STEPS}"
             )
 
     def where(self) -> str:
-        """The epoch of the latest step, and its learning rate, for a message."""
+        """Epoch and learning rate of the latest step, for a message."""
         epoch = self.progress.epoch + bool(self.progress.batch)
         return f"epoch {max(1, epoch)}, learning rate {self.lr:.3g}"

@@ -1,4 +1,4 @@
-"""Whether a state is of the net, optimizer and schedule that are to go on from it."""
+"""Check that a state fits the network, optimizer and schedule that resume from it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from trainer.training.optimizer_state import check_names, check_state, trained_n
 def check(
     state: Mapping[str, Any], model: nn.Module, optimizer: Optimizer, schedule: Schedule
 ) -> None:
-    """Raises UserError if not; torch would take Adam's state for SGD without a word."""
+    """Raises UserError if the state is of another model, optimizer or schedule; torch would load
+    Adam's state into SGD without an error."""
     own = type(optimizer).__name__
     if state["optimizer_class"] != own:
         raise UserError(
-            f"optimizer: the state is of {state['optimizer_class']}, the run is of {own}."
+            f"optimizer: the state is of {state['optimizer_class']}, the run uses {own}."
         )
     check_names(entries.value_of(state, "trained"), trained_names(optimizer, model))
     check_state(optimizer, state["optimizer"])
     if differing := differences(state["model"], model.state_dict()):
         names = ", ".join(name for name, _, _ in differing[:10])
-        raise UserError(f"model: the state is of another net: {names} differ.")
+        raise UserError(f"model: the state is of another network: {names} differ.")
     check_schedule(schedule.state_dict(), state["schedule"])
 
 
 def check_schedule(own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Raises UserError if what a schedule has kept is not what this one keeps. Most keep nothing;
-    --force may put one in the place of the other."""
+    """Raises UserError if the saved state of a schedule has other entries than `own`. Most
+    schedules have no state; --force may replace one by another."""
     if own and saved:
         numbers = all(entries.is_number(v) or v == math.inf for v in saved.values())
         if own.keys() != saved.keys() or not numbers:

@@ -1,4 +1,4 @@
-"""Bytes of a model, its state and its training."""
+"""Memory of a model, of its training and of a full state, in bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def megabytes(count: float) -> str:
 
 
 def model_bytes(model: nn.Module) -> int:
-    """Of weights and buffers."""
+    """Bytes of weights and buffers."""
     return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 def state_bytes(model: nn.Module, optimizer: Optimizer) -> int:
-    """About what a full state takes on disk: weights, buffers, and as many copies of the trained
-    weights as the optimizer keeps, which a step on a single number tells."""
+    """Approximate bytes of a full state on disk: weights, buffers, and the optimizer's state, which
+    is a whole number of copies of the trained weights (see `copies`)."""
     return model_bytes(model) + copies(optimizer) * trained_bytes(optimizer)
 
 
@@ -34,7 +34,7 @@ def trained_bytes(optimizer: Optimizer) -> int:
 
 
 def copies(optimizer: Optimizer) -> int:
-    """How many numbers the optimizer keeps for each that it trains."""
+    """Number of state tensors of the optimizer per trained parameter, of the parameter's shape."""
     kept = trial_state(optimizer).values()
     return sum(isinstance(value, Tensor) and value.shape == (2,) for value in kept)
 
@@ -42,13 +42,14 @@ def copies(optimizer: Optimizer) -> int:
 def check_memory(
     model: nn.Module, optimizer: Optimizer, shape: Sequence[int], free: int, device: torch.device
 ) -> None:
-    """Raises UserError if the `free` bytes of the device cannot hold the weights, their gradients
-    and what the optimizer keeps of them. The model may be on the meta device, in float32."""
+    """Raises UserError if weights, gradients and optimizer state need more than the `free` bytes of
+    the device. The model may be on the meta device, in float32; `shape` (C, H, W) is for the
+    message."""
     need = state_bytes(model, optimizer) + trained_bytes(optimizer)
     if need > free:
         raise UserError(
-            f"model: for data.shape={list(shape)} its weights, their gradients and the optimizer "
-            f"take {need / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free on device "
-            f"{device}.\nTake smaller pictures, smaller sizes in model.*, or optimizer=sgd, which "
-            "keeps less."
+            f"model: for data.shape={list(shape)} weights, gradients and optimizer state need "
+            f"{need / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free on device "
+            f"{device}.\nUse smaller images, smaller sizes in model.*, or optimizer=sgd, which "
+            "needs less."
         )

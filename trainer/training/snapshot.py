@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a run, and how a run goes on from it."""
+"""Content of a run's checkpoints, and resuming a run from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trainer.training.soundness import Soundness
 
 
 class Part(Protocol):
-    """A thing whose state a checkpoint holds under the part's name."""
+    """Object whose state a checkpoint holds under its name in `Run.parts`."""
 
     def state_dict(self) -> Any: ...
 
@@ -32,10 +32,11 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class About:
-    """What is said of a run, in its log and its checkpoints.
+    """Description of a run, for its log and its checkpoints.
 
     Attributes:
-        resize_note: what becomes of images that are too small for the model; empty: none is.
+        resize_note: line for the log if images are too small for the model and are enlarged; else
+            empty.
     """
 
     description: Description
@@ -46,7 +47,7 @@ class About:
 
 
 class Saved(Protocol):
-    """A run, as far as its checkpoints are concerned."""
+    """Interface of a run as far as checkpoints need it."""
 
     model: nn.Module
     schedule: Schedule
@@ -66,7 +67,7 @@ class Saved(Protocol):
 
 
 def portable(run: Saved) -> dict[str, Any]:
-    """Weights and description: what using the model needs."""
+    """Entries of best.pth: the weights, and the description needed to use the model."""
     return {
         "model": run.evaluated_model.state_dict(),
         **asdict(run.about.description),
@@ -77,7 +78,7 @@ def portable(run: Saved) -> dict[str, Any]:
 
 
 def full(run: Saved) -> dict[str, Any]:
-    """The description, and all that going on with the training needs: the parts by name."""
+    """Entries of a full state: those of `portable`, and the state of each part of the run."""
     return {
         **portable(run),
         **{name: part.state_dict() for name, part in run.parts.items()},
@@ -88,7 +89,7 @@ def full(run: Saved) -> dict[str, Any]:
 
 
 def machine(run: Saved) -> dict[str, str]:
-    """What the last bits of a result depend on beside the configuration."""
+    """Versions and hardware on which the last bits of a result depend."""
     return {
         **versions(),
         "device": run.about.device.type,
@@ -98,9 +99,12 @@ def machine(run: Saved) -> dict[str, str]:
 
 
 def load(run: Saved, state: dict[str, Any]) -> list[str]:
-    """Go on from what `full` gave; a part that it does not know yet begins afresh. Returns what
-    differs from the machine that wrote it, as lines for the log. Raises UserError, with nothing
-    changed, if it is of another run."""
+    """Load a full state into a run; a part that the state lacks keeps its initial state. Returns
+    the differences to the machine that saved it, as lines for the log.
+
+    Raises:
+        UserError: the state is of another run; nothing was changed.
+    """
     check_same_run(run, state)
     for name, part in run.parts.items():
         if name in state:
@@ -111,20 +115,21 @@ def load(run: Saved, state: dict[str, Any]) -> list[str]:
         run.checkpoints.save_best(portable(run))
     now = machine(run)
     return [
-        f"{key} was {before}, is {now.get(key)}: the last bits of the result may differ."
+        f"{key} was {before}, now {now.get(key)}: the last bits of the result may differ."
         for key, before in state["machine"].items()
         if now.get(key) != before and (key != "pillow" or run.about.data.sums is not None)
     ]
 
 
 def check_same_run(run: Saved, state: dict[str, Any]) -> None:
-    """Before anything is overwritten: a failed load_state_dict leaves half of the old."""
+    """Raises UserError if a state is of another model, optimizer, schedule or dataset. Called
+    before anything is overwritten: a failed load_state_dict leaves a half-loaded model."""
     same_run.check(state, run.model, run.optimizer, run.schedule)
     if not run.about.data.has_fingerprint(state["data"]):
         before, now = state["machine"].get("pillow"), versions()["pillow"]
-        other = f"; they were decoded by Pillow {before}, this is {now}" if before else ""
+        other = f"; they were decoded by Pillow {before}, now by {now}" if before else ""
         raise UserError(
-            "data: the images or labels are not those that the training began with"
+            "data: the images or labels are not those that the training started with"
             f"{other if before != now else ''}.\n"
-            "Put the old ones back, or start a new run with weights=FILE from this one."
+            "Restore them, or start a new run with weights=FILE from this one."
         )

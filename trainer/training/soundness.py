@@ -1,5 +1,5 @@
-"""Whether the numbers of a training are numbers: what holds NaN or infinity is never written to
-disk as a state, and never gone on from."""
+"""Checks for NaN and infinity during training: a state that holds one is never saved, nor resumed
+from."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SMALLER_STEPS = (
 
 
 class Soundness:
-    """Looks whether what a training computes is finite, where a sync is due anyway.
+    """Finiteness checks of a training, made where a sync is due anyway.
 
     Attributes:
-        since: the step after which weights and optimizer were last seen to be finite.
+        since: last step after which weights and optimizer state were found finite.
     """
 
     def __init__(self, model: nn.Module, stepper: Stepper) -> None:
@@ -36,8 +36,8 @@ class Soundness:
         bad = self.stepper.num_skipped_steps()
         if not bad:
             return
-        # A finite gradient can still take a weight beyond its range, which the next loss tells.
-        # Buffers are not asked: a batch norm has seen the bad batch before its loss is known.
+        # A step with a finite gradient can overflow a weight, which shows in the next loss.
+        # Buffers are not checked: batch norm has processed the bad batch before its loss is known.
         weights = dict(self.model.named_parameters())
         entries = {"model": weights, "optimizer": self.stepper.optimizer.state_dict()}
         self.refuse(entries, step - bad, where)
@@ -47,26 +47,27 @@ class Soundness:
         )
 
     def checked(self, entries: dict[str, Any], step: int, where: str) -> dict[str, Any]:
-        """The same, as they are after `step`. Raises TrainingError if a weight, a statistic or what
-        the optimizer keeps is NaN or infinite. A sync."""
+        """The entries, unchanged, after a check. Raises TrainingError if a weight, a statistic or
+        the optimizer state is NaN or infinite after `step`. A sync."""
         self.refuse(entries, step, where)
         self.since = step
         return entries
 
     def refuse(self, entries: dict[str, Any], step: int, where: str) -> None:
+        """Raises TrainingError if a tensor in `entries` is not finite. A sync."""
         if names := not_finite(entries):
             raise TrainingError(overflow(names, self.since, step, where))
 
 
 def overflow(names: list[str], since: int, step: int, where: str) -> str:
-    """What is to be said of tensors of these names that are not finite after `step` steps, and
-    were after `since`: an update with a finite loss and finite gradients did it."""
+    """Message for tensors that are not finite after `step` steps and were after `since`: an update
+    with a finite loss and finite gradients overflowed them."""
     when = f"step {step}" if since + 1 >= step else f"one of the steps {since + 1} to {step}"
     if step == 0:
         when = "the start, before any step"
     names = [name.removeprefix("model.") for name in names]
     return (
-        f"Weights, or what is kept beside them, became NaN or infinite at {when} ({where}), though "
-        f"loss and gradients were finite: {listed(names)}.\nNo checkpoint holds them; what was "
-        f"saved before is sound. {SMALLER_STEPS}"
+        f"Weights, statistics or optimizer state became NaN or infinite at {when} ({where}), "
+        f"though loss and gradients were finite: {listed(names)}.\nThey were not saved; earlier "
+        f"checkpoints are intact. {SMALLER_STEPS}"
     )

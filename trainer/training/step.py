@@ -1,9 +1,9 @@
-"""Between backward and the optimizer's step: clipping, and no NaN or inf into the weights.
+"""Training step: backward, gradient check and clipping, optimizer step.
 
-A non-finite loss or gradient is latched in a flag on the device. Fused optimizers take the flag
-as `found_inf` and then leave weights and state alone, so no step waits for the device; the loop
-reads the flag at its log interval. Because the flag stays up, the weights are those from before
-the bad step, however much later it is read.
+A non-finite loss or gradient sets a flag on the device. Fused optimizers take the flag as
+`found_inf` and then leave weights and state unchanged, so no step waits for the device; the loop
+reads the flag at its log interval. Since the flag stays set, the weights remain those from before
+the bad step until it is read.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from torch.optim import Optimizer
 
 from trainer.system.torch_internals import gate, has_hooks, unscale_and_flag, update_scale
 
-# torch.amp.GradScaler's: the scale is halved after an overflow, doubled after so many good steps.
+# As in torch.amp.GradScaler: the scale is halved after an overflow, doubled after GROWTH_INTERVAL
+# steps without one.
 BACKOFF, GROWTH, GROWTH_INTERVAL = 0.5, 2.0, 2000
-SMALLEST_SCALE = 1e-3  # below it a gradient is beyond fp16 whatever the scale
+SMALLEST_SCALE = 1e-3  # below it no scale makes the gradients fit fp16
 
 
 class Stepper(Protocol):
-    """One update, whatever the precision: `backward` once or several times, whose gradients add up,
+    """Interface of an update in any precision: `backward` once or several times (gradients add up),
     then `check_and_clip`, then `step`."""
 
     optimizer: Optimizer
@@ -47,7 +48,7 @@ class Guard:
     """Backward, check and step in full precision (fp32, fp64, and bf16, which has fp32's range).
 
     Args:
-        clip_norm: largest 2-norm of all gradients together; 0 = no clipping.
+        clip_norm: maximum 2-norm of all gradients together; 0: no clipping.
     """
 
     def __init__(
@@ -61,23 +62,24 @@ class Guard:
         self._one = torch.ones((), device=device)
         self._losses: list[Tensor] = []  # of this update
         self._update = undecorated_step(optimizer)
-        # Only torch's kernels ask for the flag.
+        # Only torch's kernels read the flag.
         self.gated = is_fused(optimizer) and has_torchs_step(optimizer)
         if self.gated:
             gate(optimizer, self.found_inf)
 
     def zero_grad(self) -> None:
-        """The optimizer's own takes ten times as long, for a profiler range and hooks."""
+        """Set all gradients to None. `Optimizer.zero_grad` takes ten times as long, for a profiler
+        range and hooks."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients to those that are there."""
+        """Add the gradients of a 0-dim loss to the existing ones."""
         loss.backward()
         self._losses.append(loss.detach())
 
     def check_and_clip(self) -> None:
-        """Raise the flag if a loss or a gradient is not finite; clip the gradients."""
+        """Set the flag if a loss or a gradient is not finite; clip the gradients."""
         self._check([*self._gradients(), *self._losses], self._one)
         self._losses.clear()
         self.num_bad_steps.add_(self.found_inf)
@@ -94,7 +96,7 @@ class Guard:
 
     @torch.no_grad()
     def step(self) -> None:
-        """The optimizer's step, unless the flag is up."""
+        """Optimizer step, unless the flag is set."""
         assert not self._losses, "check_and_clip comes before step"
         if self.gated:
             is_first = not self.optimizer.state
@@ -108,22 +110,22 @@ class Guard:
             self.step_without_sync()
 
     def step_without_sync(self) -> None:
-        """Always computes, and puts back what was there before if the flag is up."""
+        """Compute the update in any case, and restore weights and state if the flag is set."""
         before = {tensor: tensor.clone() for tensor in self.updated()}
         self._update(self.optimizer)
         for tensor in self.updated():
-            # What the optimizer has made in this step had been zero until then.
+            # State that the optimizer creates in this step counts as zero before it.
             old = before.get(tensor, torch.zeros_like(tensor))
             tensor.copy_(torch.where(self.found_inf.bool(), old, tensor))
 
     def _clear_state(self) -> None:
-        """If the flag was up in the very first step, torch's fused SGD has left its momentum as it
-        found that memory."""
+        """Zero the optimizer's state if the flag was set in the first step: torch's fused SGD then
+        leaves its momentum uninitialised."""
         for tensor in self._state():
             tensor.copy_(torch.where(self.found_inf.bool(), torch.zeros_like(tensor), tensor))
 
     def updated(self) -> list[Tensor]:
-        """All that a step writes on the device: weights, and the optimizer's state of them."""
+        """Tensors that a step writes on the device: weights and the optimizer's state."""
         return [*self.parameters, *self._state()]
 
     def _state(self) -> list[Tensor]:
@@ -131,25 +133,25 @@ class Guard:
         return [v for v in kept if isinstance(v, Tensor) and v.device == self.found_inf.device]
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: a state is only ever saved while the flag is down."""
+        """Empty: a state is saved only while the flag is not set."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
     def num_skipped_steps(self) -> int:
-        """How many of the latest steps changed nothing because the flag was up. A sync."""
+        """Number of latest steps that were skipped because the flag was set. A sync."""
         return int(self.num_bad_steps.item())
 
 
 class ScalingGuard(Guard):
-    """The same for fp16, whose gradients underflow unless the loss is scaled (Micikevicius et al.
-    2018, section 3.2).
+    """Backward, check and step in fp16, whose gradients underflow unless the loss is scaled
+    (Micikevicius et al. 2018, section 3.2).
 
-    A step with overflowing gradients is left out and the scale halved: that is how the scale is
-    found, as torch's GradScaler does it, whose kernels and constants these are. So only a
-    non-finite loss, or a scale that fell to nothing, counts as bad. (GradScaler itself waits for
-    the device at each step of an optimizer that has no fused form.)
+    A step with overflowing gradients is skipped and the scale halved, with the kernels and
+    constants of torch's GradScaler. So only a non-finite loss, or a scale below SMALLEST_SCALE,
+    counts as bad. (GradScaler itself waits for the device at each step of an optimizer that has no
+    fused form.)
     """
 
     def __init__(
@@ -158,34 +160,34 @@ class ScalingGuard(Guard):
         super().__init__(optimizer, parameters, clip_norm)
         self.scale = torch.full_like(self.found_inf, 2.0**16)
         self.num_good_steps = torch.zeros_like(self.found_inf, dtype=torch.int32)  # in a row
-        self.is_bad = torch.zeros_like(self.found_inf, dtype=torch.bool)  # stays up
+        self.is_bad = torch.zeros_like(self.found_inf, dtype=torch.bool)  # stays set
 
     def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients, scaled, to those that are there."""
+        """Add the scaled gradients of a 0-dim loss to the existing ones."""
         self.is_bad.logical_or_(~loss.detach().isfinite())
         self._losses.append(loss.detach())
         (loss * self.scale).backward()
 
     def check_and_clip(self) -> None:
-        """Take the scale out of the gradients; raise the flag if one is not finite; clip them."""
+        """Unscale the gradients; set the flag if one is not finite; clip them."""
         self._losses.clear()
         self.num_bad_steps.add_(self.is_bad)
         self.found_inf.copy_(self.is_bad)
         self._check(self._gradients(), self.scale.reciprocal())
 
     def step(self) -> None:
-        """The optimizer's step, unless a gradient overflowed; and the next step's scale."""
+        """Optimizer step, unless a gradient overflowed; then update the scale."""
         super().step()
         update_scale(
             self.scale, self.num_good_steps, self.found_inf, GROWTH, BACKOFF, GROWTH_INTERVAL
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale and how long it has held, under GradScaler's names."""
+        """Scale and number of steps since its last change, under GradScaler's names."""
         return {"scale": self.scale.item(), "_growth_tracker": int(self.num_good_steps.item())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if not state:  # of a training in another precision
+        if not state:  # saved in another precision
             return
         self.scale.fill_(state["scale"])
         self.num_good_steps.fill_(state["_growth_tracker"])
@@ -200,10 +202,10 @@ def is_fused(optimizer: Optimizer) -> bool:
 
 
 def undecorated_step(optimizer: Optimizer) -> Callable[[Optimizer], Any]:
-    """One step, as a function of the optimizer: torch's arithmetic without torch's wrappers round
-    it (profiler range, hooks, graph break for the compiler), which cost a small net a tenth of its
-    step, and the first of which imports the compiler, 1.2 s of every start. A step that is not
-    torch's, that somebody has wrapped, or that has hooks, is `optimizer.step()`: all of it."""
+    """Optimizer step as a function of the optimizer, without torch's wrappers (profiler range,
+    hooks, graph break for the compiler). These cost a small network a tenth of its step, and the
+    first one imports the compiler, 1.2 s of every start. A step that is not torch's, is wrapped by
+    other code or has hooks is `optimizer.step()` in full."""
     if not has_torchs_step(optimizer):
         return lambda optimizer: optimizer.step()
     step: Callable[[Optimizer], Any] = _layers(type(optimizer).step)[-1]
@@ -211,7 +213,8 @@ def undecorated_step(optimizer: Optimizer) -> Callable[[Optimizer], Any]:
 
 
 def has_torchs_step(optimizer: Optimizer) -> bool:
-    """Whether `optimizer.step()` is a step of torch.optim with nothing of anybody else round it."""
+    """True if `optimizer.step()` is a step of torch.optim without wrappers or hooks of other
+    code."""
     return (
         "step" not in vars(optimizer)  # put there by hand, round the class's
         and not has_hooks(optimizer)
@@ -221,7 +224,7 @@ def has_torchs_step(optimizer: Optimizer) -> bool:
 
 
 def is_wrapped(optimizer: Optimizer) -> bool:
-    """Whether Python code of somebody other than torch runs round the step: a hook, a decorator."""
+    """True if code outside torch runs around the step: a hook or a decorator."""
     wrappers = _layers(type(optimizer).step)[:-1]
     return (
         "step" in vars(optimizer)
@@ -231,7 +234,7 @@ def is_wrapped(optimizer: Optimizer) -> bool:
 
 
 def _layers(function: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """A function, what it wraps, and so on to the innermost."""
+    """The function and the functions it wraps (`__wrapped__`), outermost first."""
     found = [function]
     while (inner := getattr(found[-1], "__wrapped__", None)) is not None:
         found.append(inner)
@@ -239,6 +242,7 @@ def _layers(function: Callable[..., Any]) -> list[Callable[..., Any]]:
 
 
 def _home(function: Callable[..., Any]) -> str:
-    """The module whose code it is: `__module__` is copied by functools.wraps."""
+    """Name of the module that defines the code; functools.wraps copies `__module__`, so the
+    function's globals are read."""
     scope: dict[str, Any] = getattr(function, "__globals__", {})
     return str(scope.get("__name__", ""))

@@ -1,4 +1,4 @@
-"""The processes that train one model together; today one."""
+"""World: the processes that train one model together; today one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train the model, as `build` hands it in.
+    """Rank of this process and number of processes that train the model.
 
     Attributes:
-        rank: number of this process, from 0.
+        rank: index of this process, from 0.
         size: number of processes.
     """
 
@@ -21,7 +21,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes: log, checkpoints, pages."""
+        """True if this process writes the log, checkpoints and pages."""
         return self.rank == 0
 
     def reduce(self, values: Tensor) -> Tensor:

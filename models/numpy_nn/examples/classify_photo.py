@@ -21,7 +21,7 @@ from models.numpy_nn.vgg19 import Params, run, vgg19, weight_shapes
 from models.weights import ForeignWeights, WeightsError
 from models.weights.matconvnet import read_mat
 
-SIDE = 224  # pixels of a picture as VGG19 sees it
+SIDE = 224  # pixels of an image as VGG19 sees it
 
 
 def load(path: Path) -> tuple[Params, ForeignWeights[np.ndarray]]:
@@ -42,7 +42,7 @@ def photograph(path: Path) -> Image.Image:
 
 def centre(picture: Image.Image, resize: int) -> Array:
     """(1, 3, SIDE, SIDE) float32, 0..255: the shorter side brought to `resize`, the centre cut out,
-    unless the picture has that size."""
+    unless the image has that size."""
     if picture.size != (SIDE, SIDE):
         width, height = (resize * side // min(picture.size) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)

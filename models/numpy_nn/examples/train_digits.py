@@ -1,9 +1,9 @@
-"""Train a net on 4,000 handwritten digits with NumPy alone, and test it on 1,000 others.
+"""Train a network on 4,000 handwritten digits with NumPy alone, and test it on 1,000 others.
 
     python -m models.numpy_nn.examples.train_digits --net lenet_caffe --save lenet.npz
     python -m models.numpy_nn.examples.train_digits --net lenet_caffe --load lenet.npz
 
-The second command tests the saved parameters. The nets are the 784-128-64-10 perceptron and the
+The second command tests the saved parameters. The networks are the 784-128-64-10 perceptron and the
 LeNet of Caffe's examples (20 and 50 filters, 500 units; LeCun et al. 1998, simplified).
 """
 
@@ -73,7 +73,7 @@ def train_step(net: Sequential, optimizer: Adam, x: Array, labels: NDArray[np.ui
 
 
 def accuracy(net: Sequential, images: Array, labels: NDArray[np.uint8]) -> float:
-    """Share of pictures whose largest logit is the label's."""
+    """Share of images whose largest logit is the label's."""
     predicted = net.forward(images, training=False).argmax(axis=1)
     return float((predicted == labels).mean())
 

@@ -2,10 +2,10 @@
 
 `xxx_forward(...)` returns `(out, cache)`; `xxx_backward(grad_out, cache)` returns the gradient of
 the loss with respect to the forward's array arguments. Arrays come in float32 or float64 and leave
-in the same dtype; pictures are (N, C, H, W).
+in the same dtype; images are (N, C, H, W).
 
 What a shape says and how the memory lies are two things. Layers that slide a window over the
-picture choose the memory order that suits them (see `conv.py`) and hand the result on as a
+image choose the memory order that suits them (see `conv.py`) and hand the result on as a
 transposed view; layers that work element by element keep whatever order they get.
 """
 

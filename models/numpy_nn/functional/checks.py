@@ -1,5 +1,5 @@
-"""What the functions ask of their arguments, checked before anything is computed: NumPy broadcasts,
-casts and indexes whatever it gets, and would hand on a wrong result without a word."""
+"""Checks of the functions' arguments before anything is computed: NumPy would broadcast, cast or
+index wrong arguments silently and return a wrong result."""
 
 from __future__ import annotations
 

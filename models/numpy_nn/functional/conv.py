@@ -33,7 +33,7 @@ def conv2d_forward(
     dilation: Size = 1,
     groups: int = 1,
 ) -> tuple[Array, Cache]:
-    """Slide K kernels over zero-padded pictures (cross-correlation, as every framework calls it).
+    """Slide K kernels over zero-padded images (cross-correlation, as every framework calls it).
 
         out[n, k, i, j] = bias[k] + sum_{c, r, s} weight[k, c, r, s]
                           x[n, c, i stride + r dilation - padding, j stride + s dilation - padding]
@@ -72,7 +72,7 @@ def conv2d_backward(
 ) -> tuple[Array | None, Array, Array | None]:
     """The product out = weight @ columns + bias, differentiated.
 
-        grad_bias    = grad_out summed over pictures and positions
+        grad_bias    = grad_out summed over images and positions
         grad_weight  = grad_out @ columns^T
         grad_columns = weight^T @ grad_out, and each entry goes back to the pixel it was copied
                        from; a pixel that lay under several taps gets the sum (col2im).
@@ -127,7 +127,7 @@ def _crop(padded: Array, windows: Windows) -> Array:
 
 
 def _positions(rows: range, out: Array) -> slice:
-    """Where those output rows lie in (K, OH, OW, N) once its last three axes are made one."""
+    """Slice of those output rows in (K, OH, OW, N) with its last three axes flattened."""
     row_size = out.shape[2] * out.shape[3]
     return slice(rows.start * row_size, rows.stop * row_size)
 

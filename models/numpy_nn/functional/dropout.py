@@ -39,7 +39,7 @@ def dropout_backward(grad_out: Array, cache: Cache) -> Array:
 
 
 def _check_mask(mask: Any, x: Array) -> None:
-    """Whether it broadcasts to x, and does not make it larger."""
+    """Raises ValueError unless the mask is numeric or bool and broadcasts to x's shape."""
     if isinstance(mask, np.ndarray) and mask.dtype.kind in "biuf" and mask.ndim <= x.ndim:
         sizes = zip(reversed(mask.shape), reversed(x.shape), strict=False)
         if all(size in (1, wanted) for size, wanted in sizes):

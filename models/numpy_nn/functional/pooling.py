@@ -1,7 +1,7 @@
 """Pooling: one number for each window of each channel.
 
 All loops here run over the taps of the window, not over the windows: tap (r, s) of all windows at
-once is a strided slice of the picture.
+once is a strided slice of the image.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def avg_pool2d_backward(grad_out: Array, cache: Cache) -> Array:
 
 
 def adaptive_avg_pool2d_forward(x: Array, output_size: Size) -> tuple[Array, Cache]:
-    """The mean over windows that divide the picture into `output_size` parts as evenly as it goes.
+    """The mean over windows that divide the image into `output_size` parts as evenly as it goes.
 
     Window i of `out` along a side of `length` pixels runs from floor(i length / out) to
     ceil((i + 1) length / out). A mean over rows, then over columns, is linear in each:

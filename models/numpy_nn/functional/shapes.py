@@ -14,13 +14,13 @@ Size: TypeAlias = "int | tuple[int, int]"  # one number for both sides, or (vert
 
 
 class Windows(NamedTuple):
-    """Where the windows of a convolution or a pooling lie; pairs are (vertical, horizontal)."""
+    """Geometry of the windows of a convolution or pooling; pairs are (vertical, horizontal)."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
-    out: tuple[int, int]  # how many windows there are
+    out: tuple[int, int]  # number of windows
 
     @property
     def span(self) -> tuple[int, int]:
@@ -35,7 +35,7 @@ class Windows(NamedTuple):
         return (self.out[0] - 1) * step_h + span_h, (self.out[1] - 1) * step_w + span_w
 
     def taps(self, rows: range | None = None) -> Iterator[tuple[slice, slice]]:
-        """For each tap of the kernel in reading order: the pixels of the padded picture, as
+        """For each tap of the kernel in reading order: the pixels of the padded image, as
         (vertical, horizontal) slices, that the windows of those output rows (default: all) have
         under it."""
         rows = range(self.out[0]) if rows is None else rows
@@ -55,7 +55,7 @@ def place_windows(
     dilation: Size = 1,
     ceil_mode: bool = False,
 ) -> Windows:
-    """The windows on a picture of shape (..., H, W); `num_windows` says how many."""
+    """The windows on an image of shape (..., H, W); `num_windows` says how many."""
     sizes = (
         pair("kernel", kernel, least=1),
         pair("stride", stride, least=1),
@@ -71,9 +71,9 @@ def place_windows(
 def num_windows(
     length: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool
 ) -> int:
-    """How many windows fit along a side: (length + 2 padding - span) / stride + 1, rounded down.
+    """Number of windows along a side: (length + 2 padding - span) / stride + 1, rounded down.
 
-    `ceil_mode` rounds up: a last window may hang over the end, if it starts inside the picture or
+    `ceil_mode` rounds up: a last window may hang over the end, if it starts inside the image or
     its left padding (PyTorch's rule).
     """
     room = length + 2 * padding - dilation * (kernel - 1) - 1

@@ -62,7 +62,7 @@ A_T = np.array(
 
 
 def winograd_fits(weight: Array, stride: Size = 1, dilation: Size = 1, groups: int = 1) -> bool:
-    """Whether `conv2d_winograd` can do this convolution, and is faster than im2col.
+    """True if `conv2d_winograd` supports this convolution and is faster than im2col.
 
     With fewer than about 16 channels the transforms cost more than the products save. (Nor does it
     pay for a batch of fewer than about 16 tiles, which spends its time on reading the weights.)

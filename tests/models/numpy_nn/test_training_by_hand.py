@@ -153,7 +153,7 @@ def test_sequential_loads_its_own_parameters_and_no_others() -> None:
     own = net.params["0.weight"]
     net.load(other.params)
     np.testing.assert_array_equal(own, other.params["0.weight"])  # in place
-    with pytest.raises(ValueError, match="another net"):
+    with pytest.raises(ValueError, match="another network"):
         net.load({"0.weight": np.ones(3)})
 
 
@@ -196,7 +196,7 @@ def test_parameters_of_another_net_end_with_a_message(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "models.numpy_nn.examples.train_digits", "--load", str(file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "another net" in done.stderr
+    assert "another network" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -159,7 +159,7 @@ def test_average_picture_becomes_one_mean_per_channel(
     path = mcn.save(tmp_path / "net.mat", layers, average=picture)
     foreign = read(path, mcn.target_shapes(layers))
     assert foreign.mean == pytest.approx(picture.reshape(-1, 3).mean(0) / 255, rel=1e-5)
-    assert foreign.notes == ["the average picture (20 x 30 x 3) became one mean per channel"]
+    assert foreign.notes == ["the average image (20 x 30 x 3) became one mean per channel"]
 
 
 @pytest.mark.parametrize(

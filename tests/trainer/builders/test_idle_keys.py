@@ -67,7 +67,7 @@ def test_normalisation_beside_weights_that_bring_theirs(
     done = dispatch(weights, key)
     assert done.returncode == 2, done.output
     assert f"{key}: " in done.stderr
-    assert "brings its own" in done.stderr
+    assert "has its own" in done.stderr
     refuse(weights)
     refuse(key)
 

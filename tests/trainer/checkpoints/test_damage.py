@@ -89,7 +89,7 @@ def test_without_a_sound_state_nothing_is_begun_anew(sound_run: Path, tmp_path: 
         state.write_bytes(content[: len(content) // 2] + bytes(len(content) // 2))
     rows = results.rows(run)
     ended = processes.run(tmp_path, "resume", "run")
-    refused(ended, "step_4.pth", "step_8.pth", "no sound state")
+    refused(ended, "step_4.pth", "step_8.pth", "no intact state")
     assert results.rows(run) == rows
     assert not (run / "summary.json").exists()
 

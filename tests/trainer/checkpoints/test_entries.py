@@ -104,7 +104,7 @@ def test_missing_entries_are_named(state: dict[str, Any], name: str) -> None:
         entries.check(state, state=True)
         assert entries.value_of(state, name) == row.default
         return
-    said = "weights alone" if name == "optimizer" else f"'{name}' is missing"
+    said = "weights only" if name == "optimizer" else f"'{name}' is missing"
     with pytest.raises(UserError, match=said):
         entries.check(state, state=True)
     if row.of_state:
@@ -175,4 +175,4 @@ def test_resume_goes_on_from_the_state_before(
             assert "resuming from step 4" in done.output
     done = dispatch("resume", "run")
     assert done.returncode == 2, done.output
-    assert "no sound state" in done.stderr
+    assert "no intact state" in done.stderr

@@ -64,7 +64,7 @@ def test_a_state_under_a_wrong_number_is_set_aside(cut_off: Path) -> None:
     shutil.copy(states / "step_4.pth", states / "step_99.pth")
     ended = resume(cut_off)
     assert ended.code == 0, ended.output
-    assert "step_99.pth: is the state of step 4, which its name contradicts." in ended.output
+    assert "step_99.pth: is the state of step 4, which contradicts its name." in ended.output
     assert results.started_at(ended.output) == 8
     assert (states / "step_99.pth.damaged").read_bytes() == (states / "step_4.pth").read_bytes()
     results.assert_same(cut_off, whole_run())
@@ -87,7 +87,9 @@ def test_a_name_too_long_to_be_changed_stays_and_pushes_no_state_out(cut_off: Pa
         (states / name).write_bytes(b"")
     ended = resume(cut_off, "epochs=3")
     assert ended.code == 0, ended.output
-    assert f"{LONG}: the file is empty. It stays where it is: File name too long." in ended.output
+    assert (
+        f"{LONG}: the file is empty. It could not be renamed: File name too long." in ended.output
+    )
     assert results.started_at(ended.output) == 8
     assert (states / LONG).is_file()
     assert {"step_8.pth", "step_12.pth"} <= {path.name for path in states.iterdir()}
@@ -100,7 +102,7 @@ def test_a_state_of_another_training_is_set_aside(cut_off: Path, foreign: Path) 
     path = copy_state(cut_off, foreign, 999)
     ended = resume(cut_off)
     assert ended.code == 0, ended.output
-    assert "step_999.pth: is of another training: " in ended.output
+    assert "step_999.pth: is of another run: " in ended.output
     assert "model._target_ is models.lenet.LeNet5, not models.mlp.MLP" in ended.output
     assert results.started_at(ended.output) == 8
     assert path.with_name("step_999.pth.damaged").is_file()
@@ -114,7 +116,7 @@ def test_without_the_runs_configuration_the_other_checkpoints_tell(
     (cut_off / ".hydra" / "config.yaml").write_bytes(b"\xff")
     ended = resume(cut_off)
     assert ended.code == 0, ended.output
-    assert "most checkpoints beside it are of another net" in ended.output
+    assert "most checkpoints beside it have another model" in ended.output
     results.assert_same(cut_off, whole_run())
 
 
@@ -134,7 +136,7 @@ def test_a_foreign_state_alone_is_none_to_go_on_from(cut_off: Path, foreign: Pat
     for path in (cut_off / "checkpoints").iterdir():
         path.unlink()
     copy_state(cut_off, foreign, 999)
-    refused(resume(cut_off), "is of another training", "no sound state")
+    refused(resume(cut_off), "is of another run", "no intact state")
 
 
 @pytest.mark.slow
@@ -143,7 +145,7 @@ def test_the_same_net_of_another_size_is_another_training(cut_off: Path, tmp_pat
     processes.train(tmp_path / "other", *TINY, "model.hidden=[9]")
     copy_state(cut_off, newest_of(tmp_path / "other" / "run"), 999)
     ended = resume(cut_off)
-    assert "step_999.pth: is of another training: model.hidden is [9], not [8]" in ended.output
+    assert "step_999.pth: is of another run: model.hidden is [9], not [8]" in ended.output
     results.assert_same(cut_off, whole_run())
 
 
@@ -213,13 +215,15 @@ def test_what_is_no_file_is_set_aside(cut_off: Path, name: str, kind: str) -> No
     no_file(cut_off / name, kind)
     ended = processes.Command(cut_off.parent, ["resume", "run", "epochs=3"]).wait(timeout_s=60)
     assert ended.code == 0, ended.output
-    assert re.search(rf"{Path(name).name}: .*(no file but a folder|cannot be read)", ended.output)
+    assert re.search(
+        rf"{Path(name).name}: .*(is a folder, a pipe or a device|cannot be read)", ended.output
+    )
     assert "Traceback" not in ended.output
     aside = cut_off / f"{name}.damaged"
     assert aside.is_fifo() if kind == "pipe" else (aside / "own").read_text() == "kept"
     assert (cut_off / name).is_file() != (name == "checkpoints/step_99.pth")
     assert results.summary(cut_off)["epochs"] == 3
-    assert ended.output.count("no file but") <= 1, ended.output
+    assert ended.output.count("a pipe or a device") <= 1, ended.output
 
 
 def test_the_names_of_classes_are_not_read_from_a_pipe(dispatch: Callable[..., Finished]) -> None:

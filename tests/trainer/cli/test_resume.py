@@ -97,7 +97,7 @@ def test_a_damaged_state_is_named_and_the_one_before_is_taken(tmp_path: Path) ->
         state.write_bytes(b"")
     none_left = run_trainer("resume", "run", "epochs=9", cwd=tmp_path)
     assert none_left.returncode == 2
-    assert "no sound state" in none_left.stderr
+    assert "no intact state" in none_left.stderr
 
 
 @pytest.mark.slow

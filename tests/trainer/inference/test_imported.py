@@ -91,7 +91,7 @@ def test_a_file_without_a_head_starts_a_training() -> None:
     net = VGG((3, 32, 32), 5, depth=11)
     full = net.state_dict()
     features = {n: t.clone() for n, t in full.items() if n.startswith("features.")}
-    with pytest.raises(UserError, match=r"no head.*replace_head=true starts one anew"):
+    with pytest.raises(UserError, match=r"no head.*replace_head=true initialises a new one"):
         pretrained.check_fit(net, features, False, "x.pth")
     features["features.0.weight"].fill_(3)
     fresh = pretrained.load_into(net, features, True, "x.pth")

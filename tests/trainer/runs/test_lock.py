@@ -49,7 +49,7 @@ def test_without_a_name_a_run_that_is_going_on_is_left_alone(tmp_path: Path) -> 
     words = [word for word in LONG if not word.startswith("hydra.run.dir")]
     going = processes.Command(tmp_path, [*words, "hydra.run.dir=outputs/going"])
     assert going.wait_for(lambda: results.newest_step(tmp_path / "outputs" / "going") > 0)
-    refused(processes.run(tmp_path, "resume"), "no unfinished run", "not going on at this moment")
+    refused(processes.run(tmp_path, "resume"), "no unfinished run", "not running now")
     going.kill()
 
 
@@ -149,5 +149,5 @@ def test_where_there_are_no_locks_a_run_goes_on(
 def test_a_finished_run_leaves_its_folder_free(tmp_path: Path) -> None:
     run = Path(shutil.copytree(whole_run(), tmp_path / "run"))
     assert not lock.is_locked(run)
-    refused(processes.run(tmp_path, "resume", "run"), "is finished", "epochs=N")
+    refused(processes.run(tmp_path, "resume", "run"), "already finished", "epochs=N")
     refused(processes.run(tmp_path, *TINY, "hydra.run.dir=run"), "holds a run already", "resume")

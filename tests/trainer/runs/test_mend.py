@@ -40,7 +40,7 @@ def test_lost_best_weights_come_back_from_a_state(cut_off: Path) -> None:
     ended = resume(cut_off)
     assert ended.code == 0, ended.output
     assert "best.pth: damaged" in ended.output
-    assert "written anew from the state of step 4" in ended.output
+    assert "rewritten from the state of step 4" in ended.output
     assert (cut_off / "checkpoints" / "best.pth.damaged").read_bytes() == b"damaged"
     results.assert_same(cut_off, whole_run())
     assert results.summary(cut_off)["lost_best_epoch"] is None

@@ -86,7 +86,7 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
 def test_an_event_file_that_the_disk_does_not_take(tmp_path: Path) -> None:
     prepare = functools.partial(limit_file_size, 6000)
     ended = processes.run(tmp_path, *RUN, "tensorboard=true", prepare=prepare)
-    refused(ended, "No room on the disk", "tfevents", code=1)
+    refused(ended, "Not enough disk space", "tfevents", code=1)
     assert "Exception in thread" not in ended.output
     again = processes.run(tmp_path, *RUN, "tensorboard=true")  # there is room again
     assert again.code == 0, again.output
@@ -162,7 +162,7 @@ def test_a_folder_without_a_state_can_be_taken_again(tmp_path: Path) -> None:
     shutil.rmtree(run / "checkpoints")
     refused(processes.run(tmp_path, *RUN), "holds a run already")  # its result is there
     (run / "summary.json").write_text('{"status": "failed", "reason": "the disk was full"}')
-    refused(processes.run(tmp_path, "resume", "run"), "no run that could go on", "its own command")
+    refused(processes.run(tmp_path, "resume", "run"), "no run to resume", "its own command")
     assert processes.run(tmp_path, *RUN).code == 0
     results.assert_same(run, whole_run())
 

@@ -206,7 +206,7 @@ CHANGES = [
     (("data.num_train=60",), ["data.num_train: 48 -> 60", "--force"]),
     (("--force", "optimizer=sgd"), ["optimizer", "Adam", "SGD"]),
     (("--force", "model.hidden=[9]"), ["model.*", "fc.weight"]),
-    (("--force", "data.num_train=60"), ["data", "not those that the training began with"]),
+    (("--force", "data.num_train=60"), ["data", "not those that the training started with"]),
     (("--force", "data.num_classes=5"), ["data"]),
 ]
 
@@ -276,7 +276,7 @@ def test_another_machine_is_a_warning(unfinished: Path, tmp_path: Path) -> None:
 WHERE = [
     ("nowhere", ["nowhere", "no run"]),
     ("empty", ["empty", "no run"]),
-    ("weights", ["no sound state"]),
+    ("weights", ["no intact state"]),
 ]
 
 

@@ -82,10 +82,10 @@ def test_names_are_in_the_order_of_the_optimizer() -> None:
         [{"params": [net[1].weight]}, {"params": [net[0].bias, stray]}], lr=0.1
     )
     own = trained_names(optimizer, net)
-    assert own == ["1.weight", "0.bias", "no parameter of the net"]
+    assert own == ["1.weight", "0.bias", "no parameter of the model"]
     check_names(own, own)
     check_names(None, own)
-    with pytest.raises(UserError, match="their order is another"):
+    with pytest.raises(UserError, match="their order changed"):
         check_names(own[::-1], own)
     many = [f"layer{number}.weight" for number in range(60)]
     with pytest.raises(UserError, match=r"layer3\.weight and 56 more; not trained") as error:
@@ -107,7 +107,7 @@ def test_a_training_of_a_gpu_goes_on_once_the_cpu_is_named(tmp_path: Path) -> No
     before = {path: path.read_bytes() for path in run.rglob("*.pth")}
     done = run_trainer("resume", "run", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2, done.output
-    assert "device=cuda: the training began there" in done.stderr
+    assert "device=cuda: the run started on it" in done.stderr
     assert "device=cpu" in done.stderr
     assert "Traceback" not in done.output
     assert {path: path.read_bytes() for path in run.rglob("*.pth")} == before

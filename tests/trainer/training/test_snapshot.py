@@ -68,8 +68,8 @@ def test_another_pillow_is_told_where_images_were_decoded(tmp_path: Path) -> Non
         state["machine"]["pillow"] = "1.1.7"
         notes = snapshot.load(fresh, state)
         assert len(notes) == told
-        assert all(note.startswith("pillow was 1.1.7, is ") for note in notes)
-    with pytest.raises(UserError, match=r"decoded by Pillow 1\.1\.7, this is"):
+        assert all(note.startswith("pillow was 1.1.7, now ") for note in notes)
+    with pytest.raises(UserError, match=r"decoded by Pillow 1\.1\.7, now by"):
         snapshot.load(fresh, {**state, "data": "0" * 64})
     run.close(), fresh.close()
 

@@ -206,7 +206,7 @@ def test_a_run_whose_last_validation_is_no_number_is_not_finished(tmp_path: Path
     words = (*TINY, "hydra.run.dir=run")
     prepare = functools.partial(evaluation_is_nan, (1,))
     ended = processes.run(tmp_path, *words, prepare=prepare)
-    refused(ended, "validation loss after epoch 2 is NaN", "test split was not read", code=1)
+    refused(ended, "validation loss after epoch 2 is NaN", "test split was not evaluated", code=1)
     assert "of epoch 1, are in" in ended.output
     run = tmp_path / "run"
     assert_sound(run)

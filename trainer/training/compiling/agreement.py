@@ -1,4 +1,4 @@
-"""Whether two ways to compute the same training steps agree, up to rounding."""
+"""Comparison of two computations of the same training steps, up to rounding."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
-# Relative differences of an update that are not rounding any more, by the arithmetic of the step.
+# Largest relative difference of an update that counts as rounding, by the dtype of the step.
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-2, torch.bfloat16: 0.2}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What some steps did.
+    """Result of some training steps.
 
-    losses: of each. is_bad: one of them, or a gradient, was not finite. changes: of each weight
-    and buffer, over all of the steps. gradients: of the last step, of those weights that have any.
-    states: the changes of what the optimizer keeps of the weights, by its name for that.
+    Attributes:
+        losses: one per step.
+        is_bad: a loss or a gradient was not finite.
+        changes: difference of each weight and buffer over all steps, by name.
+        gradients: of the last step, for the weights that have one.
+        states: differences of the optimizer's state, by kind (such as exp_avg) and weight.
     """
 
     losses: list[float]
@@ -30,12 +33,11 @@ class Trial:
 
 
 def disagreement(reference: Trial, other: Trial, dtype: torch.dtype) -> str:
-    """What differs by more than the rounding of `dtype`, as a phrase; empty if nothing does. The
-    gradients are the reference's.
+    """Phrase for the first difference beyond the rounding of `dtype`; empty if there is none.
 
-    The difference of two updates is weighed by the gradient, so that it is measured by what it
-    does to the loss: where a gradient is nothing but rounding (a bias before a batch norm), Adam
-    makes whole steps of it that may go either way.
+    Differences of weights are weighted by the reference's gradient, that is by their effect on the
+    loss: where a gradient is pure rounding (a bias before a batch norm), Adam takes full steps in a
+    random direction.
     """
     if reference.is_bad or other.is_bad:
         return "" if reference.is_bad == other.is_bad else "the check for NaN"
@@ -50,10 +52,10 @@ def disagreement(reference: Trial, other: Trial, dtype: torch.dtype) -> str:
     if name := (
         differs(weights, other.changes, reference.gradients) or differs(buffers, other.changes)
     ):
-        return f"what becomes of {name}"
+        return f"the update of {name}"
     for kind, changes in reference.states.items():
         if name := differs(changes, other.states[kind]):
-            return f"what the optimizer keeps of {name}, its {kind}"
+            return f"the optimizer state {kind} of {name}"
     return ""
 
 
@@ -65,13 +67,13 @@ def _differing(
     tolerance: float,
     rounding: float,
 ) -> str:
-    """The name of a change that differs by more than rounding; empty if none does."""
+    """Name of the first tensor whose change differs by more than rounding; empty if none does."""
     sizes, errors = {}, {}
     for name, change in reference.items():
         weight = weights[name] if weights is not None else torch.ones_like(change)
         sizes[name] = (weight * change).abs().sum().item()
         errors[name] = (weight * (other[name] - change)).abs().sum().item()
-    # A tensor that has no part in the whole update has nothing but rounding in it.
+    # A tensor with a negligible share of the whole update may hold rounding only.
     little = 1e-3 * sum(sizes.values())
     for name in sorted(sizes):
         if not errors[name] <= tolerance * (sizes[name] + little) + rounding:

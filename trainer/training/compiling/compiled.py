@@ -1,7 +1,7 @@
-"""compile=step: forward, backward and update as one compiled graph; compile=model: the net alone.
+"""compile=step: forward, backward and update as one compiled graph; compile=model: the model only.
 
-Which batches run compiled is a function of the training's state and of their size alone, never of
-what this process did before: a resumed run computes the same bits.
+Which batches run compiled depends on the training's state and on their size only, not on what this
+process did before: a resumed run computes the same bits.
 """
 
 from __future__ import annotations
@@ -39,38 +39,42 @@ log = logging.getLogger("trainer")
 
 
 def check(mode: str, device: torch.device, precision: str) -> None:
-    """Raises UserError for what cannot be compiled here; `mode` is none, model or step."""
+    """Raises UserError if `mode` (none, model or step) is impossible on this machine or with this
+    precision."""
     if mode == "none":
         return
     if device.type == "mps":
-        raise UserError(f"compile={mode}: not on device mps. Take compile=none, or device=cpu.")
+        raise UserError(
+            f"compile={mode}: not supported on device mps. Use compile=none, or device=cpu."
+        )
     if mode == "step" and precision == "fp16":
         raise UserError(
-            "compile=step: not with precision=fp16, whose loss scaling chooses between steps. "
-            "Take precision=bf16 or fp32, or compile=model."
+            "compile=step: not supported with precision=fp16, whose loss scaling skips steps. "
+            "Use precision=bf16 or fp32, or compile=model."
         )
-    # Where torch looks for it; Triton, on a GPU, wants one as well.
+    # torch reads the same variable; Triton, on a GPU, needs a compiler as well.
     compiler = os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
     if shutil.which(compiler) is None:
         raise UserError(
-            f"compile={mode}: needs a C++ compiler, and there is no {compiler} here. Install g++ "
-            "or clang, or name one in the environment variable CXX; compile=none needs none."
+            f"compile={mode}: needs a C++ compiler, and {compiler} was not found. Install g++ or "
+            "clang, or set the environment variable CXX to one; compile=none needs none."
         )
 
 
 def check_optimizer(mode: str, optimizer: Optimizer) -> None:
-    """Raises UserError if a graph of its step would leave out code that runs round it."""
+    """Raises UserError if a compiled step would skip hooks or decorators of the optimizer."""
     if mode == "step" and is_wrapped(optimizer):
         raise UserError(
-            f"compile=step: not with {type(optimizer).__name__}, whose step has hooks or a "
-            "decorator: a graph computes without them. Take compile=none or compile=model."
+            f"compile=step: not supported with {type(optimizer).__name__}, whose step has hooks or "
+            "a decorator, which a compiled step would skip. Use compile=none or compile=model."
         )
 
 
 @contextlib.contextmanager
 def compiling(what: str, error_class: type[Exception], timer: CompileTime) -> Iterator[None]:
-    """Says how long it took, or in one message that it went wrong; the cause has the rest."""
-    # It tells on stderr that CUDA is installed and no GPU there.
+    """Context that logs the compilation time. Raises TrainingError, with the cause chained, for an
+    error of `error_class`."""
+    # It warns on stderr if CUDA is installed but no GPU is there.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     start = time.monotonic()
     try:
@@ -82,7 +86,7 @@ def compiling(what: str, error_class: type[Exception], timer: CompileTime) -> It
         reason = next((line for line in str(error).splitlines() if line.strip()), "")
         raise TrainingError(
             f"{what}: torch could not compile this training: {type(error).__name__}: {reason}\n"
-            "compile=none trains it as it is."
+            "Use compile=none."
         ) from error
     log.info("%s: %.1f s", what, time.monotonic() - start)
 
@@ -90,12 +94,15 @@ def compiling(what: str, error_class: type[Exception], timer: CompileTime) -> It
 def compile_model(
     model: nn.Module, train_size: int, eval_size: int, timer: CompileTime | None = None
 ) -> None:
-    """Let torch.compile have the net, in place: names in the state_dict stay as they are.
+    """Compile a model with torch.compile, in place; names in the state_dict do not change.
 
-    Batches of another size than the usual one (train_size in training mode, eval_size in
-    evaluation) run in eager. torch would compile each anew, and by what had come before.
+    Args:
+        train_size, eval_size: batch sizes that run compiled, in training and evaluation mode.
+            Batches of other sizes run in eager: torch would recompile for each, depending on the
+            earlier ones.
+        timer: counts the seconds of compilation.
     """
-    torch.compiler.reset()  # its limit of recompilations is the process's, not the net's
+    torch.compiler.reset()  # its limit of recompilations is per process, not per model
     model.compile(dynamic=False, options={"fallback_random": True})  # dropout as in eager
     compiled, eager, failed = compiled_call(model), eager_call(model), compiler_error()
     fresh = {True: "compile=model (training)", False: "compile=model (evaluation)"}
@@ -123,10 +130,11 @@ def dtype_under(autocast: AbstractContextManager[Any], weight: Tensor) -> torch.
 
 
 class CompiledStep:
-    """Takes the place of `loop.update` with its first four arguments.
+    """Compiled replacement of `loop.update` with its first four arguments bound.
 
-    Batches of `batch_size` run compiled, with one graph for each layout and form of targets. In
-    eager run those of another size, and a first step for which the optimizer makes its state.
+    Batches of `batch_size` run compiled, with one graph for each layout and form of targets. Those
+    of other sizes run in eager, and so does the first step, in which the optimizer creates its
+    state.
     """
 
     def __init__(
@@ -146,11 +154,12 @@ class CompiledStep:
         self.keeps_state = keeps_state(self.optimizer)
         self.dtype = dtype_under(autocast, next(model.parameters()))
         self.graphs: dict[Any, StepGraph] = {}
-        # A state that is loaded lies elsewhere in memory.
+        # Loading a state replaces the tensors that the graphs refer to.
         self.optimizer.register_load_state_dict_post_hook(lambda _: self.graphs.clear())
 
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """One step. Returns the mean loss (0-dim) and the logits (N, K)."""
+        """One step on images (N, C, H, W) and targets. Returns the mean loss (0-dim) and the logits
+        (N, K)."""
         if len(images) != self.batch_size or not self.has_state():
             loss, logits = self.update(images, targets)
             self.optimizer.zero_grad(set_to_none=True)  # no graph needs them
@@ -161,7 +170,8 @@ class CompiledStep:
         return self.graphs[kind](images, targets)
 
     def compile(self, images: Tensor, targets: Tensor) -> StepGraph:
-        """A graph that has been seen to work. The training's state is as before."""
+        """Compile a step and check it against eager steps. The training's state is unchanged.
+        Raises TrainingError."""
         with compiling("compile=step", Exception, self.timer):
             graph = StepGraph(*self.parts, images, targets)
             self.check(graph, images, targets)
@@ -171,14 +181,14 @@ class CompiledStep:
         return not self.keeps_state or any(self.optimizer.state.values())
 
     def check(self, graph: StepGraph, images: Tensor, targets: Tensor) -> None:
-        """Hold two steps of it against eager ones. Raises TrainingError."""
+        """Raises TrainingError if two compiled steps differ from two eager ones."""
         eager = self.two_steps(self.update, graph, images, targets)
         compiled = self.two_steps(graph, graph, images, targets)
         difference = disagreement(eager, compiled, self.dtype)
         if difference:
             raise TrainingError(
-                "compile=step: the compiled step does not compute what the eager one does. Two "
-                f"steps on trial differ in {difference}.\ncompile=none trains this net as it is."
+                "compile=step: the compiled step does not match the eager one: two trial steps "
+                f"differ in {difference}.\nUse compile=none for this model."
             )
 
     def two_steps(
@@ -188,8 +198,8 @@ class CompiledStep:
         images: Tensor,
         targets: Tensor,
     ) -> Trial:
-        """What two steps do, the second at half the learning rate: one that had become a constant
-        of the graph would show. Everything is put back."""
+        """Make two trial steps and undo them. The second one has half the learning rate, to detect
+        a rate that became a constant of the graph."""
         before = [tensor.clone() for tensor in graph.tensors]
         rates = [group["lr"] for group in self.optimizer.param_groups]
         losses = []
@@ -201,7 +211,7 @@ class CompiledStep:
         trial = Trial(
             losses,
             bool(self.found_inf),
-            dict(zip(graph.named, changes, strict=False)),  # these are the first ones
+            dict(zip(graph.named, changes, strict=False)),  # `tensors` starts with `named`
             {name: t.grad for name, t in graph.named.items() if t.grad is not None},
             graph.states_by_kind(changes[len(graph.named) :]),
         )

@@ -1,9 +1,9 @@
-"""A training step as one graph, traced from the code that eager steps run, and compiled.
+"""Training step as one graph, traced from the code that eager steps run, and compiled.
 
-`loop.update` runs once on stand-ins: copies of the weights, the buffers and the optimizer's state,
-with an optimizer of the same class over them. What it does to them is recorded operation by
-operation (torch.fx's make_fx), compiled by inductor, and at each step written back into the real
-tensors in place. There is no Python of the net, of autograd or of the optimizer left at run time.
+`loop.update` runs once on copies of the weights, the buffers and the optimizer's state, with an
+optimizer of the same class over them. Its operations are recorded (torch.fx's make_fx) and compiled
+by inductor; each step writes the results into the real tensors in place. No Python code of the
+model, of autograd or of the optimizer runs at a step.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ from trainer.training.step import Guard, undecorated_step
 
 
 class StepGraph:
-    """Call it with a batch of the traced kind: it trains a step and returns loss and logits.
+    """Compiled training step. Called with a batch of the traced shape, it trains one step and
+    returns the mean loss (0-dim) and the logits (N, K).
 
-    `tensors` are those that it writes: weights, buffers, the optimizer's state, the guard's flags.
-    They keep their values if the loss or a gradient is not finite, and from then on.
+    Attributes:
+        tensors: those that a step writes: weights, buffers, the optimizer's state, the guard's
+            flags. Once a loss or a gradient is not finite, they keep their values.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class StepGraph:
         self.groups = guard.optimizer.param_groups
         self.named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         state = guard.optimizer.state
-        self.state = [  # in an order that a state from a file has, too
+        self.state = [  # in the same order for a state loaded from a file
             (parameter, key)
             for parameter in model.parameters()
             for key in sorted(state.get(parameter, ()))
@@ -61,7 +63,7 @@ class StepGraph:
         kept = [state[parameter][key] for parameter, key in self.state]
         flags = [guard.found_inf, guard.num_bad_steps]
         self.tensors = [t.detach() for t in (*self.named.values(), *kept, *flags)]
-        # float64: in float32 a learning rate would not be the one that eager steps have.
+        # float64, as in eager steps: float32 would round the learning rate.
         self.lrs = [images.new_zeros((), dtype=torch.float64) for _ in self.groups]
         self.compiled = self._compile(images, targets)
 
@@ -73,8 +75,8 @@ class StepGraph:
         return mean_loss, logits
 
     def states_by_kind(self, values: Sequence[Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Values for each tensor of the optimizer's state, in the order of `tensors`, by its name
-        for the kind and by the weight's."""
+        """Group values, one for each tensor of the optimizer's state in the order of `tensors`, by
+        kind (such as exp_avg) and name of the weight."""
         names = {parameter: name for name, parameter in self.named.items()}
         found: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for (parameter, kind), value in zip(self.state, values, strict=False):
@@ -88,15 +90,15 @@ class StepGraph:
         options = {
             "fallback_random": True,  # dropout draws from torch's generators, as in eager steps
             "cpp_wrapper": images.device.type == "cpu",  # halves the start from a warm cache
-            # `CompiledStep` looks at the batch, and the other tensors stay what they are. Asking
-            # each of them at every step takes a small net 3 % of it.
+            # `CompiledStep` checks the batch, and the other tensors do not change. Checking each at
+            # every step costs a small network 3 % of its time.
             "size_asserts": False,
         }
         with torch.no_grad():
             return compile_graph(graph, arguments, options)
 
     def _step(self, *arguments: Tensor) -> tuple[Tensor, Tensor]:
-        """What is traced; the arguments are those of the compiled graph."""
+        """Traced function; it has the arguments of the compiled graph."""
         *tensors, images, targets = arguments
         old, lrs = tensors[: len(self.tensors)], tensors[len(self.tensors) :]
         *before, found_inf, num_bad_steps = old
@@ -109,14 +111,14 @@ class StepGraph:
         }
         state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
         for (real, key), tensor in zip(self.state, fresh[len(named) :], strict=True):
-            # Eager steps compute with the number of the step in float64: 1 - 0.999 ** 1.
+            # Eager steps compute powers of the step number in float64: 1 - 0.999 ** 1.
             state[real][key] = tensor.double() if key == "step" else tensor
         every, off, on = len(self.groups), [False], [True]
         optimizer = stand_in(
             self.guard.optimizer,
             [[parameters[real] for real in group["params"]] for group in self.groups],
             {parameters[real]: of_one for real, of_one in state.items()},
-            # The form that can be traced: no fused kernel, no reading of values on the CPU.
+            # Options that can be traced: no fused kernel, no values read on the CPU.
             lr=lrs, fused=every * off, foreach=every * on, capturable=every * on,
         )  # fmt: skip
         model: Any = partial(functional_call, self.model, named)
@@ -126,7 +128,7 @@ class StepGraph:
         bad = once((found_inf > 0) | ~guard.finite)
         with torch.no_grad():
             for tensor, value in zip(before, after, strict=True):
-                # A count that an optimizer keeps on the CPU, beside a GPU, is not worth a sync.
+                # A step counter on the CPU, beside a GPU, is not worth a sync.
                 gated = tensor.device == bad.device
                 tensor.copy_(torch.where(bad, tensor, value) if gated else value)
             found_inf.copy_(bad)
@@ -135,8 +137,8 @@ class StepGraph:
 
 
 class _TracedGuard:
-    """Does to the stand-ins what `Guard` does to the weights, but that it computes the update in
-    any case: whether it counts is decided at the end."""
+    """Guard of the traced step. Unlike `Guard` it always computes the update; `StepGraph` discards
+    the result if a gradient is not finite."""
 
     def __init__(
         self, optimizer: Optimizer, parameters: Iterable[Tensor], clip_norm: float
@@ -145,7 +147,7 @@ class _TracedGuard:
         self.parameters = [p for p in parameters if p.requires_grad]
 
     def zero_grad(self) -> None:
-        """Nobody has given them a gradient yet."""
+        """Nothing: the copies have no gradients yet."""
 
     def backward(self, loss: Tensor) -> None:
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
@@ -155,7 +157,7 @@ class _TracedGuard:
         self.finite = torch.stack([t.isfinite().all() for t in checked]).all()
 
     def check_and_clip(self) -> None:
-        """The check is of the one backward pass; what clips is traced with the step."""
+        """Nothing: `backward` checks, and clipping is traced with the step."""
 
     def step(self) -> None:
         with torch.no_grad(), being_compiled(), _ScalarsOnce():
@@ -170,8 +172,13 @@ def stand_in(
     state: Mapping[Tensor, dict[str, Tensor]],
     **options: Sequence[Any],
 ) -> Optimizer:
-    """An optimizer of the same class over other parameters, with their state. Both these and the
-    options that replace its own are given by group."""
+    """Optimizer of the same class over other parameters, with their state.
+
+    Args:
+        parameters: for each parameter group.
+        state: by parameter.
+        options: values that replace the optimizer's own, for each parameter group.
+    """
     groups = [
         {**group, **{key: values[i] for key, values in options.items() if key in group}}
         for i, group in enumerate(optimizer.param_groups)
@@ -186,8 +193,8 @@ def stand_in(
 
 
 def keeps_state(optimizer: Optimizer) -> bool:
-    """Whether a step leaves something behind that the next one needs; that of plain gradient
-    descent does not. Tried on parameters that nobody else has."""
+    """True if a step of the optimizer creates a state, which plain gradient descent does not. Tried
+    on separate parameters."""
     like = optimizer.param_groups[0]["params"][0].detach()
     probes = [nn.Parameter(like.new_zeros(1)) for _ in optimizer.param_groups]
     for probe in probes:
@@ -199,8 +206,8 @@ def keeps_state(optimizer: Optimizer) -> bool:
 
 
 class _ScalarsOnce(TorchFunctionMode):
-    """Applies `once` wherever a scalar meets a tensor. It is worth a fifth of a small net's step
-    with Adam, whose bias corrections are powers."""
+    """Mode that applies `once` to 0-dim operands of tensors. It saves a fifth of a small network's
+    step with Adam, whose bias corrections are powers."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
