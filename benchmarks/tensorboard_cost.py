@@ -56,9 +56,9 @@ def one_run(words: list[str]) -> None:
     """A training in this process; the last line says the seconds in TensorBoard, and in all."""
     watch = Stopwatch()
     for name in ("start", "epoch", "best", "finish"):
-        watch.round(visualizer.Gallery, name)
+        watch.round(visualizer.Visualizer, name)
     for name in ("step", "epoch", "save", "finish", "close"):
-        watch.round(run_logger.RunLog, name)
+        watch.round(run_logger.RunLogger, name)
     watch.round(run_logger, "event_writer")  # its imports, too
     sys.argv = ["trainer", *words]
     try:

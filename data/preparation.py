@@ -145,7 +145,7 @@ def fit_channels(
 
 def cropped(images: Tensor, shape: Sequence[int], resize: int) -> Tensor:
     """As `to_shape`, but the shorter side is resized to `resize` and the centre taken, and to the
-    last bit as of files, see `images.read_picture`."""
+    last bit as of files, see `images.read_image`."""
     from PIL import Image
 
     from data.images.fitting import converted, fitted

@@ -70,7 +70,7 @@ class Split:
         """(N, C, H, W) uint8; a copy only where they lie among those of other splits."""
         return self.images if self.rows is None else self.images.index_select(0, self.rows)
 
-    def pictures_at(self, positions: Tensor) -> Tensor:
+    def images_at(self, positions: Tensor) -> Tensor:
         """The images at (n,) int64 positions, 0..N-1: (n, C, H, W) uint8, a copy."""
         rows = positions if self.rows is None else self.rows.index_select(0, positions)
         return self.images.index_select(0, rows)
@@ -153,5 +153,5 @@ class Dataset:
             sha.update(f"{len(split)}".encode())
             sha.update(split.labels.numpy().tobytes())
             some = torch.linspace(0, len(split) - 1, min(len(split), _SAMPLE), dtype=torch.float64)
-            sha.update(split.pictures_at(some.long()).numpy().tobytes())
+            sha.update(split.images_at(some.long()).numpy().tobytes())
         return sha.hexdigest()

@@ -67,12 +67,12 @@ def run(
             test, summary = train(run, folder, choices, is_resumed=state is not None)
         finally:
             run.close()
-        conclude(summary)
+        log_result(summary)
         labels = run.about.data.test.labels[: test.num_images]
         if line := no_better_than_guessing(labels, run.about.description.classes, test.accuracy):
             log.info("%s", line)
         if not in_sweep:
-            show_next(run, folder)
+            log_next_commands(run, folder)
         elif signals.received is not None:  # during the test: this job is finished, the sweep stops
             raise Stopped(signals.received)
 
@@ -88,7 +88,7 @@ def train(
             best_weights.mend(run)
             # It describes the run before it was resumed; if killed now, the run is unfinished.
             (folder / "summary.json").unlink(missing_ok=True)
-        introduce(run, choices)
+        log_header(run, choices)
         faults.check_room(run, folder)
         run.start()
         loop.fit(run)
@@ -103,7 +103,7 @@ def train(
         except OSError as error:
             raise TrainingError(unconfirmed(error, folder)) from error
     except BaseException as error:
-        fault = faults.explained(error, run, folder)
+        fault = faults.fault_of(error, run, folder)
         note_end(run, folder, error, fault, sha256)
         if fault:
             raise fault from error
@@ -130,7 +130,7 @@ def note_end(
         if status_of(folder) != "finished":  # else the result is written, see `unconfirmed`
             summarise(run, folder, status, sha256=sha256, reason=reason)
     if status == "interrupted" and run.checkpoints.states():
-        log.info("Stopped. Continue with: python -m trainer resume %s", show(folder))
+        log.info("Stopped. Continue with: python -m trainer resume %s", shell_path(folder))
 
 
 def unconfirmed(error: OSError, folder: Path) -> str:
@@ -145,7 +145,7 @@ def unconfirmed(error: OSError, folder: Path) -> str:
     return (
         f"{fault}\nThe training is finished and its checkpoints are intact; only the result could "
         f"not be written. Once the disk is writable again, this repeats the test and writes it: "
-        f"python -m trainer resume {show(folder)}"
+        f"python -m trainer resume {shell_path(folder)}"
     )
 
 
@@ -156,7 +156,7 @@ def check_tested(test: Metrics) -> None:
         raise TrainingError(f"The test loss is NaN or infinite: no result.\n{SMALLER_STEPS}")
 
 
-def introduce(run: Run, choices: dict[str, Any]) -> None:
+def log_header(run: Run, choices: dict[str, Any]) -> None:
     """Log model, dataset, device, epochs and the notes of both, before the first step."""
     shape = "x".join(map(str, run.about.description.shape))
     log.info("%s: %s parameters, %s MACs per image, input %s",
@@ -230,7 +230,7 @@ def summarise(
     return summary
 
 
-def conclude(summary: dict[str, Any]) -> None:
+def log_result(summary: dict[str, Any]) -> None:
     """Log the test result, the training time and the speed."""
     log.info("")
     log.info("test accuracy %.4f   loss %.4f   with the weights of epoch %s (val accuracy %.4f)",
@@ -242,25 +242,25 @@ def conclude(summary: dict[str, Any]) -> None:
              f"{summary['steps']:,}")  # fmt: skip
 
 
-def show_next(run: Run, folder: Path) -> None:
+def log_next_commands(run: Run, folder: Path) -> None:
     """Log the run's folder and commands for the next steps."""
-    best = show(run.checkpoints.best)
-    log.info("run folder    %s", show(folder))
+    best = shell_path(run.checkpoints.best)
+    log.info("run folder    %s", shell_path(folder))
     log.info("classify      python -m trainer predict %s IMAGE_OR_FOLDER", best)
     log.info("look closer   python -m trainer evaluate %s", best)
-    log.info("as a page     python -m trainer report %s", show(folder))
+    log.info("as a page     python -m trainer report %s", shell_path(folder))
     if (folder / "tensorboard").is_dir():
-        log.info("see curves    tensorboard --logdir %s", show(folder.parent))
+        log.info("see curves    tensorboard --logdir %s", shell_path(folder.parent))
 
 
-def show(path: Path) -> str:
+def shell_path(path: Path) -> str:
     """The path for use in a shell: relative to the working folder if it lies below it, quoted if
     need be."""
     short = os.path.relpath(path)
     return shlex.quote(str(path) if short.startswith("..") else short)
 
 
-def tell(error: Exception, folder: Path) -> int:
+def report_error(error: Exception, folder: Path) -> int:
     """Print one message to stderr and append it to the run's log, with the traceback if the error
     is unexpected. Writes summary.json if the run has none. Returns the exit code."""
     foreseen = isinstance(error, TrainingError | UserError | OSError)

@@ -32,9 +32,9 @@ class Schedule:
 
     def factor(self, step: int) -> float:
         warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        return warmup * self.shape(step)
+        return warmup * self.factor_without_warmup(step)
 
-    def shape(self, step: int) -> float:
+    def factor_without_warmup(self, step: int) -> float:
         """Factor without warm-up, 0..1."""
         raise NotImplementedError
 
@@ -49,7 +49,7 @@ class Schedule:
 
 
 class Constant(Schedule):
-    def shape(self, step: int) -> float:
+    def factor_without_warmup(self, step: int) -> float:
         return 1.0
 
 
@@ -61,7 +61,7 @@ class Step(Schedule):
         super().__init__(**timing)
         self.first, self.every, self.divide_by = first, every, divide_by
 
-    def shape(self, step: int) -> float:
+    def factor_without_warmup(self, step: int) -> float:
         epoch = step // self.steps_per_epoch
         divisions = 0 if epoch < self.first else 1 + (epoch - self.first) // self.every
         return self.divide_by**-divisions
@@ -78,7 +78,7 @@ class MultiStep(Schedule):
             )
         self.milestones, self.gamma = list(milestones), gamma
 
-    def shape(self, step: int) -> float:
+    def factor_without_warmup(self, step: int) -> float:
         epoch = step // self.steps_per_epoch
         return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
@@ -90,7 +90,7 @@ class Exponential(Schedule):
         super().__init__(**timing)
         self.gamma = gamma
 
-    def shape(self, step: int) -> float:
+    def factor_without_warmup(self, step: int) -> float:
         return self.gamma ** (step // self.steps_per_epoch)
 
 
@@ -102,7 +102,7 @@ class Cosine(Schedule):
         super().__init__(**timing)
         self.min_factor = min_factor
 
-    def shape(self, step: int) -> float:
+    def factor_without_warmup(self, step: int) -> float:
         return _cosine(1.0, self.min_factor, step / self.total_steps)
 
 
@@ -117,7 +117,7 @@ class OneCycle(Schedule):
         self.rise, self.start_factor, self.end_factor = rise, start_factor, end_factor
         self.between = {"cosine": _cosine, "linear": _linear}[anneal]
 
-    def shape(self, step: int) -> float:
+    def factor_without_warmup(self, step: int) -> float:
         last = self.total_steps - 1
         top = max(0.0, self.rise * self.total_steps - 1)
         if step < top:
@@ -137,7 +137,7 @@ class Plateau(Schedule):
         self.threshold, self.min_factor = threshold, min_factor
         self.lowest, self.num_bad_epochs, self.current = math.inf, 0, 1.0
 
-    def shape(self, step: int) -> float:
+    def factor_without_warmup(self, step: int) -> float:
         return self.current
 
     def observe(self, val_loss: float) -> None:

@@ -113,7 +113,7 @@ def find_classes(parts: Mapping[str, Path]) -> tuple[str, ...]:
     return tuple(sorted(classes))
 
 
-def find_pictures(
+def find_images(
     root: Path, parts: Mapping[str, Path], classes: Sequence[str]
 ) -> tuple[dict[str, list[File]], tuple[str, ...]]:
     """The image files of each part, sorted by class and name, and notes of what is left out.

@@ -16,8 +16,8 @@ from data.image_folder.bad_images import cannot_be_used, left_out, named
 from data.image_folder.class_folders import (
     PARTS,
     find_classes,
+    find_images,
     find_parts,
-    find_pictures,
     join_first_ten,
 )
 from data.image_folder.pack import packed
@@ -85,7 +85,7 @@ def load_image_folder(
         shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
     )
     own_mean, own_std = _checked(preparation, len(classes), on_bad_image)
-    found, more = find_pictures(folder, parts, classes)
+    found, more = find_images(folder, parts, classes)
     files = [file for own in found.values() for file in own]
     split_of = carved(found, {"test": test_size, "val": val_size}, split_seed, classes)
     how = Reading(_sized(shape), _range(pixel_range), max_pixels, fit, resize)
@@ -139,7 +139,7 @@ def load_whole(
     classes = find_classes(parts)
     keys = Preparation(shape, num_classes or len(classes), mean, std, hflip, 0.1, 0, fit, resize)
     own_mean, own_std = _checked(keys, len(classes), on_bad_image)
-    found, more = find_pictures(folder, parts, classes)
+    found, more = find_images(folder, parts, classes)
     files = [file for own in found.values() for file in own]
     how = Reading(_sized(shape), _range(pixel_range), max_pixels, fit, resize)
     images = _read(folder, files, how, cache_dir, on_bad_image)

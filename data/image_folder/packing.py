@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from data.digests import RunningSums, num_cores, sums_of
 from data.image_folder.pack_file import digest_of, mapped, write_index
-from data.images.decode import UNREAD, Scale, read_picture
+from data.images.decode import UNREAD, Scale, read_image
 from data.images.fitting import MAX_PIXELS
 from data.images.scaling import Range, UnscaledError, is_flat, range_of_set
 from data.loading.prefetch import read_ahead
@@ -135,7 +135,7 @@ class Reading:
     def read(self, path: Path, scale: Scale = "ask") -> NDArray[np.uint8] | str:
         """A file as a network sees it, or what is wrong with it. Raises UnscaledError."""
         try:
-            return read_picture(
+            return read_image(
                 path, self.shape, self.side, self.fit, max_pixels=self.max_pixels, scale=scale
             )
         except DataError as error:

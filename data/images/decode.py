@@ -48,7 +48,7 @@ UNREAD = "it cannot be read: "  # so begins what is no fault of the image's, and
 Scale = Range | Literal["ask"] | None
 
 
-def read_picture(
+def read_image(
     path: Path,
     shape: tuple[int, int, int],
     resize: int,
@@ -104,7 +104,7 @@ def decode(
     """A file's image with 8 bits in each of 1 or 3 channels, upright as EXIF has it.
 
     Grey is repeated for 3 channels, colour becomes grey as ITU-R BT.601 weighs it, transparent
-    parts lie on `background`, and deeper pixels are scaled as `read_picture` says. Always at full
+    parts lie on `background`, and deeper pixels are scaled as `read_image` says. Always at full
     size: a JPEG that is decoded smaller has other pixels.
     """
     with decoded(path, channels, background, max_pixels, scale) as image:

@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 
 from data.idx import read_idx
-from data.images.decode import FORMATS, read_picture
+from data.images.decode import FORMATS, read_image
 from data.types import DataError
 
 H, W = 24, 36
@@ -114,7 +114,7 @@ def by_pillow(content: bytes) -> np.ndarray | None:
 def check_image(path: Path, content: bytes) -> str:
     """What came of it. Raises AssertionError for wrong pixels."""
     try:
-        ours = read_picture(path, (3, H, W), H)
+        ours = read_image(path, (3, H, W), H)
     except DataError as error:
         is_plain = str(error).startswith(f"{path}: ") and len(str(error)) < 600
         return "refused" if is_plain else "refused without its name or at great length"

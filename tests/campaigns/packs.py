@@ -25,7 +25,7 @@ from PIL import Image
 
 from data.image_folder.pack import packed
 from data.image_folder.packing import File, Reading, file_at
-from data.images.decode import read_picture
+from data.images.decode import read_image
 
 SHAPE = (3, 12, 12)
 NUM_IMAGES = 24
@@ -113,7 +113,7 @@ def campaign(folder: Path, copies: int, seed: int) -> dict[str, Counter[str]]:
         packed(root, own, Reading(SHAPE), place.parent)
         contents.append(place.read_bytes())
     pack, other = contents
-    expected = np.stack([read_picture(roots[0] / f.name, SHAPE, resize=12) for f in files[0]])
+    expected = np.stack([read_image(roots[0] / f.name, SHAPE, resize=12) for f in files[0]])
     found = {name: Counter[str]() for name in DAMAGES}
     for number in range(copies):
         chooser = random.Random(f"{seed} {number}")

@@ -71,7 +71,7 @@ def test_each_set_is_what_it_says(path: Path, tmp_path: Path) -> None:
     total = len(made.train) + len(made.val)
     assert len(made.val) == round(config.val_size * total)
     for split in (made.train, made.val, made.test):
-        assert split.pictures_at(torch.arange(len(split))).shape == (len(split), *made.shape)
+        assert split.images_at(torch.arange(len(split))).shape == (len(split), *made.shape)
         assert (split.images.dtype, split.labels.dtype) == (torch.uint8, torch.int64)
         assert split.images.is_contiguous()
         assert split.images.device.type == split.labels.device.type == "cpu"

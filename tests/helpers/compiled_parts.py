@@ -13,7 +13,7 @@ from trainer.system.device import autocast, float_dtype
 from trainer.system.seeds import seed_generators
 from trainer.training.compiling.compiled import CompiledStep
 from trainer.training.loop import update
-from trainer.training.step import Guard
+from trainer.training.step import CheckedStep
 
 CPU = torch.device("cpu")
 BATCH, CLASSES = 16, 4
@@ -68,13 +68,13 @@ def parts(
     options: dict[str, Any] | None = None,
     clip_norm: float = 0.0,
     precision: str = "fp32",
-) -> tuple[nn.Module, nn.Module, Guard, Any]:
+) -> tuple[nn.Module, nn.Module, CheckedStep, Any]:
     """The first four arguments of `loop.update`, always the same ones."""
     torch.manual_seed(0)
     model = net().to(float_dtype(precision)).to(memory_format=torch.channels_last)
     trained = [p for p in model.parameters() if p.requires_grad]
     made = optimizer(trained, **(options or {"lr": 0.02, "momentum": 0.9, "fused": True}))
-    return model, CrossEntropy(), Guard(made, trained, clip_norm), autocast(precision, CPU)
+    return model, CrossEntropy(), CheckedStep(made, trained, clip_norm), autocast(precision, CPU)
 
 
 def batch(step: int, size: int = BATCH, side: int = 3) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ def seed(step: int) -> None:
     seed_generators(1000 + step, CPU)
 
 
-def everything(model: nn.Module, guard: Guard) -> list[Tensor]:
+def everything(model: nn.Module, guard: CheckedStep) -> list[Tensor]:
     """Clones of all that a step writes."""
     state = [t for s in guard.optimizer.state.values() for t in s.values()]
     kept = [*model.state_dict().values(), *(t for t in state if isinstance(t, Tensor))]

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from data.image_folder.load import _pack_folder
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from data.types import DataError, Dataset, Split
 from tests.helpers.commands import ROOT
 
@@ -93,12 +93,12 @@ def pack_folder(root: Path) -> Path:
 
 
 def read(path: Path) -> torch.Tensor:
-    return torch.from_numpy(read_picture(path, SHAPE, resize=min(SHAPE[1:])))
+    return torch.from_numpy(read_image(path, SHAPE, resize=min(SHAPE[1:])))
 
 
 def pictures_of(split: Split) -> torch.Tensor:
     """(N, C, H, W) uint8, the split's own, in its order."""
-    return split.pictures_at(torch.arange(len(split)))
+    return split.images_at(torch.arange(len(split)))
 
 
 def paths_of(split: Split, files: list[Path]) -> list[Path]:

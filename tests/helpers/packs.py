@@ -14,7 +14,7 @@ import data.image_folder.pack
 import data.image_folder.packing
 from data.image_folder.pack import packed
 from data.image_folder.packing import File, Pack, Reading, file_at
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from tests.helpers.image_files import write_picture
 
 SHAPE = (3, 8, 10)
@@ -47,9 +47,9 @@ def counting_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     def read(path: Path, *args: Any, **options: Any) -> np.ndarray:
         counted[path.name] += 1
-        return read_picture(path, *args, **options)
+        return read_image(path, *args, **options)
 
-    monkeypatch.setattr(data.image_folder.packing, "read_picture", read)
+    monkeypatch.setattr(data.image_folder.packing, "read_image", read)
     return counted
 
 
@@ -60,7 +60,7 @@ def pack_of(root: Path, shape: tuple[int, int, int] = SHAPE, folder: str = ".pac
 def check(pack: Pack, root: Path, shape: tuple[int, int, int] = SHAPE) -> None:
     """It has what reading each file now gives."""
     files = files_of(root)
-    expected = [read_picture(root / file.name, shape, resize=min(shape[1:])) for file in files]
+    expected = [read_image(root / file.name, shape, resize=min(shape[1:])) for file in files]
     assert pack.images.dtype == torch.uint8
     np.testing.assert_array_equal(pack.images.numpy(), np.stack(expected))
     assert pack.files == files

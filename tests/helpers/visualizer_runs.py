@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainer.builders import training_run
 from trainer.config import compose
 from trainer.evaluation.metrics import Metrics
-from trainer.monitoring.visualizer import Gallery
+from trainer.monitoring.visualizer import Visualizer
 from trainer.system.signals import StopSignals
 from trainer.training import loop
 from trainer.training.run import Run
@@ -30,8 +30,8 @@ def built(config: dict[str, Any], folder: Path, **changes: Any) -> Run:
     return training_run.build({**config, **changes}, folder, StopSignals())
 
 
-def gallery_of(run: Run) -> Gallery:
-    return next(watcher for watcher in run.watchers if isinstance(watcher, Gallery))
+def gallery_of(run: Run) -> Visualizer:
+    return next(watcher for watcher in run.watchers if isinstance(watcher, Visualizer))
 
 
 def first_epoch(run: Run) -> None:

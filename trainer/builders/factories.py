@@ -23,7 +23,7 @@ from models.numpy_nn.bridge import convert
 from trainer.builders import pretrained
 from trainer.builders.numpy_losses import convert_loss
 from trainer.checkpoints.description import Cost, Description
-from trainer.config.targets import constructor_errors, locate, make
+from trainer.config.targets import constructor_errors, instantiate_group, locate
 from trainer.errors import UserError
 from trainer.schedules import Schedule
 from trainer.system.device import is_convolutional
@@ -43,7 +43,7 @@ def load_data(options: Mapping[str, Any]) -> Dataset:
 
 @functools.lru_cache(maxsize=1)
 def _load_data(options: str) -> Dataset:
-    dataset: Dataset = make("data", OmegaConf.create(options))  # type: ignore[arg-type]
+    dataset: Dataset = instantiate_group("data", OmegaConf.create(options))  # type: ignore[arg-type]
     return dataset
 
 
@@ -60,7 +60,7 @@ def make_model(
                 f"Leave the key out, or set data.{key}."
             )
         options[key] = found
-    model: nn.Module = make("model", options)
+    model: nn.Module = instantiate_group("model", options)
     return model
 
 
@@ -104,7 +104,7 @@ def on_layers(layers: str, model: nn.Module) -> nn.Module:
 
 def make_loss(config: Mapping[str, Any]) -> nn.Module:
     """Training loss, in its NumPy form if layers=numpy. Raises UserError if there is none."""
-    loss: nn.Module = make("loss", config["loss"])
+    loss: nn.Module = instantiate_group("loss", config["loss"])
     if config["layers"] == "torch":
         return loss
     try:
@@ -143,7 +143,7 @@ def class_names(options: Mapping[str, Any]) -> tuple[str, ...] | None:
     locate("data", options["_target_"])
     if not inspect.isfunction(getattr(sys.modules[module], "class_names", None)):
         return None
-    return tuple(make("data", {**options, "_target_": f"{module}.class_names"}))
+    return tuple(instantiate_group("data", {**options, "_target_": f"{module}.class_names"}))
 
 
 def load_whole(options: Mapping[str, Any]) -> Dataset | None:
@@ -154,7 +154,9 @@ def load_whole(options: Mapping[str, Any]) -> Dataset | None:
     locate("data", options["_target_"])
     if not inspect.isfunction(getattr(sys.modules[module], "load_whole", None)):
         return None
-    dataset: Dataset | None = make("data", {**options, "_target_": f"{module}.load_whole"})
+    dataset: Dataset | None = instantiate_group(
+        "data", {**options, "_target_": f"{module}.load_whole"}
+    )
     return dataset
 
 
@@ -190,7 +192,7 @@ def input_size(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]
 def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
     """Optimizer over the trainable parameters, in its fused form if there is one: one kernel per
     step instead of several per parameter."""
-    create = make("optimizer", options)
+    create = instantiate_group("optimizer", options)
     parameters = trainable(model)
     with constructor_errors("optimizer"):
         on_mps = any(parameter.device.type == "mps" for parameter in parameters)
@@ -201,7 +203,7 @@ def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
 
 
 def make_schedule(options: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> Schedule:
-    create = make("scheduler", options)
+    create = instantiate_group("scheduler", options)
     with constructor_errors("scheduler"):
         schedule: Schedule = create(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         return schedule
@@ -246,7 +248,7 @@ def memory_format(config: Mapping[str, Any], model: nn.Module) -> torch.memory_f
     return torch.channels_last if wanted else torch.contiguous_format
 
 
-def place(
+def move_model(
     model: nn.Module, device: torch.device, dtype: torch.dtype, layout: torch.memory_format
 ) -> nn.Module:
     """Move a model to a device, dtype and memory format (of its 4-d weights), in place."""
@@ -271,7 +273,7 @@ def evaluation_batches(
     )  # fmt: skip
 
 
-def measure(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
+def measure_cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
     """Cost of a model for one image of `shape` (C, H, W), from torch's FLOP counter: one MAC
     (multiply-add) is two FLOPs."""
     height, width = input_size(model, shape)
@@ -295,5 +297,7 @@ def describe(config: Mapping[str, Any], dataset: Dataset) -> Description:
         resize=dataset.resize or min(dataset.shape[1:]),
         pixel_range=None if dataset.pixel_range is None else list(dataset.pixel_range),
         fit=dataset.fit,
-        probabilities=getattr(make("loss", config["loss"]), "probabilities", "softmax"),
+        probabilities=getattr(
+            instantiate_group("loss", config["loss"]), "probabilities", "softmax"
+        ),
     )

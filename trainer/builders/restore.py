@@ -13,10 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from data.loading.preprocess import Preprocess
-from trainer.builders.factories import memory_format, min_size, on_layers, place
+from trainer.builders.factories import memory_format, min_size, move_model, on_layers
 from trainer.checkpoints.tensors import differences
 from trainer.config import choices, knobs, stored
-from trainer.config.targets import check_options, make
+from trainer.config.targets import check_options, instantiate_group
 from trainer.errors import UserError
 from trainer.system.device import float_dtype, pick_device
 from trainer.text.values import unknown_name_message
@@ -78,11 +78,11 @@ def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
     if all_in_state_dict(model):  # its tensors are the checkpoint's: nothing is drawn or copied
         model.load_state_dict({n: t.contiguous() for n, t in weights.items()}, assign=True)
     else:
-        model = make("model", sized(entries, config))
+        model = instantiate_group("model", sized(entries, config))
         model.load_state_dict(weights)
     device = pick_device(config["device"], config["layers"])
     layout = memory_format(config, model)
-    place(model, device, float_dtype(config["precision"]), layout)
+    move_model(model, device, float_dtype(config["precision"]), layout)
     return on_layers(config["layers"], model).eval()
 
 
@@ -110,7 +110,7 @@ def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.M
     check_options("model", options)
     try:
         with torch.device("meta"):
-            model: nn.Module = make("model", options)
+            model: nn.Module = instantiate_group("model", options)
     except InstantiationException as error:  # options that no other check covers
         raise UserError(f"model: cannot be created with these options: {error!s:.500}") from error
     differing = differences(entries["model"], model.state_dict())

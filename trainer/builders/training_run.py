@@ -36,23 +36,23 @@ from trainer.builders.factories import (
     make_model,
     make_optimizer,
     make_schedule,
-    measure,
+    measure_cost,
     memory_format,
     min_size,
+    move_model,
     on_layers,
-    place,
     start_model,
     trainable,
 )
 from trainer.checkpoints import CheckpointFolder, describable
 from trainer.checkpoints.description import Cost
 from trainer.config import knobs
-from trainer.config.targets import check_options, make
+from trainer.config.targets import check_options, instantiate_group
 from trainer.errors import UserError
 from trainer.monitoring.profiling import profiled
-from trainer.monitoring.run_logger import MUTE, RunLog, event_writer
-from trainer.monitoring.visualizer import Gallery
-from trainer.runs.progress import CompileTime, Pace, Progress
+from trainer.monitoring.run_logger import MUTE, RunLogger, event_writer
+from trainer.monitoring.visualizer import Visualizer
+from trainer.runs.progress import CompileTime, Progress, SaveInterval
 from trainer.system.device import autocast, check_precision, float_dtype, pick_device
 from trainer.system.memory import keep_freed_memory
 from trainer.system.seeds import seed_generators, set_deterministic
@@ -64,7 +64,7 @@ from trainer.training.compiling import compiled
 from trainer.training.run import Plan, Run, Update, Watcher
 from trainer.training.sizes import check_memory
 from trainer.training.snapshot import About
-from trainer.training.step import Guard, ScalingGuard
+from trainer.training.step import CheckedStep, ScaledStep
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -79,7 +79,7 @@ def check(config: Mapping[str, Any]) -> None:
     describable.check_options(config["data"])
     make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
     make_loss(config)
-    make("augment", config["augment"], num_classes=2, hflip=False)
+    instantiate_group("augment", config["augment"], num_classes=2, hflip=False)
     if (size := known_size(config["data"])) is not None:
         check_model(config, *size)
 
@@ -145,7 +145,7 @@ def build(
 
     model, dataset, cost = build_model(config, device)
     train, val, test = build_batches(config, dataset, model, device)
-    guard = ScalingGuard if config["precision"] == "fp16" else Guard
+    guard = ScaledStep if config["precision"] == "fp16" else CheckedStep
     optimizer = make_optimizer(config["optimizer"], model)
     stepper = guard(optimizer, trainable(model), config["clip_grad_norm"])
     context, timer = autocast(config["precision"], device), CompileTime()
@@ -182,10 +182,10 @@ def build_model(config: Mapping[str, Any], device: torch.device) -> tuple[nn.Mod
     dataset = load_data(config["data"])
     seed_generators(derive_seed(config["seed"], "weights"), device)
     model, dataset = start_model(config, dataset)
-    cost = measure(model, dataset.shape)
+    cost = measure_cost(model, dataset.shape)
     num_threads = pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])
     set_num_threads(num_threads, config["layers"])
-    place(model, device, float_dtype(config["precision"]), memory_format(config, model))
+    move_model(model, device, float_dtype(config["precision"]), memory_format(config, model))
     return on_layers(config["layers"], model), dataset, cost
 
 
@@ -198,7 +198,7 @@ def build_batches(
         memory_format(config, model),
     )  # fmt: skip
     resident, num_workers = fits(device, dataset.num_bytes), config["num_workers"]
-    augment = make(
+    augment = instantiate_group(
         "augment", config["augment"], num_classes=len(dataset.classes), hflip=dataset.hflip
     )
     train = Batches(
@@ -215,7 +215,7 @@ def build_batches(
 def build_update(
     config: Mapping[str, Any],
     model: nn.Module,
-    stepper: Guard,
+    stepper: CheckedStep,
     context: AbstractContextManager[Any],
     batches: tuple[Batches, Batches],
     timer: CompileTime,
@@ -236,7 +236,7 @@ def build_update(
 
 
 def build_plan(config: Mapping[str, Any]) -> Plan:
-    pace = Pace(config["save_every_steps"], config["save_every_minutes"])
+    pace = SaveInterval(config["save_every_steps"], config["save_every_minutes"])
     return Plan(
         config["epochs"], config["batch_size"], config["eval_every_epochs"],
         config["log_interval"], pace,
@@ -261,11 +261,11 @@ def build_watchers(
     """
     first_step = rows_up_to(progress, num_steps)
     writer = event_writer(folder / "tensorboard", first_step) if config["tensorboard"] else None
-    run_log = RunLog(
+    run_log = RunLogger(
         folder, writer or MUTE, config["batch_size"], first_step,
         progress.epoch if progress else 0, hparams(config, choices), is_over=signals.is_received,
     )  # fmt: skip
-    gallery = Gallery(folder, writer, config["histograms"], probabilities)
+    gallery = Visualizer(folder, writer, config["histograms"], probabilities)
     return writer or MUTE, (run_log, gallery)
 
 

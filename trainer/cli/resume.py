@@ -115,7 +115,7 @@ def resume(folder: Path, values: dict[str, str], force: bool) -> int:
     except Stopped:
         raise
     except Exception as error:
-        return job.tell(error, folder)
+        return job.report_error(error, folder)
     return 0
 
 

@@ -85,15 +85,15 @@ def refuse_trust(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> N
 
 def report_sweep(folder: Path) -> int:
     """The table of all jobs, the failed ones with their reason."""
-    from trainer.job import show
+    from trainer.job import shell_path
     from trainer.runs.read import runs_and_jobs
     from trainer.runs.report.table import table
 
     rows = runs_and_jobs(folder)
     print(f"\n{table(rows, folder)}")
-    print(f"\nsweep folder  {show(folder)}")
-    print(f"as a page     python -m trainer report {show(folder)}")
-    print(f"see curves    tensorboard --logdir {show(folder)}")
+    print(f"\nsweep folder  {shell_path(folder)}")
+    print(f"as a page     python -m trainer report {shell_path(folder)}")
+    print(f"see curves    tensorboard --logdir {shell_path(folder)}")
     return int(any(row.status != "finished" for row in rows))
 
 
@@ -139,7 +139,7 @@ def task(cfg: DictConfig) -> None:
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from None  # ends a sweep, too
     except Exception as error:
-        code = job.tell(error, folder)
+        code = job.report_error(error, folder)
         if in_sweep:
             raise JobFailedError from error
         raise SystemExit(code) from None

@@ -28,7 +28,7 @@ SUPPLIED = {
 }
 
 
-def make(group: str, options: Mapping[str, Any], **supplied: Any) -> Any:
+def instantiate_group(group: str, options: Mapping[str, Any], **supplied: Any) -> Any:
     """Instantiate a group's target, and nothing below it; what its constructor says against the
     values is shown to the user."""
     with constructor_errors(group):

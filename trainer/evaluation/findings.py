@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.evaluation.metrics import Gathered, Meter, finite
+from trainer.evaluation.metrics import Meter, TensorBuffer, finite
 from trainer.losses import probabilities
 
 CALIBRATION_BINS = 15  # as Guo et al. 2017 have them, section 5
@@ -78,7 +78,7 @@ class Examiner(Meter):
 
     num_mistakes: int = 16
     probabilities: str = "softmax"
-    _seen: tuple[Gathered, ...] = field(default_factory=lambda: _columns())
+    _seen: tuple[TensorBuffer, ...] = field(default_factory=lambda: _columns())
     _num_classes: int = 0
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
@@ -119,8 +119,8 @@ class Examiner(Meter):
         self._seen, self._num_classes = _columns(), 0
 
 
-def _columns() -> tuple[Gathered, ...]:
-    return tuple(Gathered() for _ in range(5))
+def _columns() -> tuple[TensorBuffer, ...]:
+    return tuple(TensorBuffer() for _ in range(5))
 
 
 def count_confusion(labels: Tensor, said: Tensor, num_classes: int) -> Confusion:

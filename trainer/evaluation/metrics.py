@@ -13,7 +13,7 @@ from torch import Tensor
 
 MAX_PENDING_BATCHES = 50  # whose logits are held
 MAX_PENDING_LOGITS = 2**24  # numbers in them, about: 64 MB
-BLOCK = 2**14  # numbers for which `Gathered` takes memory at once
+BLOCK = 2**14  # numbers for which `TensorBuffer` takes memory at once
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def no_better_than_guessing(labels: Tensor, classes: Sequence[str], accuracy: fl
 
 
 @dataclass
-class Gathered:
+class TensorBuffer:
     """Numbers from one batch after another, on their device, in blocks of memory that are taken at
     their full size. Many small tensors that stay, among the large ones of each step that come and
     go, would break the C library's memory into pieces that the next large one does not fit."""
@@ -93,7 +93,7 @@ class Meter:
     _pending: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     _num_logits: int = 0  # in the pending batches
     # Of some batches after others: their losses, then how many images were right.
-    _folded: Gathered = field(default_factory=Gathered)
+    _folded: TensorBuffer = field(default_factory=TensorBuffer)
     _sizes: list[list[int]] = field(default_factory=list)  # of those batches
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:

@@ -35,7 +35,7 @@ from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.system.versions import versions
 from trainer.text.printable import printable
 from trainer.training import loop
-from trainer.training.batches import BarredBatches
+from trainer.training.batches import BatchesWithBar
 
 FIXED = ("data.shape", "data.fit", "data.resize", "data.num_classes", "data.mean", "data.std")
 NUM_MISTAKES = 25
@@ -119,14 +119,14 @@ def measure(
         config, restore.preprocess(config, model, entries, device), device, images,
         resident=fits(device, images.num_bytes), num_workers=config["num_workers"],
     )  # fmt: skip
-    cost = factories.measure(model, dataset.shape)
+    cost = factories.measure_cost(model, dataset.shape)
     set_num_threads(
         pick_num_threads(config["num_threads"], cost.macs * batches.batch_size), config["layers"]
     )
     if flip:
         average_over_mirror(model)
     return loop.evaluate(
-        model, factories.make_evaluation_loss(config), BarredBatches(batches, split),
+        model, factories.make_evaluation_loss(config), BatchesWithBar(batches, split),
         autocast(config["precision"], device), examiner,
     )  # fmt: skip
 
@@ -223,7 +223,7 @@ def drawn(findings: Findings, classes: Sequence[str], split: Split) -> dict[str,
         named = {k for mistake in findings.mistakes for k in (mistake.was, mistake.said)}
         names = {k: plots.drawable(classes[k], k) for k in named}
         images["mistakes.png"] = plots.picture_grid(
-            split.pictures_at(split.labels.new_tensor([m.index for m in findings.mistakes])),
+            split.images_at(split.labels.new_tensor([m.index for m in findings.mistakes])),
             [
                 f"said {names[m.said]} {m.probability:.0%}\nwas {names[m.was]}\nnumber {m.index}"
                 for m in findings.mistakes

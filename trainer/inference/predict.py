@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from data.images.fitting import MODES
 from data.types import DataError, Fit
 from trainer import checkpoints
@@ -162,7 +162,7 @@ def read_as_seen(
     how: Mapping[str, Any],
 ) -> NDArray[np.uint8]:
     """Image file as the model sees it, (C, H, W) uint8. Raises DataError."""
-    pixels = read_picture(file, shape, resize, fit, **how)
+    pixels = read_image(file, shape, resize, fit, **how)
     return 255 - pixels if invert else pixels
 
 

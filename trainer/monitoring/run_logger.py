@@ -30,7 +30,7 @@ BAR_INTERVAL_S = 0.1
 SHOWN_HPARAMS = ("model", "data", "optimizer", "lr", "seed")
 
 
-class RunLog(Watcher):
+class RunLogger(Watcher):
     """Writes a run's figures into its folder, and into TensorBoard.
 
     Args:

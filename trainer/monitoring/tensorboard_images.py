@@ -68,7 +68,7 @@ def show_findings(writer: Any, run: Run, split: str, findings: Findings, step: i
 def pictures_of(run: Run, split: str, mistakes: Sequence[Mistake]) -> Tensor:
     """(N, C, H, W) uint8, on the CPU, as the data set has them."""
     positions = torch.tensor([m.index for m in mistakes], dtype=torch.int64)
-    return getattr(run.about.data, split).pictures_at(positions)
+    return getattr(run.about.data, split).images_at(positions)
 
 
 def show_classes(writer: Any, run: Run, findings: Findings, step: int) -> None:

@@ -22,7 +22,7 @@ from trainer.monitoring import tensorboard_images
 from trainer.monitoring.graph import graph_nodes
 from trainer.system.files import write_bytes
 from trainer.training import loop
-from trainer.training.batches import WatchedBatches
+from trainer.training.batches import StoppableBatches
 from trainer.training.run import Run, Watcher
 
 log = logging.getLogger("trainer")
@@ -32,7 +32,7 @@ NUM_MISTAKES = 16
 THUMBNAIL = 128  # the longer side, in pixels, of an image in findings.json
 
 
-class Gallery(Watcher):
+class Visualizer(Watcher):
     """Images of a run beside its curves.
 
     While it trains, some of the epochs are drawn, see `is_drawn`; at the end the test split, for
@@ -121,7 +121,9 @@ class Gallery(Watcher):
         collected them; None if a signal asks to stop before that is done."""
         if split not in self.of_best:
             examiner = Examiner(num_mistakes=NUM_MISTAKES, probabilities=self.probabilities)
-            batches = WatchedBatches(getattr(run, split), lambda: run.signals.received is not None)
+            batches = StoppableBatches(
+                getattr(run, split), lambda: run.signals.received is not None
+            )
             loop.evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, examiner)
             if run.signals.received is not None:
                 return None

@@ -104,7 +104,7 @@ class CompileTime:
             self.seconds += time.monotonic() - start
 
 
-class Pace:
+class SaveInterval:
     """Interval at which states are saved within an epoch.
 
     Args:

@@ -20,7 +20,7 @@ class BatchSource(Protocol):
     def epoch(self, epoch: int = 0, start: int = 0) -> Any: ...
 
 
-class BarredBatches:
+class BatchesWithBar:
     """Batches with a progress bar on a terminal, drawn until `is_over` returns True."""
 
     def __init__(
@@ -42,7 +42,7 @@ class BarredBatches:
                 shown.update()
 
 
-class WatchedBatches:
+class StoppableBatches:
     """Batches with a stop check: `ends` is called after each, and True ends the epoch. It may
     raise."""
 

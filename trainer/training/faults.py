@@ -19,7 +19,7 @@ from trainer.training.soundness import SMALLER_STEPS
 log = logging.getLogger("trainer")
 
 
-def explained(error: BaseException, run: Run, folder: Path) -> TrainingError | None:
+def fault_of(error: BaseException, run: Run, folder: Path) -> TrainingError | None:
     """Message for the user if an error is a fault of the machine, else None: errors that have a
     message already, and stop signals, stay as they are."""
     if isinstance(error, TrainingError | UserError) or not isinstance(error, Exception):

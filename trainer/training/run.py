@@ -16,11 +16,11 @@ from torch.optim import Optimizer
 from trainer.checkpoints import CheckpointFolder
 from trainer.errors import Stopped, TrainingError
 from trainer.evaluation.metrics import Meter, Metrics
-from trainer.runs.progress import Best, CompileTime, Pace, Progress
+from trainer.runs.progress import Best, CompileTime, Progress, SaveInterval
 from trainer.schedules import Schedule
 from trainer.system.signals import StopSignals
 from trainer.training import snapshot
-from trainer.training.batches import BarredBatches, BatchSource, WatchedBatches
+from trainer.training.batches import BatchesWithBar, BatchSource, StoppableBatches
 from trainer.training.optimizer_state import StoredOptimizer
 from trainer.training.snapshot import About, Part
 from trainer.training.soundness import SMALLER_STEPS, Soundness
@@ -69,7 +69,7 @@ class Plan:
     batch_size: int
     eval_every_epochs: int = 1
     log_interval: int = 50
-    pace: Pace = field(default_factory=Pace)
+    pace: SaveInterval = field(default_factory=SaveInterval)
 
 
 @dataclass
@@ -210,7 +210,7 @@ class Run:
             return False
 
         what = "test" if batches is self.test else "validation"
-        return BarredBatches(WatchedBatches(batches, pause), what, self.signals.is_received)
+        return BatchesWithBar(StoppableBatches(batches, pause), what, self.signals.is_received)
 
     def meter_of(self, split: str) -> Meter:
         """Meter for the evaluation of "val" or "test": the first one that a watcher provides, else

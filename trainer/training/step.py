@@ -44,7 +44,7 @@ class Stepper(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Guard:
+class CheckedStep:
     """Backward, check and step in full precision (fp32, fp64, and bf16, which has fp32's range).
 
     Args:
@@ -144,7 +144,7 @@ class Guard:
         return int(self.num_bad_steps.item())
 
 
-class ScalingGuard(Guard):
+class ScaledStep(CheckedStep):
     """Backward, check and step in fp16, whose gradients underflow unless the loss is scaled
     (Micikevicius et al. 2018, section 3.2).
 

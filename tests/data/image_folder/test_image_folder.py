@@ -20,7 +20,7 @@ from torchvision.transforms import functional as TF
 
 import data.image_folder.pack
 import data.image_folder.packing
-from data.images.decode import FORMATS, read_picture
+from data.images.decode import FORMATS, read_image
 from data.images.ignored_files import SUFFIXES
 from tests.helpers.commands import ROOT, Finished, read_json, run_trainer, train
 from tests.helpers.image_files import (
@@ -86,7 +86,7 @@ def test_pictures_are_what_predict_and_torchvision_make_of_them(tmp_path: Path) 
     images = torch.cat([pictures_of(s) for s in splits_of(load(root, shape=list(shape))).values()])
     packed = sorted(image.numpy().tobytes() for image in images)
     files, theirs = sorted(root.glob("*/*.png")), []
-    assert packed == sorted(read_picture(file, shape, resize=12).tobytes() for file in files)
+    assert packed == sorted(read_image(file, shape, resize=12).tobytes() for file in files)
     for file in files:
         with Image.open(file) as picture:
             cropped = TF.center_crop(TF.resize(picture, 12), [12, 12])
@@ -176,7 +176,7 @@ def test_colours_and_grey(tmp_path: Path) -> None:
     assert made.hflip is True
     grey = load(root, shape=[1, 12, 16])
     assert grey.mean == (pytest.approx(0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406),)
-    expected = read_picture(root / "cat" / "00.png", (1, 12, 16), resize=12)
+    expected = read_image(root / "cat" / "00.png", (1, 12, 16), resize=12)
     everything = torch.cat([pictures_of(split) for split in splits_of(grey).values()])
     assert (everything == torch.from_numpy(expected)).flatten(1).all(dim=1).sum() == 1
     assert "1 or 3 channels" in refused(root, shape=[4, 12, 16])
@@ -188,7 +188,7 @@ def test_colours_and_grey(tmp_path: Path) -> None:
 def test_later_runs_decode_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_classes(tmp_path)
     expected = load(root)
-    monkeypatch.setattr(data.image_folder.packing, "read_picture", None)
+    monkeypatch.setattr(data.image_folder.packing, "read_image", None)
     again = load(root)
     assert again.fingerprint == expected.fingerprint
     with pytest.raises(TypeError):

@@ -138,7 +138,7 @@ def test_a_pack_of_the_earlier_format_is_made_again(
 def test_a_file_that_changes_while_it_is_packed_is_looked_at_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = data.image_folder.packing.read_picture
+    read = data.image_folder.packing.read_image
 
     def change(path: Path, *args: object, **options: object) -> np.ndarray:
         found = read(path, *args, **options)  # type: ignore[arg-type]
@@ -147,7 +147,7 @@ def test_a_file_that_changes_while_it_is_packed_is_looked_at_again(
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(data.image_folder.packing, "read_picture", change)
+        patch.setattr(data.image_folder.packing, "read_image", change)
         files = files_of(root)
         data.image_folder.pack.packed(root, files, Reading(SHAPE), root / ".packed")
     check(pack_of(root), root)

@@ -20,7 +20,7 @@ import pytest
 import data.image_folder.pack
 import data.image_folder.packing
 from data.image_folder.pack import packed
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from data.types import DataError
 from tests.helpers.commands import ROOT
 from tests.helpers.image_files import as_nobody
@@ -42,12 +42,12 @@ def test_a_signal_ends_packing_and_nothing_is_left(
 ) -> None:
     def slow_read(*args: Any, **options: Any) -> np.ndarray:
         time.sleep(0.1)
-        return read_picture(*args, **options)
+        return read_image(*args, **options)
 
     def stop(number: int, frame: Any) -> None:
         raise error
 
-    monkeypatch.setattr(data.image_folder.packing, "read_picture", slow_read)
+    monkeypatch.setattr(data.image_folder.packing, "read_image", slow_read)
     files = files_of(root) * 1000  # ten minutes' work
     num_threads = threading.active_count()
     before = signal.signal(signal.SIGALRM, stop)
@@ -110,16 +110,16 @@ import sys, time
 from pathlib import Path
 import data.image_folder.pack
 import data.image_folder.packing
-from data.images.decode import read_picture
+from data.images.decode import read_image
 sys.path.insert(0, "tests")
 from tests.helpers.packs import SHAPE, Reading, files_of
 
 def read(*args, **options):
     print("read", flush=True)
     time.sleep(float(sys.argv[2]))
-    return read_picture(*args, **options)
+    return read_image(*args, **options)
 
-data.image_folder.packing.read_picture = read
+data.image_folder.packing.read_image = read
 root = Path(sys.argv[1])
 pack = data.image_folder.pack.packed(root, files_of(root), Reading(SHAPE), root / ".packed")
 print("sum", pack.images.sum().item(), flush=True)

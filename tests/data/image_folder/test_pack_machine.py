@@ -14,7 +14,7 @@ import pytest
 import data.image_folder.pack
 import data.image_folder.packing
 from data.image_folder.pack import packed
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from data.types import DataError
 from tests.helpers.commands import ROOT, run_trainer
 from tests.helpers.image_files import (
@@ -59,10 +59,10 @@ def test_a_machine_at_its_end_is_told_once_and_nothing_is_kept(
     def read(path: Path, *args: Any, **options: Any) -> np.ndarray:
         if path.name == "3.png":
             raise error
-        return read_picture(path, *args, **options)
+        return read_image(path, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data.image_folder.packing, "read_picture", read)
+        patch.setattr(data.image_folder.packing, "read_image", read)
         with pytest.raises(DataError) as caught:
             pack_of(root)
     message = str(caught.value)
@@ -99,7 +99,7 @@ def test_other_errors_of_the_program_are_not_dressed_up(
     def read(*args: Any, **options: Any) -> np.ndarray:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(data.image_folder.packing, "read_picture", read)
+    monkeypatch.setattr(data.image_folder.packing, "read_image", read)
     with pytest.raises(RuntimeError, match="no such kernel"):
         pack_of(root)
     assert names_in(root) == ["a", "b"]
@@ -127,7 +127,7 @@ def test_what_could_not_be_read_is_read_when_it_can_be(
 ) -> None:
     """A drive that fails for a while: the files' dates tell nothing of it."""
     unread = {"1.png", "4.png"}
-    counting = data.image_folder.packing.read_picture
+    counting = data.image_folder.packing.read_image
 
     def read(path: Path, *args: Any, **options: Any) -> np.ndarray:
         if path.name in unread:
@@ -139,7 +139,7 @@ def test_what_could_not_be_read_is_read_when_it_can_be(
         reads.clear()
         return [file.name for file, _ in pack_of(root).bad]
 
-    monkeypatch.setattr(data.image_folder.packing, "read_picture", read)
+    monkeypatch.setattr(data.image_folder.packing, "read_image", read)
     (root / "a" / "2.png").write_bytes(b"no picture")
     path = root / ".packed" / "3x8x10.pack"
     assert bad_now() == ["a/2.png", "a/4.png", "b/1.png"]
@@ -188,7 +188,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import data.image_folder.pack\n\n\n"
         "def read(*args, **options):\n    raise MemoryError\n\n\n"
-        "data.image_folder.packing.read_picture = read\n"
+        "data.image_folder.packing.read_image = read\n"
     )
     words = ["data=image_folder", f"data.root={root}", "data.val_size=0.3", "data.test_size=0.3"]
     done = run_trainer(*words, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")

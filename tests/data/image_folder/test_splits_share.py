@@ -14,7 +14,7 @@ import torch
 
 import data.image_folder.pack
 import data.image_folder.packing
-from data.image_folder.class_folders import find_classes, find_parts, find_pictures
+from data.image_folder.class_folders import find_classes, find_images, find_parts
 from data.image_folder.load import carved
 from data.image_folder.pack_file import mapped
 from data.loading.batches import Batches, own_pictures
@@ -40,7 +40,7 @@ def expected_files(root: Path, part: str) -> list[Path]:
     """Of a split, in its order: the class's name, then the file's."""
     folders, _ = find_parts(root)
     classes = find_classes(folders)
-    found, _ = find_pictures(root, folders, classes)
+    found, _ = find_images(root, folders, classes)
     split_of = carved(found, {"test": 0.1, "val": 0.1}, 0, classes)
     files = [file for own in found.values() for file in own]
     return [root / f.name for f, own in zip(files, split_of, strict=True) if own == part]
@@ -74,7 +74,7 @@ def test_another_split_reads_and_writes_nothing(
     root = write_classes(tmp_path)
     prints = {load(root).fingerprint}
     made = as_written(pack_folder(root) / "3x12x16.pack")
-    monkeypatch.setattr(data.image_folder.packing, "read_picture", None)
+    monkeypatch.setattr(data.image_folder.packing, "read_image", None)
     capsys.readouterr()
     prints |= {load(root, **keys).fingerprint for keys in OTHERS}
     assert as_written(pack_folder(root) / "3x12x16.pack") == made

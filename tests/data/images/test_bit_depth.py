@@ -12,7 +12,7 @@ from PIL import Image
 
 import data.images.bit_depth
 from data.images.bit_depth import Depth, grey_in_8_bits, to_8_bits
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from data.types import DataError
 from tests.helpers.tiff_files import PACKED, write_tiff
 
@@ -21,7 +21,7 @@ H, W = 12, 20
 
 def read(path: Path, channels: int = 1, shape: tuple[int, int] = (H, W)) -> np.ndarray:
     """(H, W) of grey, (H, W, 3) of colours; nothing is resized."""
-    picture = read_picture(path, (channels, *shape), resize=min(shape))
+    picture = read_image(path, (channels, *shape), resize=min(shape))
     return picture[0] if channels == 1 else picture.transpose(1, 2, 0)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision.transforms import functional as TF
 
 from data.images.bit_depth import to_8_bits
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from data.types import DataError
 
 H, W = 12, 20
@@ -29,7 +29,7 @@ ALPHA = COLOUR[..., 1]
 
 def read(path: Path, channels: int = 3, height: int = H, width: int = W) -> np.ndarray:
     """(H, W, C) of a picture that has the input's size, so that nothing is resized."""
-    picture = read_picture(path, (channels, height, width), resize=height)
+    picture = read_image(path, (channels, height, width), resize=height)
     assert (picture.shape, picture.dtype) == ((channels, height, width), np.uint8)
     return picture.transpose(1, 2, 0)
 
@@ -90,7 +90,7 @@ def test_what_would_vanish_lies_on_the_opposite(tmp_path: Path) -> None:
         (0, 0, 255), (20, 0, 255), (60, 0, 0), (255, 0, 0), (255, 255, 0), (0, 255, 255),
     ):  # fmt: skip
         file = saved(tmp_path / "a.png", np.dstack([np.full((H, W, 3), value, np.uint8), alpha]))
-        found = read_picture(file, (1, H, W), H, background=background)[0]
+        found = read_image(file, (1, H, W), H, background=background)[0]
         expected = (alpha * float(value) + (255.0 - alpha) * behind) / 255
         assert np.abs(found - expected).max() <= 1, (value, background)
     nothing = saved(tmp_path / "n.png", np.zeros((H, W, 4), np.uint8))
@@ -237,11 +237,11 @@ def test_other_sizes_are_resized_and_cropped_as_torchvision_does(
     picture = Image.fromarray(pixels).convert("L" if shape[0] == 1 else "RGB")
     picture.save(tmp_path / "a.png")
     theirs = TF.center_crop(TF.resize(picture, resize), list(shape[1:]))
-    ours = read_picture(tmp_path / "a.png", shape, resize)
+    ours = read_image(tmp_path / "a.png", shape, resize)
     np.testing.assert_array_equal(
         ours, np.asarray(theirs).reshape(*shape[1:], -1).transpose(2, 0, 1)
     )
-    squashed = read_picture(tmp_path / "a.png", shape, resize, fit="squash")
+    squashed = read_image(tmp_path / "a.png", shape, resize, fit="squash")
     theirs = TF.resize(picture, list(shape[1:]))
     # As a set's images are resized, which rounds once; Pillow rounds after each side.
     np.testing.assert_allclose(
@@ -252,14 +252,14 @@ def test_other_sizes_are_resized_and_cropped_as_torchvision_does(
 
 def test_the_crop_is_covered_where_resize_is_too_small_for_it(tmp_path: Path) -> None:
     file = saved(tmp_path / "a.png", np.full((30, 30), 200, np.uint8))
-    assert (read_picture(file, (1, 16, 40), resize=16) == 200).all()
+    assert (read_image(file, (1, 16, 40), resize=16) == 200).all()
 
 
 def test_half_transparency_does_not_bleed_in_resizing(tmp_path: Path) -> None:
     """White beside invisible red: composited first, no red can come up at the edge."""
     rgba = np.zeros((32, 32, 4), np.uint8)
     rgba[:, :16], rgba[:, 16:] = (255, 255, 255, 255), (255, 0, 0, 0)
-    red, green, _ = read_picture(saved(tmp_path / "a.png", rgba), (3, 9, 9), resize=9)
+    red, green, _ = read_image(saved(tmp_path / "a.png", rgba), (3, 9, 9), resize=9)
     np.testing.assert_array_equal(red, green)
 
 
@@ -309,8 +309,8 @@ def test_bombs_are_refused_before_they_are_unpacked(
     file = saved(tmp_path / "a.png", GREY)
     for limit in (H * W - 1, H * W // 2 - 1):
         with pytest.raises(DataError, match=r"too large to be decoded.*data\.max_pixels"):
-            read_picture(file, (3, H, W), H, max_pixels=limit)
-    whole = read_picture(file, (3, H, W), H, max_pixels=H * W)
+            read_image(file, (3, H, W), H, max_pixels=limit)
+    whole = read_image(file, (3, H, W), H, max_pixels=H * W)
     np.testing.assert_array_equal(whole.transpose(1, 2, 0), three(GREY))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)  # Pillow's own limit plays no part
     np.testing.assert_array_equal(read(file), three(GREY))
@@ -332,5 +332,5 @@ def test_importing_changes_nothing_of_pillow() -> None:
 def test_a_strip_that_resizing_would_blow_up_is_refused(tmp_path: Path) -> None:
     file = saved(tmp_path / "a.png", np.zeros((1, 60_000), np.uint8))
     with pytest.raises(DataError, match=r"too long a strip.* Only predict takes it"):
-        read_picture(file, (1, 224, 224), resize=256)
-    assert read_picture(file, (1, 224, 224), resize=256, fit="squash").shape == (1, 224, 224)
+        read_image(file, (1, 224, 224), resize=256)
+    assert read_image(file, (1, 224, 224), resize=256, fit="squash").shape == (1, 224, 224)

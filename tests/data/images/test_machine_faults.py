@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import data.images.decode
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from data.types import DataError
 from tests.helpers.commands import Finished, TrainedRun
 from tests.helpers.digit_files import rows_of
@@ -48,9 +48,9 @@ def test_no_memory_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.Monk
         with monkeypatch.context() as patch:
             fail(patch, error)
             with pytest.raises(found) as caught:
-                read_picture(file, shape, resize=28)
+                read_image(file, shape, resize=28)
             assert (caught.value is error) == (found is MemoryError)
-    assert (read_picture(file, shape, resize=28) == 9).all()
+    assert (read_image(file, shape, resize=28) == 9).all()
 
 
 def test_a_decoder_without_memory_may_have_some_later(
@@ -65,7 +65,7 @@ def test_a_decoder_without_memory_may_have_some_later(
         with monkeypatch.context() as patch:
             fail(patch, OSError(words))
             with pytest.raises(DataError, match=f"a.png: {said}"):
-                read_picture(file, (1, 28, 28), resize=28)
+                read_image(file, (1, 28, 28), resize=28)
 
 
 def test_the_systems_errors_have_a_beginning_of_their_own(
@@ -80,7 +80,7 @@ def test_the_systems_errors_have_a_beginning_of_their_own(
         with monkeypatch.context() as patch:
             fail(patch, error)
             with pytest.raises(DataError) as caught:
-                read_picture(file, (1, 28, 28), resize=28)
+                read_image(file, (1, 28, 28), resize=28)
         assert str(caught.value) == f"{file}: {beginning}"
 
 

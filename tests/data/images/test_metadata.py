@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from data.images.metadata import exif_of, orientation_of
 from data.types import DataError
 
@@ -49,7 +49,7 @@ def turned() -> np.ndarray:
 
 def read(path: Path, shape: tuple[int, ...] = (W, H)) -> np.ndarray:
     height, width = shape[:2]
-    return read_picture(path, (3, height, width), min(shape[:2])).transpose(1, 2, 0)
+    return read_image(path, (3, height, width), min(shape[:2])).transpose(1, 2, 0)
 
 
 @pytest.mark.parametrize("kind", SIDE_DATA)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from data.image_folder.pack import packed
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from data.images.scaling import range_of_set, scaled
 from data.types import DataError
 from tests.helpers.commands import TrainedRun, run_trainer, train
@@ -115,15 +115,13 @@ def test_declared_depths_need_no_set(tmp_path: Path) -> None:
     pgm = tmp_path / "a.pgm"
     pgm.write_bytes(b"P5 20 12 1023 " + deep.astype(">u2").tobytes())
     expected = np.rint(deep * (65535 / 1023)).astype(int) >> 8
-    found = read_picture(pgm, (1, 12, 20), 12, scale="ask")[0]
+    found = read_image(pgm, (1, 12, 20), 12, scale="ask")[0]
     assert np.abs(found - expected).max() <= 1
     tiff = tmp_path / "a.tif"
     Image.fromarray(deep).save(tiff, tiffinfo={281: 1023})
-    np.testing.assert_array_equal(read_picture(tiff, (1, 12, 20), 12, scale="ask")[0], deep >> 2)
+    np.testing.assert_array_equal(read_image(tiff, (1, 12, 20), 12, scale="ask")[0], deep >> 2)
     write_tiff(tiff, deep)
-    np.testing.assert_array_equal(
-        read_picture(tiff, (1, 12, 20), 12, scale=(0, 4095))[0], deep >> 4
-    )
+    np.testing.assert_array_equal(read_image(tiff, (1, 12, 20), 12, scale=(0, 4095))[0], deep >> 4)
 
 
 def test_the_set_says_so(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from data.loading.prefetch import read_ahead
 from data.loading.preprocess import Preprocess
 from data.types import Split
 from tests.helpers.batches_parts import CPU, STRONG, plain, same, split
-from trainer.training.batches import WatchedBatches
+from trainer.training.batches import StoppableBatches
 
 
 @pytest.fixture
@@ -95,11 +95,11 @@ def test_threads_end_when_watched_batches_are_ended_by_an_error(mapped: Split) -
     batches = Batches(mapped, 2, Preprocess((0.0,) * 3, (1.0,) * 3, 1, CPU), CPU,
                       resident=False, num_workers=2)  # fmt: skip
     with pytest.raises(RuntimeError, match="stopped") as caught:
-        list(WatchedBatches(batches, ends).epoch())
+        list(StoppableBatches(batches, ends).epoch())
     assert no_threads()
     assert caught.tb is not None
-    assert len(list(WatchedBatches(batches, lambda: False).epoch())) == len(batches)
-    assert len(list(WatchedBatches(batches, lambda: True).epoch())) == 1
+    assert len(list(StoppableBatches(batches, lambda: False).epoch())) == len(batches)
+    assert len(list(StoppableBatches(batches, lambda: True).epoch())) == 1
 
 
 def test_what_nobody_waits_for_is_not_begun() -> None:

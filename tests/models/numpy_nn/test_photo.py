@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from models.numpy_nn.examples import classify_photo
 from models.weights import WeightsError, read
 from models.weights.matconvnet import read_mat
@@ -75,7 +75,7 @@ def test_a_small_vgg_without_torch_computes_what_its_file_computes(tmp_path: Pat
     file = photo(tmp_path / "photo.jpg")
     done = python_without_torch(tmp_path, SMALL + CLASSIFY, mat, file, "--top-k", "1000")
     found = table(done)
-    picture = read_picture(file, (3, 224, 224), resize=256).transpose(1, 2, 0)
+    picture = read_image(file, (3, 224, 224), resize=256).transpose(1, 2, 0)
     expected = softmax(mcn.forward(layers, picture, mcn.AVERAGE))
     assert 0.002 < expected.max() < 0.9
     assert list(found.values()) == sorted(found.values(), reverse=True)
@@ -102,7 +102,7 @@ def test_arrays_are_the_tensors_that_torch_gets(tmp_path: Path) -> None:
 def test_photographs_are_cropped_as_predict_does(tmp_path: Path, size: tuple[int, int]) -> None:
     file = photo(tmp_path / "photo.jpg", *size)
     ours = classify_photo.centre(classify_photo.photograph(file), resize=256)
-    np.testing.assert_array_equal(ours[0], read_picture(file, (3, 224, 224), resize=256))
+    np.testing.assert_array_equal(ours[0], read_image(file, (3, 224, 224), resize=256))
 
 
 def test_wrong_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

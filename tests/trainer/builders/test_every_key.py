@@ -32,8 +32,8 @@ from trainer.builders import factories
 from trainer.config import start
 from trainer.config.compose import Composer, plain, without_hydra
 from trainer.errors import UserError
-from trainer.monitoring.run_logger import RunLog
-from trainer.monitoring.visualizer import Gallery
+from trainer.monitoring.run_logger import RunLogger
+from trainer.monitoring.visualizer import Visualizer
 from trainer.training import loop
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def traits_of_run(run: Any) -> dict[str, Any]:
     update = run.update
     stepped = getattr(update, "args", None) or getattr(update, "parts", (None, None))
     log, gallery, *others = run.watchers
-    assert (type(log), type(gallery)) == (RunLog, Gallery)
+    assert (type(log), type(gallery)) == (RunLogger, Visualizer)
     about = run.about
     return traits(of_run) | {
         "drawn": torch.rand(2).tolist(),

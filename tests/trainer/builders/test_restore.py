@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tests.helpers.visualizer_runs import compose_words
 from trainer.builders import restore
-from trainer.builders.factories import memory_format, place
-from trainer.config.targets import make
+from trainer.builders.factories import memory_format, move_model
+from trainer.config.targets import instantiate_group
 from trainer.system.device import float_dtype
 
 CPU = torch.device("cpu")
@@ -82,10 +82,10 @@ def test_the_same_as_copied_into_a_new_network(
     target: type[nn.Module], changes: dict[str, Any]
 ) -> None:
     entries, config = described(target, **changes)
-    reference: nn.Module = make("model", restore.sized(entries, config))
+    reference: nn.Module = instantiate_group("model", restore.sized(entries, config))
     reference.load_state_dict(entries["model"])
     dtype = float_dtype(config["precision"])
-    place(reference, CPU, dtype, memory_format(config, reference))
+    move_model(reference, CPU, dtype, memory_format(config, reference))
     reference.eval()
     restored = restore.restore(entries, config)
     assert not restored.training

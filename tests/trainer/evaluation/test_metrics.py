@@ -13,8 +13,8 @@ from trainer.evaluation.metrics import (
     BLOCK,
     MAX_PENDING_BATCHES,
     MAX_PENDING_LOGITS,
-    Gathered,
     Meter,
+    TensorBuffer,
     no_better_than_guessing,
 )
 
@@ -85,7 +85,7 @@ def test_a_meter_takes_what_earlier_states_have(kind: str) -> None:
 @pytest.mark.parametrize("sizes", [[3, 4], [BLOCK, 1], [BLOCK - 1, 2, 5], [7, 3 * BLOCK, 2]])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
 def test_what_is_gathered_comes_back_in_order(sizes: list[int], dtype: torch.dtype) -> None:
-    gathered = Gathered()
+    gathered = TensorBuffer()
     for _ in range(2):
         given = [torch.arange(n).remainder(7).to(dtype) for n in sizes]
         for values in given:

@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from data.resizing import to_shape
 from tests.helpers.commands import Finished, TrainedRun, train
 from tests.helpers.image_files import write_classes
@@ -54,7 +54,7 @@ def assert_the_same(run: TrainedRun, folder: Path, dispatch: Dispatch, num: int)
     model = restore.restore(entries, config)
     preprocess = restore.preprocess(config, model, entries, torch.device("cpu"))
     with torch.no_grad():
-        outputs = model(preprocess(test.pictures_at(torch.arange(num)))).double()
+        outputs = model(preprocess(test.images_at(torch.arange(num)))).double()
     expected = losses.probabilities(outputs, meaning.probabilities_of(entries, config))
     rows = rows_of(done)
     assert len(rows) == num
@@ -119,9 +119,9 @@ def test_a_squashed_file_is_a_sets_image_to_the_last_bit(
     pixels = np.random.default_rng(0).integers(0, 256, (*size, channels), dtype=np.uint8)
     Image.fromarray(pixels.squeeze()).save(tmp_path / "x.png")
     expected = to_shape(torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()), shape)[0]
-    found = read_picture(tmp_path / "x.png", shape, min(shape[1:]), "squash")
+    found = read_image(tmp_path / "x.png", shape, min(shape[1:]), "squash")
     np.testing.assert_array_equal(found, expected.numpy())
-    cropped = read_picture(tmp_path / "x.png", shape, min(shape[1:]))
+    cropped = read_image(tmp_path / "x.png", shape, min(shape[1:]))
     assert cropped.shape == shape
     if size != shape[1:]:
         assert (cropped != found).any()  # the twin: the two are not the same

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from data.image_folder.packing import Reading
-from data.images.decode import read_picture
+from data.images.decode import read_image
 from data.preparation import cropped
 from data.resizing import to_shape
 from data.types import DataError
@@ -90,7 +90,7 @@ def test_a_stretched_set_as_a_folder(tmp_path: Path, dispatch: Dispatch) -> None
     assert all(name is not None for name in names)
     numbers = [int(Path(str(name)).stem) for name in names]
     assert torch.equal(images, seen_in(run.best)[0][numbers])
-    cropped = np.stack([read_picture(folder / str(n), (1, 16, 28), 16) for n in names[:20]])
+    cropped = np.stack([read_image(folder / str(n), (1, 16, 28), 16) for n in names[:20]])
     assert (images[:20].numpy() != cropped).any()  # the twin: a crop shows other pixels
 
 
@@ -107,10 +107,10 @@ def test_another_resize_than_the_side(tmp_path: Path, dispatch: Dispatch) -> Non
     assert_predict_agrees(dispatch, run.best, other)
     images, names = seen_in(run.best, "data=image_folder", f"data.root={other}")
     for image, name in zip(images.numpy(), names, strict=True):
-        expected = read_picture(other / str(name), (3, 12, 12), 15)
+        expected = read_image(other / str(name), (3, 12, 12), 15)
         np.testing.assert_array_equal(image, expected)
     assert any(
-        (image != read_picture(other / str(name), (3, 12, 12), 12)).any()
+        (image != read_image(other / str(name), (3, 12, 12), 12)).any()
         for image, name in zip(images.numpy(), names, strict=True)
     )
 
@@ -183,7 +183,7 @@ def test_a_sets_images_are_cropped_as_files_are(
         found = cropped(images, shape, resize)
         for image, ours in zip(images, found, strict=True):
             Image.fromarray(image.permute(1, 2, 0).numpy().squeeze()).save(tmp_path / "x.png")
-            expected = read_picture(tmp_path / "x.png", shape, resize)
+            expected = read_image(tmp_path / "x.png", shape, resize)
             np.testing.assert_array_equal(ours.numpy(), expected)
         assert not torch.equal(found, to_shape(images, shape))
     with pytest.raises(DataError, match="2 channels"):

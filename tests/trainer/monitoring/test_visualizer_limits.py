@@ -22,7 +22,7 @@ from trainer.evaluation import plots
 from trainer.evaluation.findings import Confusion
 from trainer.evaluation.metrics import Metrics
 from trainer.monitoring import tensorboard_images, visualizer
-from trainer.monitoring.visualizer import Gallery
+from trainer.monitoring.visualizer import Visualizer
 from trainer.training import loop
 
 
@@ -75,7 +75,7 @@ def test_an_evaluation_collects_for_the_pictures(
     assert passes == []
     found = read_json(tmp_path / "findings.json")
 
-    other = Gallery(tmp_path)
+    other = Visualizer(tmp_path)
     other.finish(run, Metrics(1.0, 0.5, 40))
     assert passes == [1, 1]
     assert read_json(tmp_path / "findings.json") == found

@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers.commands import ROOT
 from trainer.system import progress_bars
-from trainer.training.batches import BarredBatches
+from trainer.training.batches import BatchesWithBar
 
 LONG_VALIDATION = [
     "data=synthetic", "data.num_train=60000", "data.num_test=10", "data.val_size=0.99",
@@ -132,7 +132,7 @@ def test_a_bar_ends_nothing_where_the_terminal_is_gone(
     with progress_bars.bar(3, "some", delay=0) as shown:
         shown.update(3)
     assert ("some" in terminal.text) is not is_gone
-    assert list(BarredBatches(Batches(), "some").epoch()) == [0, 1, 2]
+    assert list(BatchesWithBar(Batches(), "some").epoch()) == [0, 1, 2]
 
 
 def test_a_bar_is_not_drawn_once_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

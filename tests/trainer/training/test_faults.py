@@ -257,7 +257,7 @@ def poison(where: str, at: int, value: float) -> None:
     """Put a NaN or inf into the `at`-th training step, counted from 0."""
     from trainer.training import loop, step
 
-    update, backward, count = loop.update, step.Guard.backward, iter(range(at))
+    update, backward, count = loop.update, step.CheckedStep.backward, iter(range(at))
     now = [False]
 
     def updating(model: Any, loss: Any, stepper: Any, autocast: Any, images: Any, targets: Any):
@@ -277,7 +277,7 @@ def poison(where: str, at: int, value: float) -> None:
         backward(self, loss)
 
     loop.update = updating
-    step.Guard.backward = poisoned
+    step.CheckedStep.backward = poisoned
 
 
 POISONS = [

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from trainer import losses
 from trainer.evaluation.metrics import Meter
 from trainer.training import loop
-from trainer.training.step import Guard, ScalingGuard
+from trainer.training.step import CheckedStep, ScaledStep
 
 # SGD and Adagrad look at the real GPU when torch groups their tensors.
 OPTIMIZERS: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
@@ -44,7 +44,7 @@ def _on_a_fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 _trained: list[nn.Parameter] = []
 
 
-def train(guard_class: type[Guard], optimizer: Any, options: Any, loss: nn.Module) -> Meter:
+def train(guard_class: type[CheckedStep], optimizer: Any, options: Any, loss: nn.Module) -> Meter:
     """Three steps and the folding of what the meter has gathered."""
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(),
@@ -65,9 +65,9 @@ def train(guard_class: type[Guard], optimizer: Any, options: Any, loss: nn.Modul
 @pytest.mark.usefixtures("_on_a_fake_gpu")
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize(("optimizer", "options"), OPTIMIZERS)
-@pytest.mark.parametrize("guard_class", [Guard, ScalingGuard])
+@pytest.mark.parametrize("guard_class", [CheckedStep, ScaledStep])
 def test_steps_read_nothing(
-    guard_class: type[Guard], optimizer: Any, options: dict[str, Any], loss: nn.Module
+    guard_class: type[CheckedStep], optimizer: Any, options: dict[str, Any], loss: nn.Module
 ) -> None:
     meter = train(guard_class, optimizer, options, loss)
     with pytest.raises(DataDependentOutputException):  # the twin: this is a reading

@@ -16,7 +16,7 @@ from trainer.checkpoints.entries import read
 from trainer.evaluation.metrics import Meter, Metrics
 from trainer.training import loop, snapshot
 from trainer.training.run import Run, Watcher
-from trainer.training.step import Guard
+from trainer.training.step import CheckedStep
 from trainer.training.world import World
 
 
@@ -166,7 +166,7 @@ def test_several_backward_passes_make_one_update(clip_norm: float) -> None:
     models = [nn.Linear(4, 2, dtype=torch.float64) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     ours, theirs = (torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9) for m in models)
-    guard = Guard(ours, models[0].parameters(), clip_norm)
+    guard = CheckedStep(ours, models[0].parameters(), clip_norm)
     x = torch.linspace(-1, 1, 24, dtype=torch.float64).view(2, 3, 4)
     for _ in range(3):
         guard.zero_grad()
@@ -186,7 +186,7 @@ def test_several_backward_passes_make_one_update(clip_norm: float) -> None:
 @pytest.mark.parametrize("bad", [0, 1])
 def test_one_bad_loss_among_several_is_found(bad: int) -> None:
     model = nn.Linear(4, 2)
-    guard = Guard(torch.optim.SGD(model.parameters(), lr=0.1, fused=True), model.parameters())
+    guard = CheckedStep(torch.optim.SGD(model.parameters(), lr=0.1, fused=True), model.parameters())
     before = [p.detach().clone() for p in model.parameters()]
     for number in range(2):
         loss = model(torch.ones(3, 4)).mean()

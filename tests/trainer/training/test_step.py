@@ -11,7 +11,7 @@ from torch import nn
 from trainer.losses import CrossEntropy
 from trainer.system.device import AUTOCAST, autocast
 from trainer.training import loop
-from trainer.training.step import Guard, undecorated_step
+from trainer.training.step import CheckedStep, undecorated_step
 
 OPTIMIZERS: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
     (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "fused": True}),
@@ -43,7 +43,7 @@ def loss_of(model: nn.Module, poison: str) -> torch.Tensor:
 
 
 def assert_same_steps(
-    guard: Guard, ours: nn.Module, optimizer: torch.optim.Optimizer, theirs: nn.Module
+    guard: CheckedStep, ours: nn.Module, optimizer: torch.optim.Optimizer, theirs: nn.Module
 ) -> None:
     """Five steps of the guard's, and five of a plain loop over torch's optimizer: the same bits."""
     x = torch.linspace(-1, 1, 20, dtype=next(ours.parameters()).dtype).view(5, 4)
@@ -71,7 +71,7 @@ def test_a_bad_step_and_all_after_it_change_nothing(
 ) -> None:
     model = small_net()
     optimizer = optimizer_class(model.parameters(), **options)
-    guard = Guard(optimizer, model.parameters())
+    guard = CheckedStep(optimizer, model.parameters())
 
     def step(poison: str) -> None:
         optimizer.zero_grad()
@@ -98,12 +98,14 @@ def test_good_steps_are_torchs_own(
 ) -> None:
     ours, theirs = small_net().to(dtype), small_net().to(dtype)
     first, second = (optimizer_class(m.parameters(), **options) for m in (ours, theirs))
-    assert_same_steps(Guard(first, ours.parameters()), ours, second, theirs)
+    assert_same_steps(CheckedStep(first, ours.parameters()), ours, second, theirs)
 
 
 def test_clipping() -> None:
     model, other = small_net(), small_net()
-    guard = Guard(torch.optim.SGD(model.parameters(), lr=1.0), model.parameters(), clip_norm=1e-3)
+    guard = CheckedStep(
+        torch.optim.SGD(model.parameters(), lr=1.0), model.parameters(), clip_norm=1e-3
+    )
     guard.backward(loss_of(model, "none"))
     guard.check_and_clip()
     loss_of(other, "none").backward()
@@ -119,7 +121,7 @@ def test_steps_and_evaluation_compute_in_the_precision_asked_for(precision: str)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     context, dtype = autocast(precision, torch.device("cpu")), AUTOCAST.get(precision)
     images, targets = torch.linspace(-1, 1, 20).view(5, 4), torch.zeros(5, dtype=torch.int64)
-    guard = Guard(optimizer, model.parameters())
+    guard = CheckedStep(optimizer, model.parameters())
     _, logits = loop.update(model, CrossEntropy(), guard, context, images, targets)
     assert logits.dtype == (dtype or torch.float32)
     seen = []
@@ -154,7 +156,7 @@ def test_the_form_for_gpus_without_a_sync_does_the_same(
 ) -> None:
     model, other = small_net(), small_net()
     first, second = (optimizer_class(m.parameters(), **options) for m in (model, other))
-    guards = [Guard(first, model.parameters()), Guard(second, other.parameters())]
+    guards = [CheckedStep(first, model.parameters()), CheckedStep(second, other.parameters())]
 
     def both(poison: str) -> None:
         for guard, net, step in zip(
@@ -177,7 +179,7 @@ def test_a_bad_first_step_without_a_sync() -> None:
     model = small_net()
     before = [p.clone() for p in model.parameters()]
     optimizer = torch.optim.RMSprop(model.parameters(), lr=0.1)
-    guard = Guard(optimizer, model.parameters())
+    guard = CheckedStep(optimizer, model.parameters())
     guard.backward(loss_of(model, "loss"))
     guard.check_and_clip()
     with torch.no_grad():

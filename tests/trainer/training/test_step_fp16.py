@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.trainer.training.test_step import OPTIMIZERS, loss_of, small_net, state_of
 from trainer.system.device import autocast
-from trainer.training.step import ScalingGuard
+from trainer.training.step import ScaledStep
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 def test_it_learns() -> None:
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = ScalingGuard(optimizer, model.parameters(), clip_norm=1.0)
+    guard = ScaledStep(optimizer, model.parameters(), clip_norm=1.0)
     before, losses = copy.deepcopy(model.state_dict()), []
     for _ in range(40):
         guard.zero_grad()
@@ -59,7 +59,7 @@ def test_the_steps_are_those_of_torchs_scaler(
     factors = [1.0, 1e35, 1.0, 1e35, 1.0, 1.0]
     ours, theirs = small_net(), small_net()
     first, second = (optimizer_class(m.parameters(), **options) for m in (ours, theirs))
-    guard = ScalingGuard(first, ours.parameters(), clip_norm)
+    guard = ScaledStep(first, ours.parameters(), clip_norm)
     start = state_of(ours, first)[0]
     for factor in factors:
         guard.zero_grad()
@@ -88,7 +88,7 @@ def test_an_overflow_in_the_first_step_leaves_no_rubbish(
         optimizer = torch.optim.SGD(
             model.parameters(), lr=0.1, momentum=0.9, nesterov=nesterov, fused=True
         )
-        guard = ScalingGuard(optimizer, model.parameters())
+        guard = ScaledStep(optimizer, model.parameters())
         for factor in factors:
             guard.zero_grad()
             guard.backward(factor * loss_of(model, "none"))
@@ -102,7 +102,7 @@ def test_an_overflow_in_the_first_step_leaves_no_rubbish(
 def test_from_a_bad_loss_on_nothing_changes_and_the_steps_are_counted() -> None:
     model = small_net()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
-    guard = ScalingGuard(optimizer, model.parameters())
+    guard = ScaledStep(optimizer, model.parameters())
     poisons = ["none", "none", "loss", "none", "none"]
     states = []
     for poison in poisons:
@@ -119,7 +119,7 @@ def test_from_a_bad_loss_on_nothing_changes_and_the_steps_are_counted() -> None:
 
 def test_a_scale_that_fell_to_nothing_is_bad() -> None:
     model = small_net()
-    guard = ScalingGuard(torch.optim.SGD(model.parameters(), lr=0.1), model.parameters())
+    guard = ScaledStep(torch.optim.SGD(model.parameters(), lr=0.1), model.parameters())
     guard.scale.fill_(1e-2)
     assert guard.num_skipped_steps() == 0
     guard.scale.fill_(1e-4)
@@ -128,7 +128,7 @@ def test_a_scale_that_fell_to_nothing_is_bad() -> None:
 
 def test_its_state_goes_on_and_is_as_gradscalers() -> None:
     model = small_net()
-    guard = ScalingGuard(torch.optim.SGD(model.parameters(), lr=0.1), model.parameters())
+    guard = ScaledStep(torch.optim.SGD(model.parameters(), lr=0.1), model.parameters())
     guard.load_state_dict(
         {"scale": 512.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000,
          "_growth_tracker": 1999}
@@ -142,6 +142,6 @@ def test_its_state_goes_on_and_is_as_gradscalers() -> None:
 
 def test_a_state_of_another_precision_says_nothing_of_the_scale() -> None:
     model = small_net()
-    guard = ScalingGuard(torch.optim.SGD(model.parameters(), lr=0.1), model.parameters())
+    guard = ScaledStep(torch.optim.SGD(model.parameters(), lr=0.1), model.parameters())
     guard.load_state_dict({})
     assert guard.state_dict() == {"scale": 2.0**16, "_growth_tracker": 0}

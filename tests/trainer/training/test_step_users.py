@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from tests.trainer.training.test_step import assert_same_steps, loss_of, small_net
 from trainer.errors import UserError
 from trainer.training.compiling import compiled
-from trainer.training.step import Guard, has_torchs_step
+from trainer.training.step import CheckedStep, has_torchs_step
 
 
 class Plain(torch.optim.SGD):
@@ -94,7 +94,7 @@ def test_an_optimizer_of_the_users_own_is_stepped_whole(
     ours, theirs = small_net(), small_net()
     options: dict[str, Any] = {"lr": 0.1, "fused": fused}
     first, second = (kind(model.parameters(), **options) for model in (ours, theirs))
-    assert_same_steps(Guard(first, ours.parameters()), ours, second, theirs)
+    assert_same_steps(CheckedStep(first, ours.parameters()), ours, second, theirs)
     # The twin: all but the plain one do something else than SGD, so that equality says something.
     sgd = small_net()
     third = torch.optim.SGD(sgd.parameters(), **options)
@@ -111,7 +111,7 @@ def test_an_optimizer_of_the_users_own_is_stepped_whole(
 def test_a_bad_step_of_the_users_own_changes_nothing(kind: type[torch.optim.Optimizer]) -> None:
     model = small_net()
     optimizer = kind(model.parameters(), lr=0.1, fused=True)
-    guard = Guard(optimizer, model.parameters())
+    guard = CheckedStep(optimizer, model.parameters())
     before = [p.clone() for p in model.parameters()]
     guard.backward(loss_of(model, "gradient"))
     guard.check_and_clip()
@@ -126,7 +126,7 @@ def test_a_hook_of_all_optimizers_runs() -> None:
     assert has_torchs_step(optimizer)
     hook = register_optimizer_step_post_hook(shrink)
     try:
-        guard = Guard(optimizer, model.parameters())
+        guard = CheckedStep(optimizer, model.parameters())
         before = [p.clone() for p in model.parameters()]
         guard.backward(loss_of(model, "none"))
         guard.check_and_clip()

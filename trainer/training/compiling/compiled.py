@@ -31,9 +31,9 @@ from trainer.system.torch_internals import (
     with_backward,
 )  # fmt: skip
 from trainer.training.compiling.agreement import Trial, disagreement
-from trainer.training.compiling.step_graph import StepGraph, keeps_state
+from trainer.training.compiling.step_graph import StepGraph, has_state
 from trainer.training.loop import update
-from trainer.training.step import Guard, is_wrapped
+from trainer.training.step import CheckedStep, is_wrapped
 
 log = logging.getLogger("trainer")
 
@@ -141,7 +141,7 @@ class CompiledStep:
         self,
         model: nn.Module,
         loss: nn.Module,
-        guard: Guard,
+        guard: CheckedStep,
         autocast: AbstractContextManager[Any],
         batch_size: int,
         timer: CompileTime | None = None,
@@ -151,7 +151,7 @@ class CompiledStep:
         self.update = functools.partial(update, *self.parts)
         self.optimizer, self.found_inf = guard.optimizer, guard.found_inf
         self.batch_size = batch_size
-        self.keeps_state = keeps_state(self.optimizer)
+        self.optimizer_has_state = has_state(self.optimizer)
         self.dtype = dtype_under(autocast, next(model.parameters()))
         self.graphs: dict[Any, StepGraph] = {}
         # Loading a state replaces the tensors that the graphs refer to.
@@ -178,7 +178,7 @@ class CompiledStep:
         return graph
 
     def has_state(self) -> bool:
-        return not self.keeps_state or any(self.optimizer.state.values())
+        return not self.optimizer_has_state or any(self.optimizer.state.values())
 
     def check(self, graph: StepGraph, images: Tensor, targets: Tensor) -> None:
         """Raises TrainingError if two compiled steps differ from two eager ones."""

@@ -29,7 +29,7 @@ from trainer.system.torch_internals import (
     tree_map_only,
 )  # fmt: skip
 from trainer.training.loop import update
-from trainer.training.step import Guard, undecorated_step
+from trainer.training.step import CheckedStep, undecorated_step
 
 
 class StepGraph:
@@ -45,7 +45,7 @@ class StepGraph:
         self,
         model: nn.Module,
         loss: nn.Module,
-        guard: Guard,
+        guard: CheckedStep,
         autocast: AbstractContextManager[Any],
         images: Tensor,
         targets: Tensor,
@@ -114,7 +114,7 @@ class StepGraph:
             # Eager steps compute powers of the step number in float64: 1 - 0.999 ** 1.
             state[real][key] = tensor.double() if key == "step" else tensor
         every, off, on = len(self.groups), [False], [True]
-        optimizer = stand_in(
+        optimizer = clone_with_parameters(
             self.guard.optimizer,
             [[parameters[real] for real in group["params"]] for group in self.groups],
             {parameters[real]: of_one for real, of_one in state.items()},
@@ -122,7 +122,7 @@ class StepGraph:
             lr=lrs, fused=every * off, foreach=every * on, capturable=every * on,
         )  # fmt: skip
         model: Any = partial(functional_call, self.model, named)
-        guard: Any = _TracedGuard(optimizer, parameters.values(), self.guard.clip_norm)
+        guard: Any = _TracedStep(optimizer, parameters.values(), self.guard.clip_norm)
         mean_loss, logits = update(model, self.loss, guard, self.autocast, images, targets)
         after = [*named.values(), *(state[real][key] for real, key in self.state)]
         bad = once((found_inf > 0) | ~guard.finite)
@@ -136,8 +136,8 @@ class StepGraph:
         return mean_loss.detach(), logits.detach()
 
 
-class _TracedGuard:
-    """Guard of the traced step. Unlike `Guard` it always computes the update; `StepGraph` discards
+class _TracedStep:
+    """Step that is traced. Unlike `CheckedStep` it always computes the update; `StepGraph` discards
     the result if a gradient is not finite."""
 
     def __init__(
@@ -166,7 +166,7 @@ class _TracedGuard:
             undecorated_step(self.optimizer)(self.optimizer)
 
 
-def stand_in(
+def clone_with_parameters(
     optimizer: Optimizer,
     parameters: Sequence[Sequence[Tensor]],
     state: Mapping[Tensor, dict[str, Tensor]],
@@ -192,14 +192,14 @@ def stand_in(
     return twin
 
 
-def keeps_state(optimizer: Optimizer) -> bool:
+def has_state(optimizer: Optimizer) -> bool:
     """True if a step of the optimizer creates a state, which plain gradient descent does not. Tried
     on separate parameters."""
     like = optimizer.param_groups[0]["params"][0].detach()
     probes = [nn.Parameter(like.new_zeros(1)) for _ in optimizer.param_groups]
     for probe in probes:
         probe.grad = torch.zeros_like(probe)
-    twin = stand_in(optimizer, [[probe] for probe in probes], {})
+    twin = clone_with_parameters(optimizer, [[probe] for probe in probes], {})
     with torch.no_grad():
         undecorated_step(twin)(twin)
     return any(twin.state.values())

@@ -30,9 +30,9 @@ from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.training.compiling import compiled
 from trainer.training.compiling.agreement import Trial, disagreement
 from trainer.training.compiling.compiled import CompiledStep, check, compile_model
-from trainer.training.compiling.step_graph import keeps_state
+from trainer.training.compiling.step_graph import has_state
 from trainer.training.loop import update
-from trainer.training.step import Guard
+from trainer.training.step import CheckedStep
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_which_optimizers_keep_a_state(
     model, _, guard, _ = parts(optimizer=optimizer, options=options)
     before = everything(model, guard)
     stateless = optimizer is torch.optim.SGD and "momentum" not in options
-    assert keeps_state(guard.optimizer) is not stateless
+    assert has_state(guard.optimizer) is not stateless
     assert_equal(before, everything(model, guard))
 
 
@@ -137,7 +137,7 @@ def test_the_first_step_and_short_batches_are_eager(monkeypatch: pytest.MonkeyPa
 class Wrong:
     """In place of a graph: the eager step, but with a learning rate that it had when made."""
 
-    def __init__(self, model: nn.Module, loss: nn.Module, guard: Guard, *rest: Any) -> None:
+    def __init__(self, model: nn.Module, loss: nn.Module, guard: CheckedStep, *rest: Any) -> None:
         self.guard, self.update = guard, functools.partial(update, model, loss, guard, rest[0])
         self.named = dict(model.named_parameters())
         state = [t for s in guard.optimizer.state.values() for t in s.values()]
