@@ -29,7 +29,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.training_loop import usual_epoch
-from trainer.builders import factories, training_run
+from trainer.builders import datasets, networks, training_run
 from trainer.config import compose
 from trainer.system.signals import StopSignals
 from trainer.training import loop
@@ -66,7 +66,7 @@ def their_batches(root: Path) -> DataLoader[Any]:
 
 def their_epoch(batches: DataLoader[Any], config: dict[str, Any]) -> float:
     """Seconds of an epoch as tutorials write it."""
-    model = factories.make_model(config, (3, SIDE, SIDE), NUM_CLASSES)
+    model = networks.make_model(config, (3, SIDE, SIDE), NUM_CLASSES)
     return usual_epoch(model, batches)
 
 
@@ -121,7 +121,7 @@ def main() -> None:
         write_jpegs(root, args.images)
         config, theirs = our_config(root, args.model), their_batches(root)
         start = time.perf_counter()
-        factories.load_data(config["data"])
+        datasets.load_data(config["data"])
         print(f"packed at first use in {time.perf_counter() - start:.1f} s")
         loading_alone(theirs)  # the first epoch of both, which is not counted
         our_run(config, our_epoch)

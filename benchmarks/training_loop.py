@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from benchmarks import turns
-from trainer.builders import factories, training_run
+from trainer.builders import datasets as loaded
+from trainer.builders import training_run
 from trainer.config import compose
 from trainer.system.signals import StopSignals
 from trainer.training import loop
@@ -147,7 +148,7 @@ def main() -> None:
             seconds, stopwatch = our_loop(config)  # sets its threads
             epochs["ours"].append(seconds)
             reported.append(stopwatch / seconds)
-        train = factories.load_data(config["data"]).train
+        train = loaded.load_data(config["data"]).train
         sides = {
             "ours": our_steps(config, root),
             "bare loop": bare_steps(train.images, train.labels),

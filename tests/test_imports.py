@@ -135,7 +135,7 @@ def test_data_and_models_know_no_trainer_and_not_each_other() -> None:
 def test_the_trainer_names_no_model() -> None:
     named = users_of("models") & in_package("trainer")
     weights = {"trainer.inference.import_weights", "trainer.builders.pretrained"}
-    layers = {"trainer.builders.factories", "trainer.builders.numpy_losses"}
+    layers = {"trainer.builders.networks", "trainer.builders.numpy_losses"}
     assert named <= weights | layers
     for name in layers:
         ours = {i for i in MODULES[name] if i in MODULES and i.startswith("models.")}
@@ -145,7 +145,8 @@ def test_the_trainer_names_no_model() -> None:
 def test_only_the_front_knows_the_configuration() -> None:
     users = users_of("hydra", "omegaconf")
     assert {name for name in users if place_of(name) != "trainer.config"} <= {
-        "trainer.builders.factories", "trainer.builders.restore", "trainer.cli.train",
+        "trainer.builders.datasets", "trainer.builders.networks", "trainer.builders.restore",
+        "trainer.cli.train",
         "trainer.inference.import_weights", "trainer.runs.folder",
     }  # fmt: skip
 

@@ -35,7 +35,7 @@ import yaml
 
 from tests.helpers import processes
 from trainer import checkpoints
-from trainer.builders import factories, restore
+from trainer.builders import datasets, optimizers, restore
 from trainer.checkpoints import entries
 from trainer.config import knobs, plain_yaml, stored, targets
 from trainer.errors import UserError
@@ -202,13 +202,13 @@ def use(state: dict[str, Any]) -> torch.Tensor:
     model = restore.restore(state, made)
     for group in knobs.GROUPS:
         targets.check_options(group, made[group])
-    factories.make_loss(made)
-    factories.make_schedule(made["scheduler"], total_steps=10, steps_per_epoch=5)
+    optimizers.make_loss(made)
+    optimizers.make_schedule(made["scheduler"], total_steps=10, steps_per_epoch=5)
     optimizer_state.check_state(
-        factories.make_optimizer(made["optimizer"], model), state["optimizer"]
+        optimizers.make_optimizer(made["optimizer"], model), state["optimizer"]
     )
     with contextlib.suppress(UserError):  # no files here, and where they lie is the user's to say
-        factories.load_data(made["data"])
+        datasets.load_data(made["data"])
     with torch.no_grad():
         dtype = next(model.parameters()).dtype
         logits: torch.Tensor = model(torch.linspace(-1, 1, 32, dtype=dtype).view(2, 1, 4, 4))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.helpers.commands import Finished
 from trainer import checkpoints
-from trainer.builders import factories, pretrained
+from trainer.builders import networks, pretrained
 from trainer.inference import import_weights
 
 Dispatch = Callable[..., Finished]
@@ -28,9 +28,9 @@ def make_checkpoint(path: Path, name: str, shape: tuple[int, int, int], **run: s
     torch.manual_seed(0)
     sizes = {"data.shape": str(list(shape)), "data.num_classes": str(NUM_CLASSES)}
     config, told = import_weights.compose(name, sizes)
-    model = factories.make_model(config, shape, NUM_CLASSES)
+    model = networks.make_model(config, shape, NUM_CLASSES)
     with torch.no_grad():
-        model.train()(torch.randn(8, shape[0], *factories.input_size(model, shape)))
+        model.train()(torch.randn(8, shape[0], *networks.input_size(model, shape)))
     mean, std = ([0.4, 0.5, 0.6][: shape[0]], [0.2, 0.3, 0.25][: shape[0]])
     start = pretrained.Start(model.state_dict(), mean=tuple(mean), std=tuple(std))
     entries = import_weights.describe({**config, **run}, start, model.state_dict(), told)
@@ -41,7 +41,7 @@ def make_checkpoint(path: Path, name: str, shape: tuple[int, int, int], **run: s
 
 
 def noise(net: nn.Module, num: int, shape: tuple[int, int, int]) -> Tensor:
-    return torch.randn(num, shape[0], *factories.input_size(net, shape))
+    return torch.randn(num, shape[0], *networks.input_size(net, shape))
 
 
 def load_onnx(path: Path) -> tuple[Loaded, dict[str, Any]]:

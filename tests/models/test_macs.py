@@ -7,7 +7,7 @@ import torch
 from torchvision.models import get_model_weights
 
 from models.torchvision_zoo import torchvision_classifier
-from trainer.builders.factories import measure_cost
+from trainer.builders.networks import measure_cost
 
 
 @pytest.mark.parametrize(

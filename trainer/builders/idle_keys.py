@@ -79,13 +79,13 @@ def of_dropout(key: str, job: Mapping[str, Any]) -> str:
     import torch
     from torch import nn
 
-    from trainer.builders import factories
+    from trainer.builders import datasets, networks
 
-    size = factories.known_size(job["data"])
+    size = datasets.known_size(job["data"])
     if size is None or not job["model"].get("dropout"):
         return ""
     with torch.device("meta"):
-        model = factories.make_model(job, *size)
+        model = networks.make_model(job, *size)
     dropouts = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
                 nn.AlphaDropout, nn.FeatureAlphaDropout)  # fmt: skip
     if any(isinstance(module, dropouts) for module in model.modules()):
@@ -101,13 +101,13 @@ def of_normalisation(key: str, job: Mapping[str, Any]) -> str:
     empty."""
     import torch
 
-    from trainer.builders import factories
+    from trainer.builders import datasets, networks
 
-    size = factories.known_size(job["data"])
+    size = datasets.known_size(job["data"])
     if size is None or not job["weights"]:
         return ""
     with torch.device("meta"):
-        start = factories.found_weights(job, factories.make_model(job, *size))
+        start = networks.found_weights(job, networks.make_model(job, *size))
     if not (start.mean and start.std and len(start.mean) == size[0][0]):
         return ""
     own = start.mean if key == "data.mean" else start.std

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from data.loading.preprocess import Preprocess
-from trainer.builders.factories import memory_format, min_size, move_model, on_layers
+from trainer.builders.networks import memory_format, min_size, move_model, on_layers
 from trainer.checkpoints.tensors import differences
 from trainer.config import choices, knobs, stored
 from trainer.config.targets import check_options, instantiate_group

@@ -22,26 +22,25 @@ from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Dataset
 from trainer.builders import pretrained
-from trainer.builders.factories import (
-    Shape,
+from trainer.builders.datasets import Shape, evaluation_batches, known_size, load_data
+from trainer.builders.networks import (
     describe,
     enlargement,
-    evaluation_batches,
     found_weights,
     input_size,
-    known_size,
-    load_data,
-    make_evaluation_loss,
-    make_loss,
     make_model,
-    make_optimizer,
-    make_schedule,
     measure_cost,
     memory_format,
     min_size,
     move_model,
     on_layers,
     start_model,
+)
+from trainer.builders.optimizers import (
+    make_evaluation_loss,
+    make_loss,
+    make_optimizer,
+    make_schedule,
     trainable,
 )
 from trainer.checkpoints import CheckpointFolder, describable

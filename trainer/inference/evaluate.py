@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from data.loading.batches import fits
 from data.types import Dataset, Split
 from trainer import checkpoints
-from trainer.builders import factories, idle_keys, restore
+from trainer.builders import datasets, idle_keys, networks, optimizers, restore
 from trainer.checkpoints import meaning
 from trainer.checkpoints.entries import read
 from trainer.checkpoints.finite import listed, not_finite
@@ -115,18 +115,18 @@ def measure(
     examiner: Examiner,
 ) -> Metrics:
     """One pass over the images, in which the examiner collects its findings."""
-    batches = factories.evaluation_batches(
+    batches = datasets.evaluation_batches(
         config, restore.preprocess(config, model, entries, device), device, images,
         resident=fits(device, images.num_bytes), num_workers=config["num_workers"],
     )  # fmt: skip
-    cost = factories.measure_cost(model, dataset.shape)
+    cost = networks.measure_cost(model, dataset.shape)
     set_num_threads(
         pick_num_threads(config["num_threads"], cost.macs * batches.batch_size), config["layers"]
     )
     if flip:
         average_over_mirror(model)
     return loop.evaluate(
-        model, factories.make_evaluation_loss(config), BatchesWithBar(batches, split),
+        model, optimizers.make_evaluation_loss(config), BatchesWithBar(batches, split),
         autocast(config["precision"], device), examiner,
     )  # fmt: skip
 

@@ -28,18 +28,18 @@ def load(
 
     Raises UserError if its classes do not fit those of the checkpoint: before images are packed,
     where the names can be told by then."""
-    from trainer.builders import factories
+    from trainer.builders import datasets
 
-    names = factories.class_names(options)
+    names = datasets.class_names(options)
     if names is not None:
         numbers_of(names, entries["classes"])
     if values is None or not is_elsewhere(entries, options, values):
-        return factories.load_data(options)
-    whole = factories.load_whole(options)
+        return datasets.load_data(options)
+    whole = datasets.load_whole(options)
     if whole is None:
-        return factories.load_data(options)
+        return datasets.load_data(options)
     with contextlib.suppress(UserError):  # too few images to draw splits from
-        drawn = factories.load_data(options)
+        drawn = datasets.load_data(options)
         if drawn.has_fingerprint(entries.get("data", "")):  # the same folder, moved or copied
             return drawn
     print(f"All {len(whole.test):,} images of {options['root']} are taken: it has no test split, "

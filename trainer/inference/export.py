@@ -13,7 +13,7 @@ from torch import nn
 
 from data.loading.preprocess import pads
 from trainer import checkpoints
-from trainer.builders import factories, restore
+from trainer.builders import networks, restore
 from trainer.checkpoints import meaning
 from trainer.checkpoints.entries import read
 from trainer.config import plain_yaml, stored
@@ -83,8 +83,8 @@ def describe(
     """All that another program must know to use the model; of plain types, for JSON."""
     shape, told = entries["shape"], plain_yaml.parse(entries["config"])
     how, fit = meaning.probabilities_of(entries, told), meaning.fit_of(entries, told)
-    size = list(factories.input_size(model, tuple(shape)))
-    padded = pads(tuple(shape[1:]), factories.min_size(model))
+    size = list(networks.input_size(model, tuple(shape)))
+    padded = pads(tuple(shape[1:]), networks.min_size(model))
     return {
         "classes": entries["classes"],
         "shape": shape,

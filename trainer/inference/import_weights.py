@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from models.weights import WeightsError
 from trainer import checkpoints
-from trainer.builders import factories, pretrained
+from trainer.builders import datasets, networks, pretrained
 from trainer.builders.pretrained import Start
 from trainer.checkpoints import describable
 from trainer.checkpoints.entries import LONGEST_NAME, MOST_NAMES
@@ -77,14 +77,14 @@ def import_weights(
 def fitted(file: Path, config: dict[str, Any], has_shape: bool) -> tuple[Start, dict[str, Any]]:
     """Content of the file, and the state_dict of the model with these weights. If the shape was
     not given and the file tells one, the configuration takes it. Raises UserError."""
-    model = factories.make_model(config, *factories.announced_size(config["data"]))
+    model = networks.make_model(config, *datasets.announced_size(config["data"]))
     try:
         start = pretrained.from_file(file, model)
     except WeightsError as error:
         raise UserError(str(error)) from error
     if start.shape and not has_shape and list(start.shape) != config["data"]["shape"]:
         config["data"]["shape"] = list(start.shape)  # another size may mean another head or stem
-        model = factories.make_model(config, *factories.announced_size(config["data"]))
+        model = networks.make_model(config, *datasets.announced_size(config["data"]))
     pretrained.load_into(
         model, start.state_dict, False, str(file),
         "The file has another number of classes: give data.num_classes=N.",

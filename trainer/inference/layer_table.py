@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.builders import factories
+from trainer.builders import datasets, networks
 from trainer.builders.idle_keys import refuse_in_training
 from trainer.config.targets import check_options
 from trainer.system.torch_internals import counting_flops, leave_compiler_unimported
@@ -24,9 +24,9 @@ def table_of(config: dict[str, Any], typed: Collection[str]) -> str:
     leave_compiler_unimported()
     check_options("model", config["model"])
     refuse_in_training(typed, [config])
-    shape, num_classes = factories.announced_size(config["data"])
-    model = factories.make_model(config, shape, num_classes)
-    return table(model, shape, factories.input_size(model, shape))
+    shape, num_classes = datasets.announced_size(config["data"])
+    model = networks.make_model(config, shape, num_classes)
+    return table(model, shape, networks.input_size(model, shape))
 
 
 def table(model: nn.Module, shape: tuple[int, int, int], size: tuple[int, int]) -> str:

@@ -35,7 +35,7 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
 
     import torch
 
-    from trainer.builders import factories, pretrained
+    from trainer.builders import datasets, networks, pretrained
     from trainer.checkpoints import meaning
     from trainer.config.targets import check_options
 
@@ -46,13 +46,13 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
     if dataset:
         shape, num_classes = dataset.shape, len(dataset.classes)
     else:
-        shape, num_classes = factories.announced_size(options)
+        shape, num_classes = datasets.announced_size(options)
         print(
             f"data={values['data']}: its files are not here, so classes have numbers for names.",
             file=sys.stderr,
         )
     with torch.device("meta"):  # names and shapes alone
-        model = factories.make_model(config, shape, num_classes)
+        model = networks.make_model(config, shape, num_classes)
     try:
         start = pretrained.from_file(path, model)
     except pretrained.foreign.WeightsError as error:
@@ -91,10 +91,10 @@ def at_hand(options: Mapping[str, Any]) -> Dataset | None:
     """The data set, if that needs no download. Raises UserError if only its files can tell how
     many classes it has."""
 
-    from trainer.builders import factories
+    from trainer.builders import datasets
 
     try:
-        return factories.load_data(
+        return datasets.load_data(
             {**options, **({"download": False} if "download" in options else {})}
         )
     except UserError:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.commands import Finished
 from tests.helpers.image_files import pack_folder, write_classes, write_parts
-from trainer.builders import factories, training_run
+from trainer.builders import datasets, training_run
 from trainer.config.compose import Composer, parse, plain
 from trainer.errors import UserError
 
@@ -79,12 +79,12 @@ def test_wrong_words_about_the_folders_are_said_by_the_first_check(root: Path) -
 def test_names_are_those_of_the_loaded_set(root: Path, tmp_path: Path) -> None:
     for folder in (root, write_parts(tmp_path / "parts", "train", "test")):
         options = job("data=image_folder", f"data.root={folder}", "data.shape=[3,8,8]")["data"]
-        names = factories.class_names(options)
+        names = datasets.class_names(options)
         assert not pack_folder(folder).exists()
-        assert factories.announced_size(options) == ((3, 8, 8), 3)
+        assert datasets.announced_size(options) == ((3, 8, 8), 3)
         assert not pack_folder(folder).exists()
-        assert names == ("cat", "dog", "owl") == factories.load_data(options).classes
-    assert factories.class_names(job()["data"]) is None  # the digits' module has no such function
+        assert names == ("cat", "dog", "owl") == datasets.load_data(options).classes
+    assert datasets.class_names(job()["data"]) is None  # the digits' module has no such function
 
 
 def test_a_set_of_the_users_own_without_such_a_function_is_loaded(
@@ -101,9 +101,9 @@ def test_a_set_of_the_users_own_without_such_a_function_is_loaded(
     options = {**job("data=synthetic")["data"], "num_classes": None}
     shape = tuple(options["shape"])
     without = {**options, "_target_": "set_of_theirs.load"}
-    assert factories.known_size(without) is None
-    assert factories.announced_size(without) == (shape, 10)
-    assert factories.known_size({**options, "_target_": "named_set_of_theirs.load"}) == (shape, 3)
+    assert datasets.known_size(without) is None
+    assert datasets.announced_size(without) == (shape, 10)
+    assert datasets.known_size({**options, "_target_": "named_set_of_theirs.load"}) == (shape, 3)
 
 
 def test_a_constant_of_that_name_is_no_function(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,10 +111,10 @@ def test_a_constant_of_that_name_is_no_function(monkeypatch: pytest.MonkeyPatch)
     module.load = lambda **options: None  # type: ignore[attr-defined]
     module.class_names = ("cat", "dog")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "my_pictures", module)
-    assert factories.class_names({"_target_": "my_pictures.load"}) is None
+    assert datasets.class_names({"_target_": "my_pictures.load"}) is None
 
     def class_names(**options: object) -> tuple[str, ...]:
         return "cat", "dog"
 
     module.class_names = class_names  # type: ignore[attr-defined]
-    assert factories.class_names({"_target_": "my_pictures.load"}) == ("cat", "dog")
+    assert datasets.class_names({"_target_": "my_pictures.load"}) == ("cat", "dog")

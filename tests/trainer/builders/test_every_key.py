@@ -28,7 +28,7 @@ from tests.helpers.every_key import (
     traits,
 )
 from trainer import checkpoints, job
-from trainer.builders import factories
+from trainer.builders import datasets
 from trainer.config import start
 from trainer.config.compose import Composer, plain, without_hydra
 from trainer.errors import UserError
@@ -74,7 +74,7 @@ def unchanged() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-    factories._load_data.cache_clear()
+    datasets._load_data.cache_clear()
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from tests.helpers.every_key import (
     traits,
 )
 from trainer import checkpoints
-from trainer.builders import factories, pretrained, restore
+from trainer.builders import datasets, networks, pretrained, restore
 from trainer.cli import evaluate, export, import_weights
 from trainer.cli.arguments import MACHINE_KEYS, takes
 from trainer.errors import UserError
@@ -44,7 +44,7 @@ def unchanged() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-    factories._load_data.cache_clear()
+    datasets._load_data.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ def fitting(monkeypatch: pytest.MonkeyPatch) -> None:
 def used(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """How a checkpoint's model was placed, and what of the data was asked for."""
     found: dict[str, Any] = {}
-    place, load_data, on_layers = restore.place, factories.load_data, restore.on_layers
-    make_model = factories.make_model
+    place, load_data, on_layers = restore.place, datasets.load_data, restore.on_layers
+    make_model = networks.make_model
 
     def placing(model: Any, *how: Any) -> Any:
         found["placed"] = [str(one) for one in how]
@@ -106,8 +106,8 @@ def used(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return on_layers(layers, model)
 
     monkeypatch.setattr(restore, "place", placing)
-    monkeypatch.setattr(factories, "load_data", loading)
-    monkeypatch.setattr(factories, "make_model", making)
+    monkeypatch.setattr(datasets, "load_data", loading)
+    monkeypatch.setattr(networks, "make_model", making)
     monkeypatch.setattr(restore, "on_layers", layering)
     return found
 
@@ -116,7 +116,7 @@ def using(dispatch: Dispatch, used: dict[str, Any], words: Words) -> Outcome:
     """What came out, and how it was computed; not the folder, which is named after the keys, nor
     the time that it took."""
     used.clear()
-    factories._load_data.cache_clear()  # a set that was used before has its fingerprint already
+    datasets._load_data.cache_clear()  # a set that was used before has its fingerprint already
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(False)
     done = dispatch(*words)

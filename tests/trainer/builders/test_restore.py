@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.helpers.visualizer_runs import compose_words
 from trainer.builders import restore
-from trainer.builders.factories import memory_format, move_model
+from trainer.builders.networks import memory_format, move_model
 from trainer.config.targets import instantiate_group
 from trainer.system.device import float_dtype
 

@@ -19,7 +19,7 @@ from data.resizing import to_shape
 from tests.helpers.commands import Finished, TrainedRun, train
 from tests.helpers.image_files import write_classes
 from trainer import checkpoints, losses
-from trainer.builders import factories, restore
+from trainer.builders import datasets, restore
 from trainer.checkpoints import meaning
 from trainer.config import stored
 from trainer.evaluation.findings import Examiner
@@ -36,7 +36,7 @@ def original_images(data: Sequence[str]) -> torch.Tensor:
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("config", [word for word in data if "shape" not in word])
-    return factories.load_data(dict(config.data)).test.images
+    return datasets.load_data(dict(config.data)).test.images
 
 
 def rows_of(done: Finished) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def assert_the_same(run: TrainedRun, folder: Path, dispatch: Dispatch, num: int)
     assert done.returncode == 0, done.output
     entries = checkpoints.read(run.best)
     config = stored.configuration(entries)
-    test = factories.load_data(config["data"]).test
+    test = datasets.load_data(config["data"]).test
     model = restore.restore(entries, config)
     preprocess = restore.preprocess(config, model, entries, torch.device("cpu"))
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_own_images_are_cropped_by_both(tmp_path: Path, dispatch: Dispatch) -> N
                 "data.shape=[3,12,20]", "data.val_size=0.2", "data.test_size=0.2")  # fmt: skip
     entries = checkpoints.read(run.best)
     assert entries["fit"] == "crop"
-    test = factories.load_data(stored.configuration(entries)["data"]).test
+    test = datasets.load_data(stored.configuration(entries)["data"]).test
     (tmp_path / "files").mkdir()
     for i in range(len(test)):
         name = test.file_at(i)

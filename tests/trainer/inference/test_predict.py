@@ -31,7 +31,7 @@ def test_predict_agrees_with_evaluate(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
     """The same weights see the same pictures, once as files: accuracy, and each probability."""
-    from trainer.builders import factories, restore
+    from trainer.builders import datasets, restore
     from trainer.config import stored
 
     done = dispatch("predict", str(default_run.best), str(digits), "--json", "--top-k=10")
@@ -41,7 +41,7 @@ def test_predict_agrees_with_evaluate(
 
     entries = checkpoints.read(default_run.best)
     config = stored.configuration(entries)
-    test = factories.load_data(config["data"]).test
+    test = datasets.load_data(config["data"]).test
     model = restore.restore(entries, config)
     preprocess = restore.preprocess(config, model, entries, torch.device("cpu"))
     labels = test.labels

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.helpers.visualizer_runs import built, compose_words
-from trainer.builders.factories import takes_fused
+from trainer.builders.optimizers import takes_fused
 from trainer.errors import UserError
 from trainer.training import loop, snapshot
 from trainer.training.optimizer_state import check_state, load_optimizer, trial_state

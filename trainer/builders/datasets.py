@@ -1,0 +1,97 @@
+"""Dataset of a run: loaded, its size known before, batches for evaluation."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from data.loading.batches import Batches
+from data.loading.preprocess import Preprocess, enlarged
+from data.types import Dataset, Split
+from trainer.config.targets import instantiate_group, locate
+
+Shape = tuple[int, int, int]  # (C, H, W)
+
+
+def load_data(options: Mapping[str, Any]) -> Dataset:
+    """Dataset of the options data.*, on the CPU. The last one is cached, since `check` and `build`
+    need the same."""
+    return _load_data(OmegaConf.to_yaml(OmegaConf.create(dict(options))))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_data(options: str) -> Dataset:
+    dataset: Dataset = instantiate_group("data", OmegaConf.create(options))  # type: ignore[arg-type]
+    return dataset
+
+
+def class_names(options: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Class names of a dataset before it is loaded, from the function `class_names` in the loader's
+    module, which takes the same keys; None if there is no such function. Raises UserError."""
+    module = str(options["_target_"]).rpartition(".")[0]
+    locate("data", options["_target_"])
+    if not inspect.isfunction(getattr(sys.modules[module], "class_names", None)):
+        return None
+    return tuple(instantiate_group("data", {**options, "_target_": f"{module}.class_names"}))
+
+
+def load_whole(options: Mapping[str, Any]) -> Dataset | None:
+    """Dataset with all its images in the test split, from the function `load_whole` in the loader's
+    module, which takes the same keys; None if there is no such function, or the dataset has a test
+    split of its own. For a model that was trained on none of the images. Raises UserError."""
+    module = str(options["_target_"]).rpartition(".")[0]
+    locate("data", options["_target_"])
+    if not inspect.isfunction(getattr(sys.modules[module], "load_whole", None)):
+        return None
+    dataset: Dataset | None = instantiate_group(
+        "data", {**options, "_target_": f"{module}.load_whole"}
+    )
+    return dataset
+
+
+def known_size(options: Mapping[str, Any]) -> tuple[Shape, int] | None:
+    """Shape (C, H, W) and number of classes from the configuration or the class names; None if they
+    are known only once the dataset is loaded."""
+    num_classes, shape = options.get("num_classes"), options.get("shape")
+    if shape is None:
+        return None
+    if num_classes is None:
+        names = class_names(options)
+        if names is None:
+            return None
+        num_classes = len(names)
+    channels, height, width = shape
+    return (channels, height, width), num_classes
+
+
+def announced_size(options: Mapping[str, Any]) -> tuple[Shape, int]:
+    """Shape (C, H, W) and number of classes; loads the dataset only if it must."""
+    size = known_size(options)
+    if size is None:
+        dataset = load_data(options)
+        return dataset.shape, len(dataset.classes)
+    return size
+
+
+def evaluation_batches(
+    config: Mapping[str, Any],
+    preprocess: Preprocess,
+    device: torch.device,
+    split: Split,
+    resident: bool = True,
+    num_workers: int = 0,
+) -> Batches:
+    """Batches of a split for evaluation: 256 small images, fewer as they grow, so that the
+    activations of a deep model at 224 px take less than two gigabytes."""
+    height, width = enlarged(split.images.shape[-2:], preprocess.min_size)
+    batch_size = max(1, min(256, 2**20 // (height * width)))
+    return Batches(
+        split, batch_size, preprocess, device, limit=config["limit_batches"],
+        resident=resident, num_workers=num_workers,
+    )  # fmt: skip

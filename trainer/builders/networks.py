@@ -1,0 +1,158 @@
+"""Network of a run: created, given weights, measured, moved to its device and layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from data.loading.preprocess import enlarged, pads
+from data.types import Dataset
+from models.numpy_nn.bridge import convert
+from trainer.builders import pretrained
+from trainer.checkpoints.description import Cost, Description
+from trainer.config.targets import instantiate_group
+from trainer.errors import UserError
+from trainer.system.device import is_convolutional
+from trainer.system.torch_internals import counting_flops
+from trainer.text.values import format_value
+
+log = logging.getLogger("trainer")
+
+
+def make_model(
+    config: Mapping[str, Any], shape: tuple[int, int, int], num_classes: int
+) -> nn.Module:
+    """Model of the configuration for images of `shape` (C, H, W) and `num_classes` classes. Raises
+    UserError if model.shape or model.num_classes contradicts them."""
+    options = dict(config["model"])
+    for key, found in (("shape", list(shape)), ("num_classes", num_classes)):
+        if options.get(key, found) not in (found, None):
+            raise UserError(
+                f"model.{key}={format_value(options[key])}: the data has {format_value(found)}. "
+                f"Leave the key out, or set data.{key}."
+            )
+        options[key] = found
+    model: nn.Module = instantiate_group("model", options)
+    return model
+
+
+def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module, Dataset]:
+    """Model at the start of training, with fresh or given weights, partly frozen; and the dataset,
+    with the normalisation of the given weights if it has as many channels."""
+    model = make_model(config, dataset.shape, len(dataset.classes))
+    if config["weights"]:
+        start = found_weights(config, model)
+        _found.clear()
+        fresh = pretrained.load_into(
+            model, start.state_dict, config["replace_head"], f"weights={config['weights']}"
+        )
+        for note in (*start.notes, *(f"{name} is initialised" for name in fresh)):
+            log.info("weights: %s", note)
+        if start.mean and start.std and len(start.mean) == dataset.shape[0]:
+            dataset = dataclasses.replace(dataset, mean=start.mean, std=start.std)
+            log.info("weights: images are normalised with mean %s, std %s of the weights", *(
+                format_value([round(value, 5) for value in values])
+                for values in (start.mean, start.std)
+            ))  # fmt: skip
+        else:
+            log.info("weights: the file has no mean and std; those of the dataset are used")
+    if config["freeze"]:
+        left = pretrained.freeze(model, config["freeze"])
+        log.info("freeze: %s parameters are trained; frozen batch norm layers keep their "
+                 "statistics", f"{left:,}")  # fmt: skip
+    return model, dataset
+
+
+def on_layers(layers: str, model: nn.Module) -> nn.Module:
+    """The model on torch's layers, unchanged, or converted in place to NumPy layers. Raises
+    UserError if a layer has no NumPy form."""
+    if layers == "torch":
+        return model
+    try:
+        return convert(model)
+    except ValueError as error:
+        raise UserError(f"layers=numpy: {error}") from error
+
+
+# Cache of the last weights read: `check` and `build` need the same file, which may have half a
+# gigabyte.
+_found: dict[Any, pretrained.Start] = {}
+
+
+def found_weights(config: Mapping[str, Any], model: nn.Module) -> pretrained.Start:
+    """Weights of the key `weights` for a model; the last ones are cached. Raises UserError."""
+    key = (config["weights"], getattr(model, "torchvision_name", None),
+           tuple(pretrained.shapes_of(model).items()))  # fmt: skip
+    if key not in _found:
+        _found.clear()
+        _found[key] = pretrained.find(config["weights"], model)
+    return _found[key]
+
+
+def input_size(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Size (H, W) of the model's input for images of `shape` (C, H, W)."""
+    return enlarged(shape[1:], min_size(model))
+
+
+def min_size(model: nn.Module) -> int:
+    return int(getattr(model, "min_size", 1))
+
+
+def enlargement(shape: tuple[int, int, int], smallest: int) -> str:
+    """Line for the log about images smaller than the model's smallest side; empty if they are
+    not."""
+    size = enlarged(shape[1:], smallest)
+    if size == shape[1:]:
+        return ""
+    how = "padded" if pads(shape[1:], smallest) else "resized"
+    return f"images are {how} from {shape[1]}x{shape[2]} to {size[0]}x{size[1]} for this model"
+
+
+def memory_format(config: Mapping[str, Any], model: nn.Module) -> torch.memory_format:
+    wanted = config["channels_last"]
+    if wanted == "auto":
+        wanted = config["layers"] == "torch" and is_convolutional(model)
+    return torch.channels_last if wanted else torch.contiguous_format
+
+
+def move_model(
+    model: nn.Module, device: torch.device, dtype: torch.dtype, layout: torch.memory_format
+) -> nn.Module:
+    """Move a model to a device, dtype and memory format (of its 4-d weights), in place."""
+    return model.to(device=device, dtype=dtype).to(memory_format=layout)
+
+
+def measure_cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
+    """Cost of a model for one image of `shape` (C, H, W), from torch's FLOP counter: one MAC
+    (multiply-add) is two FLOPs."""
+    height, width = input_size(model, shape)
+    was_training = model.training
+    with torch.no_grad(), counting_flops() as counter:
+        image = torch.zeros(1, shape[0], height, width, dtype=next(model.parameters()).dtype)
+        model.eval()(image)
+    model.train(was_training)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(num_parameters, counter.get_total_flops() // 2)
+
+
+def describe(config: Mapping[str, Any], dataset: Dataset) -> Description:
+    """Description for the checkpoints of a run with this configuration and dataset."""
+    return Description(
+        config=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
+        classes=list(dataset.classes),
+        shape=list(dataset.shape),
+        mean=list(dataset.mean),
+        std=list(dataset.std),
+        resize=dataset.resize or min(dataset.shape[1:]),
+        pixel_range=None if dataset.pixel_range is None else list(dataset.pixel_range),
+        fit=dataset.fit,
+        probabilities=getattr(
+            instantiate_group("loss", config["loss"]), "probabilities", "softmax"
+        ),
+    )
