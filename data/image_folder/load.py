@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,25 +51,13 @@ def load_image_folder(
     fit: Fit = "crop",
     resize: int | None = None,
 ) -> Dataset:
-    """The images under `root`, laid out as `data.image_folder.class_folders` says.
+    """Images under `root`, laid out as `data.image_folder.class_folders` says, brought to `shape`
+    by `fit`. The arguments are the keys of configs/data/image_folder.yaml.
 
-    Each is brought to `shape` by `fit`. A split that has no folder is carved out of train, class by
-    class: test first, then validation from the rest. Which images these are depends on the names of
-    all files that are there, readable or not, and hardly changes when some are added or removed;
-    see `carved`. The pack does not depend on it: all splits are views of one.
-
-    Args:
-        root: the folder; it has to be given.
-        cache_dir: where the packed images are kept; None for the user's cache folder.
-        on_bad_image: "error" or "skip", of images that cannot be used.
-        shape: (C, H, W), C being 1 or 3.
-        num_classes: None counts the class folders.
-        test_size: fraction of train that becomes the test split where it has no folder.
-        pixel_range: which numbers of grey of more than 8 bits become 0 and 255; None: as the
-            dataset itself has them, see `data.images.scaling`.
-        max_pixels: files of more are not decoded.
-        fit, resize: how images come to `shape`; see `Reading`.
-        The others: `Preparation`.
+    A split that has no folder is carved out of train, class by class: test first, then validation
+    from the rest. Which images these are depends on the names of all files that are there, readable
+    or not, and hardly changes when some are added or removed; see `carved`. The pack does not
+    depend on it: all splits are views of one.
 
     Raises:
         DataError: no classes, images that cannot be used, nowhere to pack them, or keys that
@@ -79,35 +68,24 @@ def load_image_folder(
         raise DataError(f"data.test_size={test_size}: must lie between 0 and 1, both excluded.")
     parts, notes = find_parts(folder)
     classes = find_classes(parts)
-    if num_classes is None:
-        num_classes = len(classes)
-    preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
-    )
-    own_mean, own_std = _checked(preparation, len(classes), on_bad_image)
+    keys = Preparation(
+        shape, len(classes) if num_classes is None else num_classes, mean, std, hflip, val_size,
+        split_seed, fit, resize,
+    )  # fmt: skip
+    normalisation = _checked(keys, len(classes), on_bad_image)
     found, more = find_images(folder, parts, classes)
     files = [file for own in found.values() for file in own]
     split_of = carved(found, {"test": test_size, "val": val_size}, split_seed, classes)
     how = Reading(_sized(shape), _range(pixel_range), max_pixels, fit, resize)
     images = _read(folder, files, how, cache_dir, on_bad_image)
     _check_none_is_bare(files, split_of, images, classes)
-    labels = torch.tensor([file.label for file in images.pack.files])
     own_split = split_of[images.good]
-    names = [file.name for file in images.pack.files]
-    train, val, test = (
-        _split(images.pack.images, labels, np.flatnonzero(own_split == part), names)
-        for part in PARTS
-    )
+    splits = [images.split(np.flatnonzero(own_split == part)) for part in PARTS]
     notes = (
-        *notes, *more,
-        *notes_on_counts(train.labels, classes),
-        *notes_on_copies(images.pack.digests, own_split, labels.numpy(), classes, names),
-        *images.notes,
+        *notes, *more, *notes_on_counts(splits[0].labels, classes),
+        *images.notes_on_copies(own_split, classes), *images.notes,
     )  # fmt: skip
-    return Dataset(
-        train, val, test, classes, own_mean, own_std, hflip, notes, tuple(images.pack.sums),
-        images.pack.scale, how.fit, how.side,
-    )  # fmt: skip
+    return images.dataset(splits, classes, normalisation, hflip, notes, how)
 
 
 def load_whole(
@@ -138,22 +116,17 @@ def load_whole(
         return None
     classes = find_classes(parts)
     keys = Preparation(shape, num_classes or len(classes), mean, std, hflip, 0.1, 0, fit, resize)
-    own_mean, own_std = _checked(keys, len(classes), on_bad_image)
+    normalisation = _checked(keys, len(classes), on_bad_image)
     found, more = find_images(folder, parts, classes)
     files = [file for own in found.values() for file in own]
     how = Reading(_sized(shape), _range(pixel_range), max_pixels, fit, resize)
     images = _read(folder, files, how, cache_dir, on_bad_image)
-    labels = torch.tensor([file.label for file in images.pack.files], dtype=torch.int64)
-    if not len(labels):
+    if not images.pack.files:
         raise DataError(f"data.root={folder}: none of its images can be used.")
-    rows = np.arange(len(labels))
-    names = [file.name for file in images.pack.files]
-    none, test = (_split(images.pack.images, labels, own, names) for own in (rows[:0], rows))
+    rows = np.arange(len(images.pack.files))
+    none, test = images.split(rows[:0]), images.split(rows)
     notes = (*notes, *more, *images.notes)
-    return Dataset(
-        none, none, test, classes, own_mean, own_std, hflip, notes, tuple(images.pack.sums),
-        images.pack.scale, how.fit, how.side,
-    )  # fmt: skip
+    return images.dataset([none, none, test], classes, normalisation, hflip, notes, how)
 
 
 def class_names(*, root: str | None, **_: Any) -> tuple[str, ...]:
@@ -205,6 +178,45 @@ class _Images:
     good: np.ndarray
     bad: Mapping[str, str]
     notes: tuple[str, ...]
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        return [file.name for file in self.pack.files]
+
+    @functools.cached_property
+    def labels(self) -> Tensor:
+        return torch.tensor([file.label for file in self.pack.files], dtype=torch.int64)
+
+    def split(self, rows: np.ndarray) -> Split:
+        """These rows of all images: a slice where they lie one after the other, as those of a
+        folder do, which is read as it lies."""
+        images, chosen = self.pack.images, torch.from_numpy(rows)
+        if not len(rows):
+            return Split(images[:0], self.labels[chosen], files=[])
+        first = int(rows[0])
+        if rows[-1] - first + 1 == len(rows):
+            last = first + len(rows)
+            return Split(images[first:last], self.labels[chosen], files=self.names[first:last])
+        return Split(images, self.labels[chosen], chosen, self.names)
+
+    def notes_on_copies(self, split_of: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:
+        digests, labels = self.pack.digests, self.labels.numpy()
+        return tuple(notes_on_copies(digests, split_of, labels, classes, self.names))
+
+    def dataset(
+        self,
+        splits: Sequence[Split],
+        classes: tuple[str, ...],
+        normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+        hflip: bool,
+        notes: tuple[str, ...],
+        how: Reading,
+    ) -> Dataset:
+        train, val, test = splits
+        return Dataset(
+            train, val, test, classes, *normalisation, hflip, notes, tuple(self.pack.sums),
+            self.pack.scale, how.fit, how.side,
+        )  # fmt: skip
 
 
 def _read(
@@ -281,16 +293,3 @@ def _check_none_is_bare(
                 + "\nRepair or remove these. Where no folder says which images are for which "
                 "split, another data.split_seed draws others."
             )
-
-
-def _split(images: Tensor, labels: Tensor, rows: np.ndarray, names: Sequence[str]) -> Split:
-    """These rows of all images: a slice where they lie one after the other, as those of a folder
-    do, which is read as it lies."""
-    chosen = torch.from_numpy(rows)
-    if not len(rows):
-        return Split(images[:0], labels[chosen], files=[])
-    first = int(rows[0])
-    if rows[-1] - first + 1 == len(rows):
-        last = first + len(rows)
-        return Split(images[first:last], labels[chosen], files=names[first:last])
-    return Split(images, labels[chosen], chosen, names)

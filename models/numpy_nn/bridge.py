@@ -289,9 +289,8 @@ def _check_graph(model: nn.Module) -> None:
     try:
         nodes = _Tracer().trace(model).nodes
     except Exception as error:  # fx names no common one for what it cannot follow
-        raise ValueError(
-            f"the forward of {type(model).__name__} cannot be followed: {error}"
-        ) from (error)
+        message = f"the forward of {type(model).__name__} cannot be followed: {error}"
+        raise ValueError(message) from error
     for node in nodes:
         if node.op in ("call_function", "call_method") and node.target not in BETWEEN:
             what = getattr(node.target, "__name__", node.target)
