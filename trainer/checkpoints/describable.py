@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.checkpoints.description import Description
-from trainer.checkpoints.entries import LONGEST_NAME, MOST_NAMES, TABLE, shown
+from trainer.checkpoints.entries import TABLE, shown
+from trainer.checkpoints.kinds import LONGEST_NAME, MOST_NAMES
 from trainer.errors import UserError
 from trainer.text.values import format_value
 

@@ -14,7 +14,7 @@ from trainer import checkpoints
 from trainer.builders import datasets, networks, pretrained
 from trainer.builders.pretrained import Start
 from trainer.checkpoints import describable
-from trainer.checkpoints.entries import LONGEST_NAME, MOST_NAMES
+from trainer.checkpoints.kinds import LONGEST_NAME, MOST_NAMES
 from trainer.config import knobs
 from trainer.config.compose import Composer, parse, plain
 from trainer.config.targets import check_options

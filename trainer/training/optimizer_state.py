@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer.checkpoints.entries import is_number, is_tensor
+from trainer.checkpoints.kinds import is_number, is_tensor
 from trainer.errors import UserError
 from trainer.training.step import undecorated_step
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainer.checkpoints import entries
+from trainer.checkpoints.kinds import is_number
 from trainer.checkpoints.tensors import differences
 from trainer.errors import UserError
 from trainer.schedules import Schedule
@@ -38,6 +39,6 @@ def check_schedule(own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Raises UserError if the saved state of a schedule has other entries than `own`. Most
     schedules have no state; --force may replace one by another."""
     if own and saved:
-        numbers = all(entries.is_number(v) or v == math.inf for v in saved.values())
+        numbers = all(is_number(v) or v == math.inf for v in saved.values())
         if own.keys() != saved.keys() or not numbers:
             raise UserError("scheduler: the state is of another schedule, or damaged.")

@@ -15,6 +15,7 @@ from tests.helpers.commands import Finished
 from tests.helpers.tiny_training import whole_run
 from trainer import checkpoints
 from trainer.checkpoints import entries
+from trainer.checkpoints.kinds import is_tensor
 from trainer.errors import UserError
 
 Dispatch = Callable[..., Finished]
@@ -126,7 +127,7 @@ def test_progress_is_that_of_the_weights(state: dict[str, Any]) -> None:
     ],
 )  # fmt: skip
 def test_plain_tensors_in_any_order_of_memory_are_taken(tensor: torch.Tensor) -> None:
-    assert entries.is_tensor(tensor)
+    assert is_tensor(tensor)
 
 
 @pytest.mark.parametrize(
