@@ -1,6 +1,6 @@
 """Private names of torch that data needs.
 
-Checked on torch 2.14.1; `tests/test_private_names.py` uses it.
+Checked on torch 2.14.1; `tests/trainer/system/test_torch_internals.py` uses it.
 
 what torch has      if it goes
 _standard_gamma     augment.mixup and augment.cutmix end in a traceback

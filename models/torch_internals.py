@@ -1,6 +1,6 @@
 """Private names of torch that the networks' side uses, and the English of its errors.
 
-Checked on torch 2.14.1; `tests/test_private_names.py` uses each of them.
+Checked on torch 2.14.1; `tests/trainer/system/test_torch_internals.py` uses each of them.
 
 what torch has                          if it goes
 Tensor._version                         layers=numpy cannot evaluate a 3 x 3 convolution

@@ -1,7 +1,7 @@
 """Private names of Hydra, and what it does not document, all in this file; OmegaConf's English is
 in `trainer.system.error_texts`.
 
-Checked on hydra-core 1.3.8; `tests/test_private_names.py` uses each of them.
+Checked on hydra-core 1.3.8; `tests/trainer/config/test_hydra_internals.py` uses each of them.
 
 what Hydra has                        if it goes
 ConfigLoaderImpl                      no command that composes a configuration starts

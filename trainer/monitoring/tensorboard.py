@@ -5,7 +5,8 @@ TensorBoard's own writer hands each event to a thread, whose errors nobody sees 
 of the thread's; it opens the file anew at each write, and its names must be UTF-8. Here a write is
 one to a buffer of a file that stays open, and a fault is raised to who caused it.
 
-Checked on tensorboard 2.21.0 and torch 2.14.1; `tests/test_private_names.py` uses each.
+Checked on tensorboard 2.21.0 and torch 2.14.1;
+`tests/trainer/monitoring/test_tensorboard.py` uses each.
 
 what they have                            if it goes
 _get_file_writer, file_writer,            silent: events go through the thread again,

@@ -1,7 +1,7 @@
 """Private names of torch, and what else it does not document, all in this file but for the English
 of its errors, which is in `error_texts.py`.
 
-Checked on torch 2.14.1; `tests/test_private_names.py` uses each of them.
+Checked on torch 2.14.1; `tests/trainer/system/test_torch_internals.py` uses each of them.
 
 what torch has                              if it goes
 _amp_foreach_non_finite_check_and_unscale_  no training starts
