@@ -1,1 +1,1 @@
-"""Datasets: read, verified, brought to shape, handed on in batches."""
+"""Datasets: read, verified, brought to shape, validation split carved out, loaded in batches."""

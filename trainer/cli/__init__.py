@@ -1,1 +1,1 @@
-"""Commands, one file each: arguments, what `resume` refuses, the layer table of `summary`."""
+"""Commands, one file each: words of the command line to arguments, and the exit code."""

@@ -1,1 +1,1 @@
-"""A trained network at work: data of an evaluation, its figures, predictions, exports."""
+"""A trained network at work: evaluate, predict, export, import of weights, table of its layers."""

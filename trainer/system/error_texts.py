@@ -1,7 +1,8 @@
 """What torch, Python and OmegaConf say in errors that have no class of their own.
 
 Checked on torch 2.14.1, Python 3.11 and omegaconf 2.3.1;
-`tests/trainer/system/test_error_texts.py` brings each about. If a text goes, the error it stands for ends in a traceback, or in a message that says less.
+`tests/trainer/system/test_error_texts.py` brings each about. If a text goes, the
+error it stands for ends in a traceback, or in a message that says less.
 """
 
 from __future__ import annotations
