@@ -56,7 +56,7 @@ WRONG = [
     (["model.num_classes=3.5"], ["num_classes"]),
     (["loss.label_smoothing=1"], ["loss.label_smoothing=1", "less than 1"]),
     (["loss=mse", "loss.on=pixels"], ["loss.on=pixels", "probabilities"]),
-    (["scheduler=multistep", "scheduler.milestones=[3,2]"], ["scheduler.milestones", "rise"]),
+    (["scheduler=multistep", "scheduler.milestones=[3,2]"], ["scheduler.milestones", "increase"]),
     (["+scheduler.foo=1"], ["'scheduler.foo'", "warmup_steps"]),
     (["+typo=1"], ["'typo'", "epochs"]),
     (["model=null"], ["model=null"]),

@@ -204,7 +204,7 @@ def test_what_may_not_be_read_or_written(
 
 def test_what_an_error_of_the_system_says() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "a/b")
-    assert in_words(full).startswith("a/b: No space left on device.\nMake room")
+    assert in_words(full).startswith("a/b: No space left on device.\nFree disk space")
     assert exit_code(full) == 1
     assert exit_code(FileNotFoundError(errno.ENOENT, "No such file or directory", "a")) == 2
     wrapped = ValueError("Unable to configure handler")

@@ -111,6 +111,7 @@ def test_marked_functions_import_no_compiler(use: str) -> None:
     assert not imports_compiler(USES[use]), "each start takes 1.2 s more"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 def test_unmarked_they_do(use: str) -> None:
     """The twin: where this fails, torch has mended it, and the marking can go."""
@@ -121,6 +122,7 @@ def test_unmarked_they_do(use: str) -> None:
 COUNTER = "__import__('torch.utils.flop_counter').utils.flop_counter.FlopCounterMode(display=False)"
 
 
+@pytest.mark.slow
 def test_a_dispatch_mode_imports_no_compiler() -> None:
     ours = WATCHING.format(base="torch_internals.DispatchMode")
     assert not imports_compiler(ours), "the graph for TensorBoard takes 1.2 s more"
