@@ -24,17 +24,17 @@ from trainer.text.values import unknown_name_message
 
 # Command -> what it does. The module trainer.cli.<name, with _ for -> has main(argv) -> int.
 COMMANDS = {
-    "resume": "go on where a training was cut off",
+    "resume": "resume an interrupted run",
     "evaluate": "metrics of a checkpoint on the test or validation split",
-    "predict": "the classes of images, with probabilities",
-    "export": "a model for other programs: its weights, ONNX, torch.export",
-    "import-weights": "other people's weights into a checkpoint",
-    "summary": "the layers of a model on some data",
-    "report": "a table over runs, or over the jobs of a sweep",
+    "predict": "classes of images, with probabilities",
+    "export": "a model for other programs: its weights, safetensors, ONNX, torch.export",
+    "import-weights": "weights of others (torchvision, MatConvNet, safetensors) as a checkpoint",
+    "summary": "layer table of a model on a dataset",
+    "report": "a page for a run; a table and a page over runs, or the jobs of a sweep",
 }
 
 # What a training answers at once.
-QUICK = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc",
+QUICK = {"--hydra-help", "-c", "--cfg", "-i", "--info", "-sc",
          "--shell-completion"}  # fmt: skip
 
 
@@ -63,6 +63,11 @@ def _run(argv: list[str]) -> int:
         return 0
     if argv and re.fullmatch(r"[A-Za-z][\w-]*", argv[0]):
         return _command(argv[0], argv[1:])
+    if {"-h", "--help"} & set(argv):
+        from trainer.cli.help import help_text
+
+        print(help_text(COMMANDS))
+        return 0
     refuse_several()
     if not QUICK & set(argv):
         starting()

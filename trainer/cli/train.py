@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     logging.raiseExceptions = False  # a reader that closes the pipe, such as `head`, is no error
     args = parse(argv)
     argv = [*args.flags, *args.overrides]  # the only order that Hydra takes
-    if args.help or args.hydra_help or args.shell_completion:
+    if args.hydra_help or args.shell_completion:
         start.tell(argv)
         return 0
     from trainer.runs import folder as folders

@@ -13,6 +13,12 @@ from trainer.errors import UserError
 from trainer.text.values import unknown_name_message
 
 
+def groups() -> list[str]:
+    """Groups of the configuration, experiments included; Hydra's own are not."""
+    own = (folder for folder in CONFIGS.iterdir() if any(folder.glob("*.yaml")))
+    return sorted(folder.name for folder in own)
+
+
 def names(group: str) -> list[str]:
     return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
 

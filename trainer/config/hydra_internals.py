@@ -8,7 +8,6 @@ ConfigLoaderImpl                      no command that composes a configuration s
 create_config_search_path             the same
 get_args_parser                       the same
 Hydra                                 no training starts, and no --cfg
-copying of a ConfigStore              silent: --help takes half a second longer
 HYDRA_FULL_ERROR                      a fault in a run ends with Hydra's exit code 1 and text
 """
 
@@ -19,17 +18,10 @@ import os
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.config_store import ConfigStore
 
 __all__ = [
     "ConfigLoaderImpl", "Hydra", "create_config_search_path", "get_args_parser", "raise_errors",
-    "share_config_store",
 ]  # fmt: skip
-
-
-def share_config_store() -> None:
-    """`--help` copies the whole store some eighty times; its nodes are copied on loading anyway."""
-    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
 def raise_errors() -> None:

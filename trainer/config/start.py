@@ -16,16 +16,15 @@ from omegaconf import DictConfig, open_dict
 
 from trainer.config.compose import Composer, quoted
 from trainer.config.hydra_errors import user_errors
-from trainer.config.hydra_internals import Hydra, raise_errors, share_config_store
+from trainer.config.hydra_internals import Hydra, raise_errors
 from trainer.config.knobs import CONFIGS
 
 Task = Callable[[DictConfig], Any]
 
 
 def tell(argv: list[str]) -> None:
-    """`--help`, `--info` and the like, by `hydra.main`. An absolute path to configs/ works alike
+    """`--info`, `--hydra-help` and the like, by `hydra.main`. An absolute path to configs/ works alike
     from a checkout, an installed package, as a module and as a console script."""
-    share_config_store()
     raise_errors()
     sys.argv = ["trainer", *argv]
     with user_errors():

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.helpers.commands import ROOT, TrainedRun, read_json, run_trainer, train
+from tests.helpers.commands import ROOT, Finished, TrainedRun, read_json, run_trainer, train
+from trainer.config.hydra_internals import ConfigLoaderImpl, create_config_search_path
 
 
 def loaded_modules(*argv: str, cwd: Path) -> str:
@@ -52,6 +54,13 @@ def test_help_is_short_and_names_every_group_with_its_choices(tmp_path: Path) ->
             for file in folder.glob("*.yaml"):
                 assert re.search(rf"\b{file.stem}\b", done.stdout)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_the_groups_that_hydra_finds(dispatch: Callable[..., Finished]) -> None:
+    loader = ConfigLoaderImpl(create_config_search_path(str(ROOT / "configs")))
+    groups = [group for group in loader.list_groups("") if group != "hydra"]
+    said = re.findall(r"^([a-z]+): (.*)$", dispatch("--help").stdout, re.MULTILINE)
+    assert said == [(group, ", ".join(loader.get_group_options(group))) for group in groups]
 
 
 def test_cfg_job_shows_what_would_run(tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 
@@ -36,16 +34,6 @@ def test_hydras_own_flags() -> None:
     args = hydra_internals.get_args_parser().parse_intermixed_args(["--cfg", "job", "a=1", "-m"])
     assert (args.cfg, args.multirun, args.overrides) == ("job", True, ["a=1"])
     assert args.experimental_rerun is None
-
-
-def test_the_store_is_not_copied() -> None:
-    store = ConfigStore.instance()
-    assert copy.deepcopy(store) is not store
-    hydra_internals.share_config_store()
-    try:
-        assert copy.deepcopy(store) is store, "--help takes half a second more"
-    finally:
-        del ConfigStore.__deepcopy__
 
 
 RAISING = """
