@@ -23,7 +23,7 @@ Task = Callable[[DictConfig], Any]
 
 
 def tell(argv: list[str]) -> None:
-    """`--info`, `--hydra-help` and the like, by `hydra.main`. An absolute path to configs/ works alike
+    """`--info`, `--hydra-help` and the like, by `hydra.main`. An absolute path to configs/ works
     from a checkout, an installed package, as a module and as a console script."""
     raise_errors()
     sys.argv = ["trainer", *argv]
