@@ -40,7 +40,7 @@ def user_errors(loader: ConfigLoaderImpl | None = None) -> Iterator[None]:
         raise UserError(
             f"{cut(error.override)}: not understood. {cut(first_line(error.message))}\n"
             "A value with spaces, commas, brackets or letters beyond ASCII needs quotes of its "
-            "own: 'data.root=\"my pictures\"'."
+            "own: 'data.root=\"my images\"'."
         ) from error
     except SearchPathException as error:
         raise UserError(first_line(error)) from error

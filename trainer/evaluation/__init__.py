@@ -1,1 +1,1 @@
-"""Metrics, confusion of classes, calibration, pictures of them."""
+"""Metrics, confusion of classes, calibration, plots of them."""

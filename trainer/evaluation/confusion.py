@@ -1,4 +1,4 @@
-"""Confusion of classes: which are taken for which, and the figures of each class that follow.
+"""Confusion of classes: how often each was predicted as each, and the figures that follow.
 
 A cell is (true class, predicted one, count) of a confusion matrix; one that is 0 is left out, so
 the cells grow with the images, not with the square of the classes.
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 Cell = Sequence[int]
 
 
-def commonest_confusions(cells: Iterable[Cell], most: int) -> list[Cell]:
+def most_common_confusions(cells: Iterable[Cell], most: int) -> list[Cell]:
     """Those off the diagonal, the largest counts first, `most` of them."""
     return sorted((cell for cell in cells if cell[0] != cell[1]), key=lambda c: -c[2])[:most]
 

@@ -18,22 +18,22 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture whose most probable class is not its own.
+    """An image whose most probable class is not its own.
 
-    index: its position in the split. was: its label. said: the most probable class. probability:
-    of `said`, 0..1.
+    index: its position in the split. label: its class. predicted: the most probable class.
+    probability: of `predicted`, 0..1.
     """
 
     index: int
-    was: int
-    said: int
+    label: int
+    predicted: int
     probability: float
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How many pictures of each of K classes were taken for each. It grows with the pictures, not
-    with K**2: a net may tell apart fifty thousand classes.
+    """How many images of each of K classes were taken for each. It grows with the images, not
+    with K**2: a model may tell apart fifty thousand classes.
 
     cells: (M, 3) int64, on the CPU: true class, most probable class, count (never 0), in the order
     of the first two.
@@ -44,9 +44,9 @@ class Confusion:
 
     def dense(self) -> Tensor:
         """(K, K) int64, rows the true class, columns the most probable one."""
-        true, said, counts = self.cells.unbind(1)
+        true, predicted, counts = self.cells.unbind(1)
         matrix = counts.new_zeros(self.num_classes, self.num_classes)
-        matrix[true, said] = counts
+        matrix[true, predicted] = counts
         return matrix
 
 
@@ -55,7 +55,7 @@ class Findings:
     """What a close look at a split gave.
 
     confusion: see `Confusion`.
-    top5: share of pictures whose class is among the min(5, K) most probable.
+    top5: share of images whose class is among the min(5, K) most probable.
     calibration_error: see `calibration_error`, 0..1.
     mistakes: the surest first; among equally sure ones, in the order of the split.
     """
@@ -68,8 +68,8 @@ class Findings:
 
 @dataclass
 class Examiner(Meter):
-    """A meter that also keeps, of each picture, what `findings` needs: its class, the most probable
-    class, the probability of that and whether it is in the top 5. The pictures must come in the
+    """A meter that also keeps, of each image, what `findings` needs: its class, the most probable
+    class, the probability of that and whether it is in the top 5. The images must come in the
     order of the split. No sync but in `read` and `findings`.
 
     num_mistakes: how many mistakes `findings` lists, at most.
@@ -86,32 +86,34 @@ class Examiner(Meter):
         finite = logits.detach().isfinite().all(dim=1)
         logits = logits.detach().float()
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
-        said = logits.argmax(dim=1)
-        probability = probabilities(logits, self.probabilities).gather(1, said[:, None]).squeeze(1)
+        predicted = logits.argmax(dim=1)
+        probability = (
+            probabilities(logits, self.probabilities).gather(1, predicted[:, None]).squeeze(1)
+        )
         first = logits.topk(min(TOP, logits.shape[1])).indices
         in_top = (first == labels[:, None]).any(dim=1)
-        columns = (labels, said, probability, in_top, finite)
+        columns = (labels, predicted, probability, in_top, finite)
         for column, values in zip(self._seen, columns, strict=True):
             column.add(values)
         self._num_classes = logits.shape[1]
 
     def findings(self) -> Findings:
         """Of everything added so far. Waits for the device."""
-        labels, said, probability, in_top, _ = (column.all().cpu() for column in self._seen)
-        wrong = (said != labels).nonzero().squeeze(1)
+        labels, predicted, probability, in_top, _ = (column.all().cpu() for column in self._seen)
+        wrong = (predicted != labels).nonzero().squeeze(1)
         surest = probability[wrong].nan_to_num(-1).argsort(descending=True, stable=True)
         return Findings(
-            count_confusion(labels, said, self._num_classes),
+            count_confusion(labels, predicted, self._num_classes),
             in_top.double().mean().item(),
-            calibration_error(probability, said == labels),
+            calibration_error(probability, predicted == labels),
             [
-                Mistake(i, int(labels[i]), int(said[i]), probability[i].item())
+                Mistake(i, int(labels[i]), int(predicted[i]), probability[i].item())
                 for i in wrong[surest[: self.num_mistakes]].tolist()
             ],
         )
 
     def num_not_finite(self) -> int:
-        """Pictures for which the net gave NaN or infinity. Waits for the device."""
+        """Images for which the model gave NaN or infinity. Waits for the device."""
         return int((~self._seen[-1].all()).sum())
 
     def reset(self) -> None:
@@ -123,9 +125,9 @@ def _columns() -> tuple[TensorBuffer, ...]:
     return tuple(TensorBuffer() for _ in range(5))
 
 
-def count_confusion(labels: Tensor, said: Tensor, num_classes: int) -> Confusion:
-    """labels, said: (N,) int64, 0..num_classes-1."""
-    places, counts = torch.unique(labels * num_classes + said, return_counts=True)
+def count_confusion(labels: Tensor, predicted: Tensor, num_classes: int) -> Confusion:
+    """labels, predicted: (N,) int64, 0..num_classes-1."""
+    places, counts = torch.unique(labels * num_classes + predicted, return_counts=True)
     return Confusion(
         torch.stack([places // num_classes, places % num_classes, counts], dim=1), num_classes
     )
@@ -156,17 +158,17 @@ def mistakes_as_json(
     mistakes: Sequence[Mistake], classes: Sequence[str], file_at: Callable[[int], str | None]
 ) -> list[dict[str, Any]]:
     """`index` in the split, `file` below the set's root (None without files), `label` and
-    `predicted` by name, `probability` (None if it is not finite); `was` and `said` are the same
-    classes by position, for two may have the same name.
+    `predicted` by name, `probability` (None if it is not finite); `label_index` and
+    `predicted_index` are the same classes by position, for two may have the same name.
 
     Args:
         file_at: from a position in the split to its file.
     """
     return [
         {
-            "index": m.index, "file": file_at(m.index), "label": classes[m.was],
-            "predicted": classes[m.said], "probability": finite(m.probability),
-            "was": m.was, "said": m.said,
+            "index": m.index, "file": file_at(m.index), "label": classes[m.label],
+            "predicted": classes[m.predicted], "probability": finite(m.probability),
+            "label_index": m.label, "predicted_index": m.predicted,
         }
         for m in mistakes
     ]  # fmt: skip

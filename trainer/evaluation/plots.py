@@ -1,4 +1,4 @@
-"""Pictures of results: a confusion matrix, a grid of pictures, a picture with its classes below it.
+"""Plots of results: a confusion matrix, a grid of images, an image with its classes below it.
 
 All are Pillow images in RGB, with text in the font that Pillow brings.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from trainer.evaluation.confusion import commonest_confusions
+from trainer.evaluation.confusion import most_common_confusions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +28,12 @@ GAP = 8
 LARGEST_CELL, MATRIX_SIDE, LARGEST_MATRIX = 96, 640, 1200
 NUM_CONFUSIONS = 25  # in place of a matrix with more classes than pixels
 LONGEST_NAME = 150
-TILE = 128  # a picture's longer side in a grid, about
+TILE = 128  # an image's longer side in a grid, about
 ANNOTATED_WIDTH, ANNOTATED_SIDE = 360, 1024  # the least width, the greatest side
 
 
 def confusion(cells: Tensor, classes: Sequence[str]) -> Image.Image:
-    """A matrix; of more classes than it could have pixels, their commonest confusions.
+    """A matrix; of more classes than it could have pixels, their most common confusions.
 
     Args:
         cells: (M, 3) whole numbers, on the CPU: true class, predicted one, count. classes: the K
@@ -44,15 +44,15 @@ def confusion(cells: Tensor, classes: Sequence[str]) -> Image.Image:
 
 
 def confusion_list(cells: Tensor, classes: Sequence[str]) -> Image.Image:
-    """A line for each: how many pictures of which class were taken for which. See `confusion`."""
-    shown = commonest_confusions(cells.tolist(), NUM_CONFUSIONS)
-    lines = [f"The commonest confusions of {len(classes):,} classes" if shown
-             else f"None of {len(classes):,} classes was taken for another"]  # fmt: skip
-    for true, said, count in shown:
+    """A line for each: how many images of which class were predicted as which. See `confusion`."""
+    shown = most_common_confusions(cells.tolist(), NUM_CONFUSIONS)
+    lines = [f"The most common confusions of {len(classes):,} classes" if shown
+             else f"No misclassifications among {len(classes):,} classes"]  # fmt: skip
+    for true, predicted, count in shown:
         names = [
-            _cut(drawable(classes[k], k), TEXT, MATRIX_SIDE // 3) for k in (true, said)
+            _cut(drawable(classes[k], k), TEXT, MATRIX_SIDE // 3) for k in (true, predicted)
         ]  # fmt: skip
-        lines.append(f"{count:,}:  {names[0]}  taken for  {names[1]}")
+        lines.append(f"{count:,}:  {names[0]}  predicted as  {names[1]}")
     step = TEXT + GAP
     image = Image.new("RGB", (MATRIX_SIDE, step * len(lines) + GAP), WHITE)
     draw = ImageDraw.Draw(image)
@@ -69,8 +69,8 @@ def confusion_matrix(cells: Tensor, classes: Sequence[str]) -> Image.Image:
     """
     num = len(classes)
     counts = np.zeros((num, num), dtype=np.int64)
-    true, said, values = np.asarray(cells).T
-    counts[true, said] = values
+    true, predicted, values = np.asarray(cells).T
+    counts[true, predicted] = values
     cell = min(LARGEST_CELL, max(MATRIX_SIDE // num, min(SMALLEST_TEXT + 2, LARGEST_MATRIX // num)))
     cell, side = max(1, cell), max(1, cell) * num
     size = min(TEXT, max(SMALLEST_TEXT, cell - 2))
@@ -100,10 +100,10 @@ def confusion_matrix(cells: Tensor, classes: Sequence[str]) -> Image.Image:
 
 
 def picture_grid(pictures: Tensor, captions: Sequence[str]) -> Image.Image:
-    """Pictures in rows, about as many as columns, each over its caption.
+    """Images in rows, about as many as columns, each over its caption.
 
     Args:
-        pictures: (N, C, H, W) uint8, on the CPU; of other than 3 channels the first is shown.
+        images: (N, C, H, W) uint8, on the CPU; of other than 3 channels the first is shown.
         captions: of one or more lines each; lines that are too long are cut.
     """
     tiles = [_tile(pixels) for pixels in np.asarray(pictures)]
@@ -126,7 +126,7 @@ def picture_grid(pictures: Tensor, captions: Sequence[str]) -> Image.Image:
 
 
 def annotated(picture: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Image:
-    """A picture, enlarged until text fits below it, over a bar for each (class, probability)."""
+    """An image, enlarged until text fits below it, over a bar for each (class, probability)."""
     scale = min(ANNOTATED_SIDE / max(picture.size), max(1, ANNOTATED_WIDTH / picture.width))
     picture = _scaled(picture.convert("RGB"), scale)
     width = max(ANNOTATED_WIDTH, picture.width)
@@ -214,7 +214,7 @@ def _write_counts(
 
 
 def _shaded(shares: NDArray[np.floating]) -> Image.Image:
-    """(H, W) shares, 0..1, as a picture of that size."""
+    """(H, W) shares, 0..1, as an image of that size."""
     white, hue = np.array(WHITE), np.array(HUE)
     mixed = white + np.sqrt(shares)[..., None] * (hue - white)
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
@@ -232,7 +232,7 @@ def _draw_scale(image: Image.Image, left: int, top: int, side: int) -> None:
 
 
 def _tile(pixels: NDArray[np.uint8]) -> Image.Image:
-    """(C, H, W) as a picture of about TILE pixels; small ones keep their pixels as squares."""
+    """(C, H, W) as an image of about TILE pixels; small ones keep their pixels as squares."""
     shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
     return _scaled(
         Image.fromarray(np.ascontiguousarray(shown)).convert("RGB"), TILE / max(pixels.shape[1:])

@@ -220,12 +220,12 @@ def drawn(findings: Findings, classes: Sequence[str], split: Split) -> dict[str,
     """Confusion matrix and mistakes as PNG files, by name."""
     images = {"confusion.png": plots.confusion(findings.confusion.cells, classes)}
     if findings.mistakes:
-        named = {k for mistake in findings.mistakes for k in (mistake.was, mistake.said)}
+        named = {k for mistake in findings.mistakes for k in (mistake.label, mistake.predicted)}
         names = {k: plots.drawable(classes[k], k) for k in named}
         images["mistakes.png"] = plots.picture_grid(
             split.images_at(split.labels.new_tensor([m.index for m in findings.mistakes])),
             [
-                f"said {names[m.said]} {m.probability:.0%}\nwas {names[m.was]}\nnumber {m.index}"
+                f"{names[m.predicted]} {m.probability:.0%}\ntrue {names[m.label]}\nnumber {m.index}"
                 for m in findings.mistakes
             ],
         )

@@ -20,7 +20,7 @@ def load(
     entries: Mapping[str, Any],
     values: Mapping[str, str] | None,
 ) -> Dataset:
-    """The data set. A folder that the net was not trained on, without a test split of its own, is
+    """The dataset. A folder that the model was not trained on, without a test split of its own, is
     taken whole, for no image of it needs to be held back.
 
     Args:
@@ -43,7 +43,7 @@ def load(
         if drawn.has_fingerprint(entries.get("data", "")):  # the same folder, moved or copied
             return drawn
     print(f"All {len(whole.test):,} images of {options['root']} are taken: it has no test split, "
-          "and is not what the net was trained on.")  # fmt: skip
+          "and is not what the model was trained on.")  # fmt: skip
     return whole
 
 
@@ -107,13 +107,13 @@ def relabelled(pictures: Split, found: Sequence[str], known: Sequence[str]) -> S
     if list(found) == list(known):
         return pictures
     if set(found).isdisjoint(known):
-        print("The class names below are the checkpoint's; those of this data set differ.")
+        print("The class names below are the checkpoint's; those of this dataset differ.")
         return pictures
     if absent := sorted(set(known) - set(found)):
         print(f"There are no images here of {len(absent)} of the checkpoint's classes: "
               f"{join_first_ten(absent)}. The others are matched by name.")  # fmt: skip
     else:
-        print("This data set has the checkpoint's classes in another order: they are matched by "
+        print("This dataset has the checkpoint's classes in another order: they are matched by "
               "name.")  # fmt: skip
     order = pictures.labels.new_tensor(numbers)
     return dataclasses.replace(pictures, labels=order[pictures.labels])
@@ -125,7 +125,7 @@ def is_same_data(
     options: Mapping[str, Any],
     values: Mapping[str, str],
 ) -> bool | None:
-    """Whether these are the splits that the net was trained with: None if another set was asked
+    """Whether these are the splits that the model was trained with: None if another set was asked
     for, or the checkpoint is from before they were noted."""
     if "data" not in entries:  # older, or from import-weights, which knows no set
         return None

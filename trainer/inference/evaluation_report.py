@@ -1,4 +1,4 @@
-"""What was measured of a net: as JSON, and as tables for the terminal."""
+"""What was measured of a model: as JSON, and as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer.evaluation.confusion import averages, class_sizes, commonest_confusions, per_class
+from trainer.evaluation.confusion import averages, class_sizes, most_common_confusions, per_class
 from trainer.text.tables import align
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trainer.evaluation.metrics import Metrics
 
 MOST_ROWS, WORST_ROWS = 100, 20  # classes in a table; of more, the worst
-LARGEST_MATRIX, NUM_CONFUSIONS = 12, 10  # classes of a matrix; of more, the commonest pairs
+LARGEST_MATRIX, NUM_CONFUSIONS = 12, 10  # classes of a matrix; of more, the most common pairs
 SHORTEST_HEADING = 4  # characters of a class's name over its column
 NUM_MISTAKES = 5  # on the terminal
 LARGEST_IN_JSON = 1000  # classes of a matrix; of more, the cells that are not 0
@@ -71,7 +71,7 @@ def show(results: Mapping[str, Any], confusion: Confusion, data: Sequence[str] =
     )
     top5 = results["top5_accuracy"]
     split = f"{results['split']} split{' of ' if data else ''}{' '.join(data)}"
-    print(f"{split}, {results['num_images']:,} pictures on {results['device']}: "
+    print(f"{split}, {results['num_images']:,} images on {results['device']}: "
           f"loss {loss}, accuracy {results['accuracy']:.4f}, "
           f"{results['images_per_s']:,.0f} images/s")  # fmt: skip
     print(f"{'' if top5 is None else f'top-5 accuracy {top5:.4f}, '}calibration error {error}\n")
@@ -87,7 +87,7 @@ def show(results: Mapping[str, Any], confusion: Confusion, data: Sequence[str] =
 def class_table(
     rows: Sequence[Mapping[str, Any]], averages: Mapping[str, Mapping[str, float]]
 ) -> str:
-    lines = [["class", "pictures", "precision", "recall", "F1"]]
+    lines = [["class", "images", "precision", "recall", "F1"]]
     shown = sorted(rows, key=lambda row: row["f1"])[:WORST_ROWS] if len(rows) > MOST_ROWS else rows
     for row in shown:
         lines.append([row["class"], f"{row['count']:,}",
@@ -96,7 +96,7 @@ def class_table(
     for kind, row in averages.items():
         lines.append([f"{kind} average", total,
                       *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))])  # fmt: skip
-    note = f"\nthe {len(shown)} of {len(rows):,} classes with the lowest F1"
+    note = f"\n{len(shown)} of {len(rows):,} classes, those with the lowest F1"
     return align(lines, left={0}) + ("" if shown is rows else note)
 
 
@@ -115,21 +115,21 @@ def confusion_table(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> s
         return None
     lines = [["true", *(name[:room] for name in classes)]]
     lines += [[name, *["."] * len(classes)] for name in classes]
-    for true, said, count in cells:
-        lines[1 + true][1 + said] = f"{count}"
+    for true, predicted, count in cells:
+        lines[1 + true][1 + predicted] = f"{count}"
     return "predicted, of each true class:\n" + align(lines, left={0})
 
 
 def confusion_list(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    commonest = commonest_confusions(cells, NUM_CONFUSIONS)
+    commonest = most_common_confusions(cells, NUM_CONFUSIONS)
     if not commonest:
-        return "no class was taken for another"
+        return "no misclassifications"
     totals = class_sizes(cells)
-    lines = [["true", "predicted", "pictures", "of the class"]]
-    for was, said, count in commonest:
-        share = f"{100 * count / totals[was]:.1f} %"
-        lines.append([classes[was], classes[said], f"{count:,}", share])
-    return "the commonest confusions:\n" + align(lines, left={0, 1})
+    lines = [["true", "predicted", "images", "of the class"]]
+    for true, predicted, count in commonest:
+        share = f"{100 * count / totals[true]:.1f} %"
+        lines.append([classes[true], classes[predicted], f"{count:,}", share])
+    return "most common confusions:\n" + align(lines, left={0, 1})
 
 
 def mistake_table(mistakes: Sequence[Mapping[str, Any]]) -> str:
@@ -138,7 +138,7 @@ def mistake_table(mistakes: Sequence[Mapping[str, Any]]) -> str:
     for one in mistakes[:NUM_MISTAKES]:
         sure = "nan" if one["probability"] is None else f"{one['probability']:.4f}"
         lines.append([one["file"] or f"{one['index']}", one["label"], one["predicted"], sure])
-    return "the surest mistakes:\n" + align(lines, left={0, 1, 2})
+    return "most confident mistakes:\n" + align(lines, left={0, 1, 2})
 
 
 def as_json(results: Mapping[str, Any]) -> str:

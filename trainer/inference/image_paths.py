@@ -1,4 +1,4 @@
-"""The pictures that words on a command line mean, and where annotated copies of them go."""
+"""The images that words on a command line mean, and where annotated copies of them go."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def copies(found: Iterable[Found], folder: Path) -> dict[Path, Path]:
     """Where in `folder` a copy of each file goes: under its path from the folder that was searched,
     or, of several, from the one that holds them all, so that no two copies have the same name.
 
-    Raises UserError where something lies there already, which may be the user's own picture, or
+    Raises UserError where something lies there already, which may be the user's own image, or
     where nothing can be written.
     """
     found = list(found)

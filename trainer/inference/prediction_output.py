@@ -24,13 +24,13 @@ def with_copy(
     """The result, once its copy is written; or, if memory has run out, that as its error."""
     try:
         annotate(result, targets, how)
-    except MemoryError:  # of the picture in its full size, which the net does not see
+    except MemoryError:  # of the image in its full size, which the model does not see
         return {"file": result["file"], "error": NO_MEMORY}
     return result
 
 
 def annotate(result: Mapping[str, Any], targets: dict[Path, Path], how: Mapping[str, Any]) -> None:
-    """Write the copy of this picture; once, of a file that was named several times."""
+    """Write the copy of this image; once, of a file that was named several times."""
     from PIL import Image
 
     from data.images.decode import FORMATS, decode

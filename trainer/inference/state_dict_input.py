@@ -25,7 +25,7 @@ IDLE = tuple(f"data.{key}" for key in (
 
 def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a checkpoint of these weights would hold, and the configuration on the command line:
-    model= is the net; data= tells shape, mean and std, and the classes if its files are at hand.
+    model= is the model; data= tells shape, mean and std, and the classes if its files are at hand.
 
     The weights are parsed in a child process with limits. Raises UserError.
     """
@@ -60,7 +60,7 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
     pretrained.check_fit(
         model, start.state_dict, False, str(path),
         "The last layer has another number of classes than the set: data= must be the one that "
-        "the net was trained on.",
+        "the model was trained on.",
     )  # fmt: skip
     mean, std = (dataset.mean, dataset.std) if dataset else normalisation(options)
     entries = {
@@ -88,7 +88,7 @@ def compose(values: Mapping[str, str]) -> dict[str, Any]:
 
 
 def at_hand(options: Mapping[str, Any]) -> Dataset | None:
-    """The data set, if that needs no download. Raises UserError if only its files can tell how
+    """The dataset, if that needs no download. Raises UserError if only its files can tell how
     many classes it has."""
 
     from trainer.builders import datasets
@@ -104,7 +104,7 @@ def at_hand(options: Mapping[str, Any]) -> Dataset | None:
 
 
 def normalisation(options: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
-    """mean and std as the set's YAML has them, for the channels that the net sees."""
+    """mean and std as the set's YAML has them, for the channels that the model sees."""
     from data.preparation import fit_channels
 
     return tuple(
@@ -119,5 +119,5 @@ def advice(path: Path) -> str:
         return ""
     return (
         "\nIf it holds weights alone (a state_dict), say what they are for: model=... data=... "
-        "and the options of the two that the net was trained with."
+        "and the options of the two that the model was trained with."
     )

@@ -1,7 +1,7 @@
 """The graph of a network for TensorBoard, taken down from one forward pass.
 
 SummaryWriter.add_graph would trace with torch.jit, which is deprecated, three times over: a second
-for a ResNet-18. Watching torch's dispatcher costs one forward pass of one picture.
+for a ResNet-18. Watching torch's dispatcher costs one forward pass of one image.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _leaving(scopes: list[str]) -> Any:
 
 @contextlib.contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Each module gets its own mode back: a frozen batch norm has another than its net."""
+    """Each module gets its own mode back: a frozen batch norm has another than its model."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""The pictures and curves by which TensorBoard shows what a net sees, how it errs and what it has
+"""The images and curves by which TensorBoard shows what a model sees, how it errs and what it has
 learned."""
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from trainer.training.run import Run
 NUM_PICTURES = 16  # of the first batch
 NUM_FILTERS = 64
 FILTERS_SIDE = 480  # of the grid of filters, about, in pixels
-MANY_CLASSES = 20  # with more, a picture of bars instead of a curve for each
+MANY_CLASSES = 20  # with more, an image of bars instead of a curve for each
 NUM_BARS = 50
 
 
 def show_batch(writer: Any, run: Run, images: Tensor, targets: Tensor) -> None:
-    """images: (N, C, H, W) float as the net sees them. targets: (N,) or (N, K)."""
+    """images: (N, C, H, W) float as the model sees them. targets: (N,) or (N, K)."""
     shown = images[:NUM_PICTURES].detach().cpu().double()
     mean, std = (
         torch.tensor(values, dtype=torch.float64).view(-1, 1, 1)
@@ -36,7 +36,7 @@ def show_batch(writer: Any, run: Run, images: Tensor, targets: Tensor) -> None:
     )
     pixels = (shown * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
     captions = [label_of(t, run.about.description.classes) for t in targets[:NUM_PICTURES].cpu()]
-    add_picture(writer, "pictures/train", plots.picture_grid(pixels, captions), 0)
+    add_picture(writer, "images/train", plots.picture_grid(pixels, captions), 0)
 
 
 def label_of(target: Tensor, classes: Sequence[str]) -> str:
@@ -56,8 +56,8 @@ def show_findings(writer: Any, run: Run, split: str, findings: Findings, step: i
     cells = findings.confusion.cells
     add_picture(writer, f"confusion/{split}", plots.confusion(cells, classes), step)
     captions = [
-        f"said {plots.drawable(classes[m.said], m.said)} {m.probability:.0%}\n"
-        f"was {plots.drawable(classes[m.was], m.was)}"
+        f"{plots.drawable(classes[m.predicted], m.predicted)} {m.probability:.0%}\n"
+        f"true {plots.drawable(classes[m.label], m.label)}"
         for m in findings.mistakes
     ]
     if captions:
@@ -66,7 +66,7 @@ def show_findings(writer: Any, run: Run, split: str, findings: Findings, step: i
 
 
 def pictures_of(run: Run, split: str, mistakes: Sequence[Mistake]) -> Tensor:
-    """(N, C, H, W) uint8, on the CPU, as the data set has them."""
+    """(N, C, H, W) uint8, on the CPU, as the dataset has them."""
     positions = torch.tensor([m.index for m in mistakes], dtype=torch.int64)
     return getattr(run.about.data, split).images_at(positions)
 
@@ -101,8 +101,8 @@ def bars(rows: Sequence[tuple[float, str]]) -> Image.Image:
 
 
 def show_filters(writer: Any, run: Run, step: int) -> None:
-    """The weights that meet the pixels, as pictures: a convolution's, or those of a linear layer
-    that takes the picture as it is."""
+    """The weights that meet the pixels, as images: a convolution's, or those of a linear layer
+    that takes the image as it is."""
     channels, height, width = run.about.description.shape
     for name, parameter in run.model.named_parameters():
         weight = parameter.detach()

@@ -161,8 +161,7 @@ def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
             "top5": finite(findings.top5),
             "calibration_error": finite(findings.calibration_error),
             "mistakes": [
-                {**row, "picture": data_uri(pixels)}
-                for row, pixels in zip(rows, images, strict=True)
+                {**row, "image": data_uri(pixels)} for row, pixels in zip(rows, images, strict=True)
             ],
         }
     write_bytes(file, (json_of(content) + "\n").encode())

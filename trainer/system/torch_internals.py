@@ -13,7 +13,7 @@ __dynamo_disable on a function              silent: each command starts 1.2 s la
 TorchDispatchMode, _should_skip_dynamo      no graph in TensorBoard; or silent: 1.2 s
 compile_fx, make_fx                         compile=step says that it cannot
 is_compiling asked by optimizers            compile=step says that it cannot
-as_strided stored before it is used         silent: a fifth of a small net's compiled step
+as_strided stored before it is used         silent: a fifth of a small model's compiled step
 _compiled_call_impl, _call_impl             compile=model ends in a traceback
 TorchDynamoException                        compile=model ends in a traceback
 force_non_lazy_backward_lowering            silent: the time to compile counts as training

@@ -105,7 +105,7 @@ def test_mistakes_by_name_and_file() -> None:
     )
     assert rows[0] == {
         "index": 0, "file": "a/3.png", "label": "a", "predicted": "b", "probability": 0.5,
-        "was": 0, "said": 1,
+        "label_index": 0, "predicted_index": 1,
     }  # fmt: skip
     assert (rows[1]["file"], rows[1]["probability"]) == ("b/1.png", None)
     assert Split(split.images, split.labels).file_at(0) is None
@@ -160,7 +160,7 @@ def test_the_surest_mistakes_come_first() -> None:
         return math.exp(logit) / (math.exp(logit) + 2)
 
     mistakes = examined(logits, labels, batch_size=2, num_mistakes=4).mistakes
-    assert [(m.index, m.was, m.said) for m in mistakes] == [
+    assert [(m.index, m.label, m.predicted) for m in mistakes] == [
         (5, 2, 0), (2, 2, 1), (1, 1, 2), (3, 0, 2),  # 1, 3 and 6 are equally sure
     ]  # fmt: skip
     assert mistakes[0] == Mistake(5, 2, 0, pytest.approx(sure(7), abs=1e-6))

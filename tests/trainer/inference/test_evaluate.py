@@ -86,8 +86,14 @@ def test_all_figures_are_those_of_an_independent_computation(
     surest = wrong[np.argsort(-probability[wrong], kind="stable")][:25]
     assert [one["index"] for one in results["mistakes"]] == surest.tolist()
     for one in results["mistakes"]:
-        assert (one["was"], one["said"]) == (labels[one["index"]], said[one["index"]])
-        assert (one["label"], one["predicted"]) == (str(one["was"]), str(one["said"]))
+        assert (one["label_index"], one["predicted_index"]) == (
+            labels[one["index"]],
+            said[one["index"]],
+        )
+        assert (one["label"], one["predicted"]) == (
+            str(one["label_index"]),
+            str(one["predicted_index"]),
+        )
         assert one["file"] is None  # the set is one file
         assert one["probability"] == pytest.approx(probability[one["index"]], abs=1e-5)
 
@@ -98,7 +104,7 @@ def test_all_figures_are_those_of_an_independent_computation(
     assert (results["split"], results["num_images"], results["flip"]) == ("test", 1000, False)
     assert results["images_per_s"] == pytest.approx(1000 / results["seconds"])
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("test split, 1,000 pictures on ")
+    assert lines[0].startswith("test split, 1,000 images on ")
     assert f"accuracy {default_run.summary['test_accuracy']:.4f}" in lines[0]
     assert f"loss {default_run.summary['test_loss']:.4f}" in lines[0]
     assert f"top-5 accuracy {results['top5_accuracy']:.4f}" in lines[1]
@@ -118,7 +124,7 @@ def test_all_figures_are_those_of_an_independent_computation(
     assert weighted[-1] == f"{results['averages']['weighted']['f1']:.4f}"
     worst = [line.split() for line in lines[30:]][:7]
     assert worst[:2] == [
-        ["the", "surest", "mistakes:"],
+        ["most", "confident", "mistakes:"],
         ["number", "true", "predicted", "probability"],
     ]
     for row, one in zip(worst[2:], results["mistakes"][:5], strict=True):
@@ -180,7 +186,7 @@ def test_what_is_written_below_a_mistake_fits_its_tile(monkeypatch: pytest.Monke
     mistakes = [Mistake(8, 0, 1, 0.999)]
     pictures = Split(torch.zeros(9, 1, 8, 8, dtype=torch.uint8), torch.zeros(9).long())
     evaluate.drawn(Findings(ALL_RIGHT, 1.0, 0.0, mistakes), ["cat", "dog"], pictures)
-    assert captions == ["said dog 100%\nwas cat\nnumber 8"]
+    assert captions == ["dog 100%\ntrue cat\nnumber 8"]
     for line in (*captions[0].split("\n"), "number 1000000"):
         assert plots._cut(line, plots.TEXT, plots.TILE) == line
     assert plots._cut("100.0 %, number 100", plots.TEXT, plots.TILE).endswith("...")
@@ -192,7 +198,7 @@ def test_what_was_measured_is_told_though_it_cannot_be_written(
     Path("file").write_text("in the way")
     done = dispatch("evaluate", str(best), "-o", "file/results")
     assert done.returncode == 2
-    assert "1,000 pictures" in done.stdout
+    assert "1,000 images" in done.stdout
     assert "-o DIR" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     early = dispatch("evaluate", str(best), "-o", "file")
@@ -254,13 +260,13 @@ def test_few_classes_have_no_top_5_and_many_no_matrix(
     assert "predicted, of each true class" in some.stdout
     monkeypatch.setenv("COLUMNS", "60")
     narrow = evaluated(dispatch, "some.pth")
-    assert "the commonest confusions" in narrow.stdout
+    assert "most common confusions" in narrow.stdout
 
     many = evaluated(dispatch, synthetic_checkpoint(Path("many.pth"), best, 120))
-    assert "the 20 of 120 classes with the lowest F1" in many.stdout
+    assert "20 of 120 classes, those with the lowest F1" in many.stdout
     confusion = np.array(results_in("many_evaluation/test")["confusion"])
     np.fill_diagonal(confusion, 0)
-    listed = many.stdout.partition("the commonest confusions:\n")[2].splitlines()[1:11]
+    listed = many.stdout.partition("most common confusions:\n")[2].splitlines()[1:11]
     assert [int(line.split()[4]) for line in listed] == sorted(confusion.flatten())[:-11:-1]
     for line in listed:
         _, was, _, said, count = line.split()[:5]
@@ -288,7 +294,7 @@ def test_thousands_of_classes_have_cells_instead_of_a_matrix(
         assert table.sum() == results["num_images"]
         assert table.sum(axis=1).tolist() == [row["count"] for row in results["per_class"]]
         assert table.trace() == pytest.approx(results["accuracy"] * results["num_images"])
-        assert "the commonest confusions" in done.stdout
+        assert "most common confusions" in done.stdout
         with Image.open("out/confusion.png") as picture:
             assert max(picture.size) < 1500
 

@@ -124,7 +124,7 @@ def test_a_folder_with_none_of_the_names_is_compared_by_position(
     for number, name in enumerate(("cat", "dog", "owl")):
         shutil.move(pictures / name, pictures / f"kind {number}")
     said, results = evaluated(dispatch, animals / "best.pth", f"data.root={pictures}")
-    assert "those of this data set differ" in said
+    assert "those of this dataset differ" in said
     assert [(row["class"], row["count"]) for row in results["per_class"]] == [
         ("cat", 4), ("dog", 4), ("owl", 4),
     ]  # fmt: skip
@@ -171,7 +171,7 @@ def test_another_set_of_as_many_classes(default_run: TrainedRun, dispatch: Dispa
     entries["classes"] = [f"digit {k}" for k in range(10)]
     checkpoints.write(Path("renamed.pth"), entries)
     said, results = evaluated(dispatch, "renamed.pth", "data=mnist_5k", "split=val")
-    assert "those of this data set differ" in said
+    assert "those of this dataset differ" in said
     assert "val split of data=mnist_5k, 400 pictures on " in said
     assert "digit 3" in said
     assert results["num_images"] == 400

@@ -169,7 +169,7 @@ def test_scalars(tensorboard: str, default_run: TrainedRun) -> None:
 
 def test_images(tensorboard: str) -> None:
     tags = get(tensorboard + "/data/plugin/images/tags")["one/tensorboard"]
-    assert {"pictures/train", "confusion/val", "confusion/test", "mistakes/val"} <= set(tags)
+    assert {"images/train", "confusion/val", "confusion/test", "mistakes/val"} <= set(tags)
     query = urllib.parse.urlencode({"run": "one/tensorboard", "tag": "confusion/test", "sample": 0})
     (image,) = get(f"{tensorboard}/data/plugin/images/images?{query}")
     assert image["step"] == 1140

@@ -48,7 +48,7 @@ def picture(encoded: bytes) -> np.ndarray[Any, Any]:
 def test_the_default_run_shows_itself(default_run: TrainedRun) -> None:
     found = events(default_run.folder)
     steps = {tag: [image.step for image in found.Images(tag)] for tag in found.Tags()["images"]}
-    assert steps["pictures/train"] == [0]
+    assert steps["images/train"] == [0]
     assert steps["confusion/test"] == steps["mistakes/test"] == [1140]
     drawn = [57 * epoch for epoch in (1, 4, 16, 20)]
     for tag in ("confusion/val", "mistakes/val", "filters/hidden.0.weight"):
@@ -94,9 +94,9 @@ def test_mistakes_are_pictures_of_the_set(default_run: TrainedRun) -> None:
     sure = [mistake["probability"] for mistake in mistakes]
     assert sure == sorted(sure, reverse=True)
     for mistake in mistakes:
-        encoded = base64.b64decode(mistake["picture"].partition(",")[2])
+        encoded = base64.b64decode(mistake["image"].partition(",")[2])
         assert (picture(encoded) == images[mistake["index"]].squeeze()).all()
-        assert mistake["was"] == labels[mistake["index"]] != mistake["said"]
+        assert mistake["label_index"] == labels[mistake["index"]] != mistake["predicted_index"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_the_same_weights_without_pictures(
         assert (tmp_path / name / "findings.json").is_file()
     assert digests["with"] == digests["without"]
     tags = events(tmp_path / "with").Tags()
-    assert {"pictures/train", f"filters/{first}"} <= set(tags["images"])
+    assert {"images/train", f"filters/{first}"} <= set(tags["images"])
     assert {f"weights/{first}", f"gradients/{first}"} <= set(tags["histograms"])
     assert not (tmp_path / "without" / "tensorboard").exists()
 

@@ -170,7 +170,7 @@ def test_a_picture_from_elsewhere_is_refused(run: Path, dispatch: Dispatch) -> N
     found = json.loads((run / "findings.json").read_text())
     assert dispatch("report", "run").returncode == 0
     assert "Surest mistakes" in read_page(run).text
-    found["test"]["mistakes"][3]["picture"] = "https://example.org/x.png"
+    found["test"]["mistakes"][3]["image"] = "https://example.org/x.png"
     (run / "findings.json").write_text(json.dumps(found))
     assert dispatch("report", "run").returncode == 0
     assert "Surest mistakes" not in read_page(run).text

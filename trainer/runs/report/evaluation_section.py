@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.evaluation.confusion import Cell, commonest_confusions, per_class
+from trainer.evaluation.confusion import Cell, most_common_confusions, per_class
 from trainer.runs.report import svg
 
 MOST_CLASSES = 1000  # in a matrix and in a table: with more, no browser shows the page
@@ -43,7 +43,9 @@ class Evaluation:
 def evaluation(found: dict[str, Any], classes: Sequence[str]) -> Evaluation:
     """Of a split in findings.json. Raises KeyError, TypeError, ValueError or IndexError if it is
     not what it should be."""
-    cells = [(int(true), int(said), int(count)) for true, said, count in found["confusion"]]
+    cells = [
+        (int(true), int(predicted), int(count)) for true, predicted, count in found["confusion"]
+    ]
     if any(not (0 <= t < len(classes) and 0 <= s < len(classes) and 0 <= n < 2**53)
            for t, s, n in cells):  # fmt: skip
         raise ValueError("a cell of no class")
@@ -55,8 +57,8 @@ def evaluation(found: dict[str, Any], classes: Sequence[str]) -> Evaluation:
         len(classes),
         svg.confusion_matrix(cells, classes) if len(classes) <= MOST_CLASSES else None,
         [
-            (classes[true], classes[said], f"{count:,}")
-            for true, said, count in commonest_confusions(cells, MOST_CONFUSED)
+            (classes[true], classes[predicted], f"{count:,}")
+            for true, predicted, count in most_common_confusions(cells, MOST_CONFUSED)
         ],
         [mistake(one, classes) for one in found["mistakes"]],
         class_rows(cells, classes),
@@ -64,11 +66,15 @@ def evaluation(found: dict[str, Any], classes: Sequence[str]) -> Evaluation:
 
 
 def mistake(found: dict[str, Any], classes: Sequence[str]) -> Mistake:
-    if not re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", found["picture"]):
-        raise ValueError("a picture is no data: URI")
+    # Before version 0.2 these were "picture", "said" and "was".
+    image = found["image"] if "image" in found else found["picture"]
+    predicted = found["predicted_index"] if "predicted_index" in found else found["said"]
+    label = found["label_index"] if "label_index" in found else found["was"]
+    if not re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", image):
+        raise ValueError("an image is no data: URI")
     sure, file = found["probability"], found.get("file")  # older runs have none, nor have all sets
     return Mistake(
-        int(found["index"]), found["picture"], classes[found["said"]], classes[found["was"]],
+        int(found["index"]), image, classes[predicted], classes[label],
         "" if sure is None else f"{float(sure):.0%}", str(file) if file else "",
     )  # fmt: skip
 

@@ -208,7 +208,7 @@ def best_of(rows: list[Row]) -> Row | None:
 
 
 def data_options(folder: Path) -> str:
-    """Those of its data set, as Hydra noted them, in a form that can be compared."""
+    """Those of its dataset, as Hydra noted them, in a form that can be compared."""
     data = read_yaml(folder / ".hydra" / "config.yaml")["data"]
     return json.dumps(data, sort_keys=True, default=str)
 

@@ -198,9 +198,9 @@ def confusion_matrix(cells: Sequence[Cell], classes: Sequence[str]) -> Matrix:
 def shades(cells: Sequence[Cell], cell: int) -> list[tuple[float, str]]:
     """One path for all cells of a shade: a thousand classes have many."""
     totals, paths = class_sizes(cells), defaultdict(list)
-    for true, said, count in cells:
+    for true, predicted, count in cells:
         shade = math.ceil(math.sqrt(count / totals[true]) * NUM_SHADES)
-        paths[shade].append(f"M{said * cell} {true * cell}h{cell}v{cell}h{-cell}z")
+        paths[shade].append(f"M{predicted * cell} {true * cell}h{cell}v{cell}h{-cell}z")
     return [(shade / NUM_SHADES, "".join(parts)) for shade, parts in sorted(paths.items())]
 
 
@@ -211,7 +211,7 @@ def counts(cells: Sequence[Cell], cell: int, size: int) -> list[tuple[float, flo
     if cell < SMALLEST_TEXT + 6 or longest * size * 0.62 > cell:
         return []
     return [
-        ((said + 0.5) * cell, (true + 0.5) * cell, count,
+        ((predicted + 0.5) * cell, (true + 0.5) * cell, count,
          "on" if count > totals[true] / 4 else "off")
-        for true, said, count in cells
+        for true, predicted, count in cells
     ]  # fmt: skip
