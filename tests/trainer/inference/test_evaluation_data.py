@@ -172,7 +172,7 @@ def test_another_set_of_as_many_classes(default_run: TrainedRun, dispatch: Dispa
     checkpoints.write(Path("renamed.pth"), entries)
     said, results = evaluated(dispatch, "renamed.pth", "data=mnist_5k", "split=val")
     assert "those of this dataset differ" in said
-    assert "val split of data=mnist_5k, 400 pictures on " in said
+    assert "val split of data=mnist_5k, 400 images on " in said
     assert "digit 3" in said
     assert results["num_images"] == 400
 
