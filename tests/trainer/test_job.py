@@ -195,7 +195,7 @@ def test_evaluate_refuses_wrong_values(
 def test_evaluate_takes_the_whole_split(tmp_path: Path) -> None:
     run = train(tmp_path, *QUICK)
     done = run_trainer("evaluate", str(run.best), cwd=tmp_path)
-    assert "test split, 1,000 pictures" in done.stdout
+    assert "test split, 1,000 images" in done.stdout
 
 
 def test_a_quick_try_learns(tmp_path: Path) -> None:
