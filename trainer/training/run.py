@@ -84,6 +84,8 @@ class Run:
         watchers: called in this order, at the end in reverse order.
         parts: objects whose state a full checkpoint holds, by name. Those given to the constructor
             are added to the parts that every run has.
+        average: model that validation and test use, and that best.pth holds, in place of the one
+            that is trained; its weights follow from that one's. None: the trained model itself.
         soundness: checks for NaN and infinity.
     """
 
@@ -108,6 +110,7 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     best: Best = field(default_factory=Best)
     meter: Meter = field(default_factory=Meter)
+    average: nn.Module | None = None
 
     def __post_init__(self) -> None:
         self.soundness = Soundness(self.model, self.stepper)
@@ -129,7 +132,7 @@ class Run:
     @property
     def evaluated_model(self) -> nn.Module:
         """Model for validation, test and plots; its weights are saved in best.pth."""
-        return self.model
+        return self.model if self.average is None else self.average
 
     @property
     def is_done(self) -> bool:

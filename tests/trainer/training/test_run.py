@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +206,23 @@ def test_the_world_of_one_process() -> None:
     assert torch.equal(world.reduce(torch.arange(3)), torch.arange(3))
     with pytest.raises(AssertionError):  # no sum of one process in the place of that of two
         World(size=2).reduce(torch.arange(3))
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_an_average_is_what_is_validated_and_saved(
+    config: dict[str, Any], tmp_path: Path, averaged: bool
+) -> None:
+    """One of zeros guesses: its loss is ln K, whatever the trained model has learned."""
+    run = built(config, tmp_path)
+    zeros = copy.deepcopy(run.model)
+    nn.utils.vector_to_parameters(torch.zeros(run.about.cost.num_parameters), zeros.parameters())
+    run = dataclasses.replace(run, average=zeros if averaged else None)
+    loop.fit(run)
+    val = loop.validate(run)
+    run.close()
+    saved = read(tmp_path / "checkpoints" / "best.pth")["model"]
+    assert (val.loss == pytest.approx(math.log(4))) is averaged
+    assert all(not tensor.any() for tensor in saved.values()) is averaged
+    state = read(states_in(tmp_path / "checkpoints")[-1], state=True)
+    assert all(torch.equal(state["model"][k], v) for k, v in run.model.state_dict().items())
+    assert any(tensor.any() for tensor in state["model"].values())
