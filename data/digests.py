@@ -51,7 +51,7 @@ class RunningSums:
 
 
 def num_cores() -> int:
-    """That this process may use."""
+    """Number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import os
 import re
 import shlex
@@ -27,6 +28,7 @@ from trainer.cli.dispatch import COMMANDS
 from trainer.config import knobs
 from trainer.config.changes import FREE_KEYS
 from trainer.config.compose import Composer, parse, plain
+from trainer.training import loop
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHOWN_RUN = "outputs/2026-11-30/14-03-30"  # the run whose output README shows
@@ -344,3 +346,15 @@ def test_a_folder_of_packages_is_no_work_of_the_projects() -> None:
     for name in ("venv", ".venv"):
         done = subprocess.run(["git", "check-ignore", "-q", f"{name}/x"], cwd=ROOT)
         assert done.returncode == 0 or not Path(ROOT / ".git").exists()
+
+
+def test_the_way_of_a_batch_is_that_of_the_loop() -> None:
+    page = (ROOT / "docs" / "design.md").read_text("utf-8")
+    shown = page.partition("## The way of a batch")[2].partition("A feature that")[0]
+
+    def steps(text: str) -> list[str]:
+        return [" ".join(step.split()) for step in re.split(r"^\d\. ", text, flags=re.M)[1:]]
+
+    told = steps(inspect.getdoc(loop.fit) or "")
+    assert len(told) == 8
+    assert steps(shown) == told

@@ -24,8 +24,8 @@ def put_project_first() -> None:
 
 
 def open_closed() -> None:
-    """Where stdin, stdout or stderr is closed (`>&-`, cron, daemons), a null device: Python makes
-    None of them, and the next file that is opened would get their number and their words."""
+    """Open a null device for stdin, stdout or stderr where it is closed (`>&-`, cron, daemons):
+    Python makes None of it, and the next file opened would get its number and its output."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def mute() -> None:
-    """What stdout still holds goes nowhere: at exit it would fail once more."""
+    """Discard what stdout still holds: at exit it would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -238,8 +238,8 @@ def log_result(summary: dict[str, Any]) -> None:
              summary["val_accuracy"] or 0.0)  # fmt: skip
     speed = summary["images_per_s"]  # None if no time was measured
     at_speed = "" if speed is None else f" at {speed:,.0f} images/s"
-    log.info("trained for %.1f s%s, %s steps", summary["train_s"], at_speed,
-             f"{summary['steps']:,}")  # fmt: skip
+    log.info("trained for %.1f s%s, %s", summary["train_s"], at_speed,
+             count(summary["steps"], "step"))  # fmt: skip
 
 
 def log_next_commands(run: Run, folder: Path) -> None:

@@ -35,7 +35,7 @@ class RefusedError(Exception):
 
 
 class Folder:
-    """Where arrays go on their way to the parent."""
+    """Folder through which arrays go to the parent."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -137,7 +137,7 @@ def mat_reader() -> Any:
 
 
 def simplenn(mat: dict[str, Any], out: Folder) -> dict[str, Any]:
-    """What a SimpleNN file says, fields found by name; new files keep all but layers in `meta`."""
+    """Content of a SimpleNN file, fields found by name; new files keep all but layers in `meta`."""
     layers = mat["layers"]
     if type(layers) is not np.ndarray or layers.dtype != object or not layers.size:
         raise RefusedError("`layers` is not a cell array of layers")

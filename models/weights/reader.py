@@ -87,7 +87,7 @@ def as_the_network_names_them(
 
 
 def _dots(name: str) -> list[int]:
-    """Where the first three are: no trainer nests deeper."""
+    """Positions of the first three dots: no trainer nests deeper."""
     return [i for i, character in enumerate(name) if character == "."][:3]
 
 

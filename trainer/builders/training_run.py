@@ -64,6 +64,7 @@ from trainer.training.run import Plan, Run, Update, Watcher
 from trainer.training.sizes import check_memory
 from trainer.training.snapshot import About
 from trainer.training.step import CheckedStep, ScaledStep
+from trainer.training.world import World
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -144,9 +145,9 @@ def build(
 
     model, dataset, cost = build_model(config, device)
     train, val, test = build_batches(config, dataset, model, device)
-    guard = ScaledStep if config["precision"] == "fp16" else CheckedStep
+    step = ScaledStep if config["precision"] == "fp16" else CheckedStep
     optimizer = make_optimizer(config["optimizer"], model)
-    stepper = guard(optimizer, trainable(model), config["clip_grad_norm"])
+    stepper = step(optimizer, trainable(model), config["clip_grad_norm"])
     context, timer = autocast(config["precision"], device), CompileTime()
     description = describe(config, dataset)
     writer, watchers = build_watchers(
@@ -171,6 +172,7 @@ def build(
         signals=signals,
         compile_time=timer,
         watchers=watchers,
+        world=World(),
     )
     return profiled(run, writer, folder / "profile") if config["profile"] else run
 
@@ -235,10 +237,10 @@ def build_update(
 
 
 def build_plan(config: Mapping[str, Any]) -> Plan:
-    pace = SaveInterval(config["save_every_steps"], config["save_every_minutes"])
+    interval = SaveInterval(config["save_every_steps"], config["save_every_minutes"])
     return Plan(
         config["epochs"], config["batch_size"], config["eval_every_epochs"],
-        config["log_interval"], pace,
+        config["log_interval"], interval,
     )  # fmt: skip
 
 
@@ -264,8 +266,8 @@ def build_watchers(
         folder, writer or MUTE, config["batch_size"], first_step,
         progress.epoch if progress else 0, hparams(config, choices), is_over=signals.is_received,
     )  # fmt: skip
-    gallery = Visualizer(folder, writer, config["histograms"], probabilities)
-    return writer or MUTE, (run_log, gallery)
+    visualizer = Visualizer(folder, writer, config["histograms"], probabilities)
+    return writer or MUTE, (run_log, visualizer)
 
 
 def hparams(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:

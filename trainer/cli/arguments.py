@@ -69,7 +69,7 @@ def parse_words(
 def refuse_in_words(
     parser: argparse.ArgumentParser, argv: Sequence[str], keys: Iterable[str]
 ) -> None:
-    """What argparse says against the words becomes a UserError, with what they may have meant."""
+    """Turn argparse's messages into UserErrors, with what the words may have meant."""
     refuse_empty(parser)
     single = [key for key in (*keys, *knobs.KNOBS) if key in knobs.KNOBS or key in knobs.GROUPS]
 
@@ -98,7 +98,7 @@ def filled(kind: Callable[[str], T], text: str) -> T:
 
 
 def takes_value(parser: argparse.ArgumentParser, words: Sequence[str]) -> bool:
-    """Whether the last of these words is an option whose value comes next."""
+    """True if the last of these words is an option whose value comes next."""
     last = words[-1] if words else ""
     if not last.startswith("-") or "=" in last or last == "-":
         return False
@@ -124,7 +124,7 @@ def refuse_long(path: Path, longest: int) -> None:
 
 
 def takes(key: str, keys: Sequence[str]) -> bool:
-    """Whether these keys, of which `data.` stands for all below it, hold one."""
+    """True if a key is among these, of which `data.` stands for all below it."""
     below = any(k.endswith(".") and key.startswith(k) and key != k for k in keys)
     return below or (key in keys and not key.endswith("."))
 

@@ -98,8 +98,8 @@ def report_sweep(folder: Path) -> int:
 
 
 def check_with_torch(jobs: list[dict[str, Any]], typed: Collection[str]) -> None:
-    """What only torch, the data and the model can tell: first all that needs no files, so that a
-    wrong value in any job of a sweep is said before anything is downloaded."""
+    """Checks that need torch, the data and the model: first all that need no files, so that a wrong
+    value in any job of a sweep is reported before anything is downloaded."""
     from trainer.builders import training_run
 
     check_once(training_run.check, CHECKED_WITH_TORCH, jobs)

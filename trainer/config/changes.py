@@ -1,4 +1,4 @@
-"""Which keys a resumed training may change, and in what two configurations differ."""
+"""Keys that a resumed run may change, and the differences of two configurations."""
 
 from __future__ import annotations
 

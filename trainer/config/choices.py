@@ -33,7 +33,7 @@ def options(group: str, name: str) -> dict[str, Any]:
 
 
 def own_options(group: str, name: str) -> dict[str, Any]:
-    """What stands in the choice's own file."""
+    """Options in the choice's own file."""
     return {k: v for k, v in parse(text_of(group, name)).items() if k != "defaults"}
 
 

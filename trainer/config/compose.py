@@ -1,5 +1,5 @@
-"""What a command line asks for: its words, and the configuration that they make, composed ahead of
-Hydra's own start, so that wrong input ends with one message and no folder.
+"""Configuration that a command line asks for, composed ahead of Hydra's own start, so that wrong
+input ends with one message and no folder.
 
 Hydra itself exits with 1 on composition errors, makes the run's folder before any code of ours
 runs, and overwrites an existing run's `.hydra/`. Hydra's private names are in

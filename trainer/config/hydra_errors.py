@@ -1,4 +1,4 @@
-"""What Hydra, OmegaConf and the YAML parser raise on wrong input, as one message each."""
+"""Errors of Hydra, OmegaConf and the YAML parser on wrong input, as one message each."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ GROUPS = ("model", "data", "augment", "optimizer", "scheduler", "loss")
 
 @dataclass(frozen=True)
 class Knob:
-    """What one key may be.
+    """Type and range of one key.
 
     Attributes:
         kind: "int", "float", "bool", "str".
@@ -75,7 +75,7 @@ class Knob:
         return self.low <= value <= self.high and self.above < value < self.below
 
     def allowed(self) -> str:
-        """What is allowed, as a phrase."""
+        """Allowed values, as a phrase."""
         if self.hint or self.choices:
             phrase = self.hint or "one of " + ", ".join(format_value(c) for c in self.choices)
         else:
@@ -232,7 +232,7 @@ _ABSENT = object()
 
 
 def _check_together(config: Mapping[str, Any]) -> None:
-    """What is wrong only in combination."""
+    """Raises UserError for values that are wrong only in combination."""
     optimizer, channels = config["optimizer"], config["data"].get("shape", [0])[0]
     if optimizer.get("nesterov") and not optimizer.get("momentum"):
         raise UserError(
@@ -263,7 +263,7 @@ NUMPY_TAKES = {
 
 
 def is_text(key: str) -> bool:
-    """Whether a key's value is a text, such as a path, whose characters are all meant."""
+    """True if the value of a key is a text, such as a path, to be taken as it was typed."""
     knob = KNOBS.get(key)
     plain = knob is not None and knob.kind == "str" and not knob.choices and knob.length is None
     return plain or key in OTHER_TEXTS

@@ -70,7 +70,7 @@ _FLOAT = re.compile(r"[-+]?(\d[\d_]*\.[\d_]*|\d[\d_]*(?=[eE])|\.\d[\d_]*)([eE][-
 
 
 def _scalar(loader: _Plain, node: yaml.ScalarNode) -> Any:
-    """What the characters mean without a tag; dates and the like stay texts."""
+    """Value of a scalar without a tag; dates and the like stay texts."""
     text, kind = node.value, node.tag.rpartition(":")[2]
     if node.style or len(text) > LONGEST_NUMBER:
         return text

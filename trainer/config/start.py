@@ -32,7 +32,7 @@ def tell(argv: list[str]) -> None:
 
 
 def _nothing(config: DictConfig) -> None:
-    """What is asked for here is told before a job would begin."""
+    """Job that is never reached: Hydra prints what was asked for before."""
 
 
 def show(composer: Composer, master: DictConfig, args: argparse.Namespace) -> None:

@@ -168,7 +168,7 @@ def is_own(group: str, target: str) -> bool:
 
 @functools.cache
 def own_targets(group: str) -> frozenset[str]:
-    """What the YAMLs of configs/ name in a group."""
+    """Targets that the YAMLs of configs/ name in a group."""
     found = (_target_of(file) for file in (knobs.CONFIGS / group).glob("*.yaml"))
     return frozenset(target for target in found if target)
 
@@ -192,7 +192,7 @@ def is_torch_optimizer(target: str) -> bool:
 
 
 def is_trusted(group: str, target: str, trust: Sequence[str]) -> bool:
-    """Whether it stands in a module that the user trusts, and is defined there: a module also
+    """True if a target stands in a module that the user trusts, and is defined there: a module also
     holds what it has imported."""
     prefixes = tuple(f"{module}." for module in trust)
     if not target.startswith(prefixes) or any(p.startswith("_") for p in target.split(".")):
@@ -237,7 +237,7 @@ def own_sources(
 
 @functools.cache
 def own_options(target: str) -> Mapping[str, Any]:
-    """What the YAML of this set says; nothing for one of the user's own."""
+    """Options in the YAML of this dataset; none for one of the user's own."""
     for name in choices.names("data"):
         if _target_of(knobs.CONFIGS / "data" / f"{name}.yaml") == target:
             return choices.options("data", name)

@@ -1,4 +1,4 @@
-"""What people type, and what it is called here.
+"""Suggestions: names of other programs, and what they are called here.
 
 A word that is not known is never guessed at and run: the message names the right one, so that the
 next try is a copy of it. Imports nothing heavy.
@@ -83,7 +83,7 @@ def with_value(key: str) -> str:
 
 
 def of_choice(group: str, name: str) -> str:
-    """What a choice that a group does not have means; empty if that is not plain."""
+    """Line to type for a choice that a group does not have; empty if its meaning is not plain."""
     if group == "model" and OF_TORCHVISION.fullmatch(name.lower()):
         return f"torchvision's go by name: model=torchvision model.name={name.lower()}"
     if group == "data" and name and os.path.isdir(os.path.expanduser(name)):
@@ -92,7 +92,7 @@ def of_choice(group: str, name: str) -> str:
 
 
 def of_option(argv: Sequence[str], known: Iterable[str]) -> str:
-    """What `--epochs 3` and `--lr=0.1` mean, as a line to be copied; empty if they mean nothing."""
+    """Line to type for `--epochs 3` or `--lr=0.1`; empty if they mean nothing."""
     known = set(known)
     for place, word in enumerate(argv):
         if not word.startswith("-") or word == "--":

@@ -32,8 +32,8 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How many images of each of K classes were taken for each. It grows with the images, not
-    with K**2: a model may tell apart fifty thousand classes.
+    """Confusion of K classes: how many images of each were predicted as each. It grows with the
+    number of images, not with K**2: a model may have fifty thousand classes.
 
     cells: (M, 3) int64, on the CPU: true class, most probable class, count (never 0), in the order
     of the first two.
@@ -52,12 +52,12 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a close look at a split gave.
+    """Findings of the evaluation of a split.
 
     confusion: see `Confusion`.
     top5: share of images whose class is among the min(5, K) most probable.
     calibration_error: see `calibration_error`, 0..1.
-    mistakes: the surest first; among equally sure ones, in the order of the split.
+    mistakes: the most confident first; equal ones in the order of the split.
     """
 
     confusion: Confusion
@@ -136,8 +136,8 @@ def count_confusion(labels: Tensor, predicted: Tensor, num_classes: int) -> Conf
 def calibration_error(
     probability: Tensor, right: Tensor, num_bins: int = CALIBRATION_BINS
 ) -> float:
-    """How far the probabilities of the predicted classes are from the share that is right: the
-    expected calibration error of Guo et al. 2017, eq. 3, sum_m |B_m|/n |acc(B_m) - conf(B_m)| over
+    """Expected calibration error of Guo et al. 2017, eq. 3: distance of the probabilities of the
+    predicted classes from the share that is right, sum_m |B_m|/n |acc(B_m) - conf(B_m)| over
     bins of equal width, of which bin m holds the probabilities in ((m-1)/M, m/M].
 
     Args:
@@ -157,7 +157,7 @@ def calibration_error(
 def mistakes_as_json(
     mistakes: Sequence[Mistake], classes: Sequence[str], file_at: Callable[[int], str | None]
 ) -> list[dict[str, Any]]:
-    """`index` in the split, `file` below the set's root (None without files), `label` and
+    """`index` in the split, `file` below the dataset's root (None without files), `label` and
     `predicted` by name, `probability` (None if it is not finite); `label_index` and
     `predicted_index` are the same classes by position, for two may have the same name.
 

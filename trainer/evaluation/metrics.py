@@ -43,8 +43,8 @@ def no_better_than_guessing(labels: Tensor, classes: Sequence[str], accuracy: fl
     if accuracy > share:
         return ""
     return (
-        f"no better than always saying {classes[largest]}, which is right for {share:.4f} of these "
-        "images"
+        f"no better than always predicting {classes[largest]}, which is right for {share:.4f} of "
+        "these images"
     )
 
 

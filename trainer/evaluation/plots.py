@@ -221,7 +221,7 @@ def _shaded(shares: NDArray[np.floating]) -> Image.Image:
 
 
 def _draw_scale(image: Image.Image, left: int, top: int, side: int) -> None:
-    """What the shades mean, beside the matrix. Its length goes as the shade does."""
+    """Scale of the shades, beside the matrix. Its length grows as the shade does."""
     column = np.square(np.linspace(1, 0, side))[:, None].repeat(TEXT, axis=1)
     image.paste(_shaded(column), (left, top))
     draw = ImageDraw.Draw(image)

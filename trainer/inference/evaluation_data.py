@@ -50,7 +50,7 @@ def load(
 def is_elsewhere(
     entries: Mapping[str, Any], options: Mapping[str, Any], values: Mapping[str, str]
 ) -> bool:
-    """Whether another set was asked for than that of the training, and no share of it."""
+    """True if another dataset was asked for than that of the training, and no part of it."""
     shares = ("data.test_size", "data.val_size", "data.split_seed")
     return (
         "data" in values
@@ -125,9 +125,9 @@ def is_same_data(
     options: Mapping[str, Any],
     values: Mapping[str, str],
 ) -> bool | None:
-    """Whether these are the splits that the model was trained with: None if another set was asked
-    for, or the checkpoint is from before they were noted."""
-    if "data" not in entries:  # older, or from import-weights, which knows no set
+    """True if these are the splits that the model was trained with; None if another dataset was
+    asked for, or the checkpoint is from before they were noted."""
+    if "data" not in entries:  # older, or from import-weights, which knows no dataset
         return None
     if "data" in values and source(stored_data(entries)) != source(options):
         return None

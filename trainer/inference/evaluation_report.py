@@ -1,4 +1,4 @@
-"""What was measured of a model: as JSON, and as tables for the terminal."""
+"""Metrics of a model: as JSON, and as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def confusion_as_json(confusion: Confusion) -> dict[str, list[list[int]]]:
 
 
 def show(results: Mapping[str, Any], confusion: Confusion, data: Sequence[str] = ()) -> None:
-    """The figures on the terminal. data: the words that name the set, if it is not the run's."""
+    """Print the metrics. data: the words that name the dataset, if it is not the run's."""
     loss, error = (
         "nan" if results[key] is None else f"{results[key]:.4f}"
         for key in ("loss", "calibration_error")
@@ -133,7 +133,7 @@ def confusion_list(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> st
 
 
 def mistake_table(mistakes: Sequence[Mapping[str, Any]]) -> str:
-    """The surest ones; by number in the split where the images have no files."""
+    """The most confident ones; by number in the split where the images have no files."""
     lines = [["file" if mistakes[0]["file"] else "number", "true", "predicted", "probability"]]
     for one in mistakes[:NUM_MISTAKES]:
         sure = "nan" if one["probability"] is None else f"{one['probability']:.4f}"

@@ -113,8 +113,9 @@ def mark(folder: Path) -> None:
 
 
 def copies(found: Iterable[Found], folder: Path) -> dict[Path, Path]:
-    """Where in `folder` a copy of each file goes: under its path from the folder that was searched,
-    or, of several, from the one that holds them all, so that no two copies have the same name.
+    """Paths in `folder` of the copies of files: each under its path from the folder that was
+    searched, or, of several, from the one that holds them all, so that no two copies have the same
+    name.
 
     Raises UserError where something lies there already, which may be the user's own image, or
     where nothing can be written.

@@ -24,8 +24,9 @@ IDLE = tuple(f"data.{key}" for key in (
 
 
 def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a checkpoint of these weights would hold, and the configuration on the command line:
-    model= is the model; data= tells shape, mean and std, and the classes if its files are at hand.
+    """Entries that a checkpoint of these weights would have, and the configuration on the command
+    line: model= is the model; data= tells shape, mean and std, and the classes if its files are at
+    hand.
 
     The weights are parsed in a child process with limits. Raises UserError.
     """
@@ -48,7 +49,7 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
     else:
         shape, num_classes = datasets.announced_size(options)
         print(
-            f"data={values['data']}: its files are not here, so classes have numbers for names.",
+            f"data={values['data']}: files not found; class indices are used as names.",
             file=sys.stderr,
         )
     with torch.device("meta"):  # names and shapes alone

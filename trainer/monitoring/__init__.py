@@ -1,1 +1,1 @@
-"""What is shown of a training while it runs: log lines, TensorBoard curves and images, profiles."""
+"""Monitoring of a training while it runs: log lines, TensorBoard curves and images, profiles."""

@@ -85,7 +85,7 @@ class Recorder(DispatchMode):
 
 
 def scope_of(model: nn.Module, name: str) -> str:
-    """Where TensorBoard draws a module: ResNet/Sequential[layer1]/BasicBlock[0] for layer1.0."""
+    """Place of a module in TensorBoard: ResNet/Sequential[layer1]/BasicBlock[0] for layer1.0."""
     words = name.split(".") if name else []
     steps = [".".join(words[: i + 1]) for i in range(len(words))]
     labels = [

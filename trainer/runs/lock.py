@@ -59,7 +59,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process is at work in the folder. Asks without taking the lock, which would
+    """True if another process is at work in the folder. Asks without taking the lock, which would
     refuse a run that starts at this moment, and needs no more than the right to read. Not for the
     process that holds it: closing the file would drop it."""
     if fcntl is None:

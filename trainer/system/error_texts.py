@@ -1,4 +1,4 @@
-"""What torch, Python and OmegaConf say in errors that have no class of their own.
+"""English texts of errors of torch, Python and OmegaConf that have no class of their own.
 
 Checked on torch 2.14.1, Python 3.11 and omegaconf 2.3.1;
 `tests/trainer/system/test_error_texts.py` brings each about. If a text goes, the

@@ -96,7 +96,7 @@ update_scale = torch._amp_update_scale_
 
 
 def has_hooks(optimizer: Optimizer) -> bool:
-    """Whether code of somebody's runs round its steps."""
+    """True if hooks run around the steps of an optimizer."""
     of_all = _global_optimizer_pre_hooks or _global_optimizer_post_hooks
     own = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
     return bool(of_all or own)
@@ -145,7 +145,7 @@ def once(scalar: Tensor) -> Tensor:
 
 
 def compiled_call(model: nn.Module) -> Callable[..., Any]:
-    """What `model.compile()` has put in the place of the model's call."""
+    """Function that `model.compile()` has put in the place of the model's call."""
     found: Any = model._compiled_call_impl
     return cast(Callable[..., Any], found)
 
@@ -168,7 +168,8 @@ def compiler_error() -> type[Exception]:
 
 
 def with_backward() -> contextlib.AbstractContextManager[Any]:
-    """What is compiled in it is so with its backward pass, which else waits for its first use."""
+    """Context in which models are compiled with their backward pass, otherwise compiled at its
+    first use."""
     from torch._functorch import config
 
     return config.patch(force_non_lazy_backward_lowering=True)
@@ -178,7 +179,7 @@ def with_backward() -> contextlib.AbstractContextManager[Any]:
 
 
 def memory_profiler(device: torch.device) -> profile:
-    """What torch.profiler.profile is built on; that one imports the compiler, for seconds."""
+    """Profiler that torch.profiler.profile is built on, which imports the compiler, for seconds."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells stderr that it starts and stops
     return profile(use_device="cuda" if device.type == "cuda" else None, profile_memory=True)
 

@@ -69,7 +69,7 @@ class Plan:
     batch_size: int
     eval_every_epochs: int = 1
     log_interval: int = 50
-    pace: SaveInterval = field(default_factory=SaveInterval)
+    save_interval: SaveInterval = field(default_factory=SaveInterval)
 
 
 @dataclass
@@ -173,7 +173,7 @@ class Run:
             self.check_steps()
         for watcher in self.watchers:
             watcher.step(self)
-        if self.signals.received is not None or self.plan.pace.is_due(self.progress.step):
+        if self.signals.received is not None or self.plan.save_interval.is_due(self.progress.step):
             self.check_steps()
             self.progress.epoch_s = self.seconds_of_epoch()
             self.save()
@@ -252,7 +252,7 @@ class Run:
             watcher.save(self)
         if self.world.is_main:
             self.checkpoints.save_state(self.progress.step, self.checked(snapshot.full(self)))
-        self.plan.pace.saved()
+        self.plan.save_interval.saved()
 
     def finish(self, test: Metrics) -> None:
         for watcher in reversed(self.watchers):

@@ -127,6 +127,6 @@ def test_the_count_is_exact_beyond_what_float32_holds(num_wrong: int) -> None:
 def test_no_better_than_always_saying_the_largest_class() -> None:
     labels = torch.tensor([0, 1, 1, 1])
     line = no_better_than_guessing(labels, ["cat", "dog"], 0.75)
-    assert line.startswith("no better than always saying dog, which is right for 0.7500 of")
+    assert line.startswith("no better than always predicting dog, which is right for 0.7500 of")
     assert no_better_than_guessing(labels, ["cat", "dog"], 0.5)
     assert not no_better_than_guessing(labels, ["cat", "dog"], 0.76)

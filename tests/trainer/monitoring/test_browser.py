@@ -242,7 +242,8 @@ def site(default_run: TrainedRun, tmp_path: Path) -> Iterator[str]:
 
 def test_the_report_of_a_run(site: str, default_run: TrainedRun) -> None:
     shown = dom(site + "/high/report.html")
-    for words in (f"{default_run.summary['test_accuracy']:.4f}", "Surest mistakes", "mlp on"):
+    accuracy = f"{default_run.summary['test_accuracy']:.4f}"
+    for words in (accuracy, "Most confident mistakes", "mlp on"):
         assert words in shown
     assert shown.count('aria-label="confusion matrix"') == 2
     assert {path for path in Listener.asked if path != "/favicon.ico"} == {"/high/report.html"}

@@ -169,11 +169,11 @@ def test_a_name_that_is_no_utf_8(run: Path, dispatch: Dispatch) -> None:
 def test_a_picture_from_elsewhere_is_refused(run: Path, dispatch: Dispatch) -> None:
     found = json.loads((run / "findings.json").read_text())
     assert dispatch("report", "run").returncode == 0
-    assert "Surest mistakes" in read_page(run).text
+    assert "Most confident mistakes" in read_page(run).text
     found["test"]["mistakes"][3]["image"] = "https://example.org/x.png"
     (run / "findings.json").write_text(json.dumps(found))
     assert dispatch("report", "run").returncode == 0
-    assert "Surest mistakes" not in read_page(run).text
+    assert "Most confident mistakes" not in read_page(run).text
     assert "example.org" not in (run / "report.html").read_text()
 
 

@@ -76,5 +76,5 @@ def test_a_page_of_many_classes_is_one_that_a_browser_shows(num: int, drawn: boo
     assert (f"The 1,000 of {num:,} classes with the lowest F1" in page.text) == (not drawn)
     assert len(page.all("tr")) == 1001
     assert f"class {num - 1} 4 0.0000 0.0000 0.0000" in page.text  # the worst is in it
-    assert f"class {num - 1} taken for class 0 4" in page.text
+    assert f"class {num - 1} predicted as class 0 4" in page.text
     assert len(shown) < 700_000

@@ -28,7 +28,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What evaluation.html shows. matrix: None of too many classes. confusions: (true class,
+    """Content of evaluation.html. matrix: None of too many classes. confusions: (true class,
     predicted one, count). class_rows: name, images, precision, recall, F1; of too many classes
     those with the lowest F1."""
 
@@ -66,7 +66,7 @@ def evaluation(found: dict[str, Any], classes: Sequence[str]) -> Evaluation:
 
 
 def mistake(found: dict[str, Any], classes: Sequence[str]) -> Mistake:
-    # Before version 0.2 these were "picture", "said" and "was".
+    # Older runs have "picture", "said" and "was".
     image = found["image"] if "image" in found else found["picture"]
     predicted = found["predicted_index"] if "predicted_index" in found else found["said"]
     label = found["label_index"] if "label_index" in found else found["was"]

@@ -47,7 +47,7 @@ FACTS: dict[str, Callable[[Any], str]] = {  # keys of summary.json
 
 
 def readable(otherwise: Any, read: Callable[..., T], *arguments: Any) -> T:
-    """What can be read of a run, which may have been killed while it wrote."""
+    """Readable part of a run, which may have been killed while it wrote."""
     try:
         return read(*arguments)
     except UNREADABLE:
@@ -84,7 +84,7 @@ def name_of(folder: Path) -> str:
 
 
 def kind_of(row: Row) -> str:
-    """How its reason is shown: who stopped a run knows why."""
+    """Style in which the reason of a run is shown: who stopped one knows why."""
     return "bad" if row.status == "failed" else "quiet"
 
 
@@ -133,7 +133,7 @@ def curves(metrics: list[Any], best_epoch: int | None) -> list[Chart]:
 
 
 def evaluated(folder: Path) -> dict[str, Evaluation]:
-    """What findings.json tells of each split, which a run that has ended well has."""
+    """Evaluation of each split by findings.json, which finished runs have."""
     content = read_json(folder / "findings.json")
     classes = [str(name) for name in content["classes"]]
     return {split: evaluation(content[split], classes) for split in ("test", "val")}
@@ -214,7 +214,7 @@ def data_options(folder: Path) -> str:
 
 
 def changed(row: Row, shared: set[str]) -> str:
-    """What its command line changed and others' did not."""
+    """Overrides of a run that not all of the others share."""
     return " ".join(word for word in row.overrides if word not in shared)
 
 
