@@ -151,7 +151,7 @@ def existing(checkpoint: Path) -> Path:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
             os.stat(checkpoint)  # says so where it may not be looked at
         raise UserError(
-            f"{checkpoint}: there is no such file. A checkpoint is a .pth file of a run, "
+            f"{checkpoint}: there is no such file. A checkpoint is a run's folder or a .pth file, "
             "for example outputs/<date>/<time>/checkpoints/best.pth."
         )
     return checkpoint

@@ -41,7 +41,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "device=..., precision=..., loss=..., limit_batches=... Images of another dataset are "
         "brought to the shape that the model was trained on, and normalised as then.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a .pth file of a run, such as best.pth")
+    parser.add_argument("checkpoint", type=Path, help="a run's folder, or a .pth file")
     parser.add_argument(
         "folder", nargs="?", metavar="IMAGE_FOLDER",
         help="a folder with one folder of images per class, as data=image_folder data.root=FOLDER "

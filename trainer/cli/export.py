@@ -43,7 +43,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         epilog="Keys: device=... and layers=... of the model that it is compared with (default: "
         "cpu, torch), trust=...",
     )
-    parser.add_argument("checkpoint", type=Path, help="a .pth file of a run or of import-weights")
+    parser.add_argument("checkpoint", type=Path, help="a run's folder, or a .pth file")
     parser.add_argument("--format", choices=ENDINGS, required=True)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE",

@@ -43,7 +43,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "the model was trained with. "
         "Exit code 1: some of the images could not be read; the others were classified.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a .pth file of a run or of import-weights")
+    parser.add_argument("checkpoint", type=Path, help="a run's folder, or a .pth file")
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE_OR_FOLDER",
         help="of a folder, all images at any depth but hidden ones and what a system or this "

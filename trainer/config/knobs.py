@@ -74,8 +74,13 @@ class Knob:
             return False
         return self.low <= value <= self.high and self.above < value < self.below
 
-    def allowed(self) -> str:
-        """Allowed values, as a phrase."""
+    def allowed(self, value: Any = None) -> str:
+        """Allowed values, as a phrase; bounds of the machine only against a value that is beyond.
+
+        Args:
+            value: that was given.
+        """
+        beyond = isinstance(value, int | float) and abs(value) >= MACHINES
         if self.hint or self.choices:
             phrase = self.hint or "one of " + ", ".join(format_value(c) for c in self.choices)
         else:
@@ -83,15 +88,18 @@ class Knob:
                       "str": "a text"}[self.kind]  # fmt: skip
             bounds = [("at least", self.low), ("greater than", self.above),
                       ("at most", self.high), ("less than", self.below)]  # fmt: skip
-            limits = [f"{word} {value}" for word, value in bounds if math.isfinite(value)]
-            if self.kind == "float" and not math.isfinite(min(self.high, self.below)):
-                limits.append(f"at most {FLOAT32_MAX:.4g}")
+            if beyond and self.kind == "float" and not math.isfinite(min(self.high, self.below)):
+                bounds.append(("at most", FLOAT32_MAX))
+            limits = [f"{word} {bound}" for word, bound in bounds
+                      if abs(bound) < MACHINES or (beyond and math.isfinite(bound))]  # fmt: skip
             phrase += (" " if limits else "") + " and ".join(limits)
         if self.length is not None:
             phrase = f"a list{f' of {self.length}' if self.length else ''}, each {phrase}"
         return phrase + (", or null" if self.nullable else "")
 
 
+# Bounds from here on are the machine's and not worth a word.
+MACHINES = 2**31
 # What torch computes with takes no greater number.
 FLOAT32_MAX = 3.4028234663852886e38
 
@@ -224,7 +232,7 @@ def check(config: Mapping[str, Any]) -> None:
         for part in key.split("."):
             value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
         if value is not _ABSENT and not knob.allows(value):
-            raise UserError(f"{key}={format_value(value):.300}: must be {knob.allowed()}.")
+            raise UserError(f"{key}={format_value(value):.300}: must be {knob.allowed(value)}.")
     _check_together(config)
 
 

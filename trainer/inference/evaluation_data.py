@@ -80,8 +80,8 @@ def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
     strange = sorted(set(found) - set(known))
     if len(found) != len(known) and not (is_part and len(set(known)) == len(known)):
         raise UserError(
-            f"data.num_classes={len(found)}: the checkpoint tells apart {len(known)} classes "
-            f"({join_first_ten(known)}); evaluate it on a set with the same, or with some of them."
+            f"data.num_classes={len(found)}: the checkpoint has {len(known)} classes "
+            f"({join_first_ten(known)}); evaluate it on a dataset with these or some of them."
             + (f" It does not know {join_first_ten(strange)}." if strange else "")
         )
     if list(found) == list(known) or set(found).isdisjoint(known):
@@ -94,7 +94,7 @@ def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
         f"data: its classes are {join_first_ten(found)}, those of the checkpoint "
         f"{join_first_ten(known)}; on one side only: "
         f"{differing or 'none, but a name stands twice'}. "
-        "Evaluate on a set with the same names, in any order, or with none of them: those are "
+        "Evaluate on a dataset with the same names, in any order, or with none of them: those are "
         "compared by position."
     )
 

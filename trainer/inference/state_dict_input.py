@@ -60,8 +60,8 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
         raise UserError(str(error)) from error
     pretrained.check_fit(
         model, start.state_dict, False, str(path),
-        "The last layer has another number of classes than the set: data= must be the one that "
-        "the model was trained on.",
+        "The last layer has another number of classes than the dataset: data= must be the one "
+        "that the model was trained on.",
     )  # fmt: skip
     mean, std = (dataset.mean, dataset.std) if dataset else normalisation(options)
     entries = {
