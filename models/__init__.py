@@ -1,1 +1,1 @@
-"""Networks: one file each, and their layers by hand."""
+"""Networks: one file each, and their initialisation."""

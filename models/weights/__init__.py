@@ -1,4 +1,4 @@
-"""Weight files of other people: read, checked, turned into state_dicts.
+"""Weight files of other programs: read, checked, turned into state_dicts.
 
     foreign = read("imagenet-vgg-verydeep-19.mat", target_shapes)
     mismatch = compare(foreign.state_dict, target_shapes)

@@ -1,0 +1,1 @@
+"""Examples without torch: train on digits, classify a photograph."""

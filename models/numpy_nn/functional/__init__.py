@@ -1,4 +1,4 @@
-"""Layers and losses as pairs of functions.
+"""Layers and losses by hand, as pairs of forward and backward functions.
 
 `xxx_forward(...)` returns `(out, cache)`; `xxx_backward(grad_out, cache)` returns the gradient of
 the loss with respect to the forward's array arguments. Arrays come in float32 or float64 and leave
