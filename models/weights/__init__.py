@@ -17,6 +17,7 @@ from models.weights.foreign import ForeignWeights, Mismatch, WeightsError, compa
 if TYPE_CHECKING:
     from models.weights.reader import load_official, read
     from models.weights.safe_load import safe_torch_load
+    from models.weights.safetensors_files import description_in
     from models.weights.torchvision_files import Official, official
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Official",
     "WeightsError",
     "compare",
+    "description_in",
     "load_official",
     "official",
     "read",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 NEED_TORCH = {
+    "description_in": "safetensors_files",
     "load_official": "reader",
     "read": "reader",
     "safe_torch_load": "safe_load",

@@ -6,13 +6,16 @@ import difflib
 import fnmatch
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MethodType
+from typing import Any
 
 from torch import Tensor, nn
 
 from models import weights as foreign
 from trainer import checkpoints
+from trainer.checkpoints import exported
 from trainer.checkpoints.entries import read
 from trainer.checkpoints.finite import listed, not_finite
 from trainer.errors import UserError
@@ -27,23 +30,28 @@ Start = foreign.ForeignWeights[Tensor]
 def find(source: str, model: nn.Module) -> Start:
     """Weights of `weights=`: a checkpoint, a file of another program, or the name of torchvision's
     official weights. Raises UserError."""
+    path = at_home(Path(source))
     try:
         if source.upper().startswith("IMAGENET") and not Path(source).exists():
             return foreign.load_official(torchvision_name(model), source.upper())
-        return from_file(at_home(Path(source)), model)
-    except foreign.WeightsError as error:
-        raise UserError(f"weights={source}: {error}") from error
+        return from_file(path, model)
+    except (foreign.WeightsError, UserError) as error:
+        raise UserError(f"weights={source}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def from_file(path: Path, model: nn.Module) -> Start:
-    """Weights from a checkpoint, or any file that `models.weights` reads; torchvision's own files
-    come with class names and preprocessing. Raises UserError or WeightsError."""
+    """Weights from a checkpoint, or any file that `models.weights` reads; those of `export`, and
+    torchvision's own, come with class names and preprocessing. Raises UserError or
+    WeightsError."""
     if os.path.isdir(path):
         raise UserError(
             f"{path}: this is a folder. Give a file in it; in a run, checkpoints/best.pth."
         )
     if not os.path.isfile(path):  # also of a name that no file can have
-        raise UserError(f"{path}: there is no such file.")
+        raise UserError(
+            f"{path}: there is no such file. Give a checkpoint, a .pth or .safetensors file of "
+            "weights, or IMAGENET1K_V1 for torchvision's."
+        )
     if checkpoints.is_ours(path):
         entries = read(path)
         if names := not_finite(entries["model"]):
@@ -56,8 +64,23 @@ def from_file(path: Path, model: nn.Module) -> Start:
             entries["model"], entries["classes"], tuple(entries["mean"]), tuple(entries["std"]),
             entries["resize"], (channels, height, width),
         )  # fmt: skip
-    arch = getattr(model, "torchvision_name", None)
-    return foreign.read(path, shapes_of(model), arch=arch)
+    told, ignored = described(path)
+    arch = None if told else getattr(model, "torchvision_name", None)
+    start = foreign.read(path, shapes_of(model), arch=arch)
+    if not told:
+        return replace(start, notes=[*start.notes, ignored]) if ignored else start
+    channels, height, width = told["shape"]
+    return replace(
+        start, classes=told["classes"], mean=tuple(told["mean"]), std=tuple(told["std"]),
+        resize=told["resize"], shape=(channels, height, width),
+    )  # fmt: skip
+
+
+def described(path: Path) -> tuple[dict[str, Any], str]:
+    """Entries that a safetensors file of `export` tells besides its weights, and a sentence if they
+    are wrong and therefore ignored; of any other file, nothing."""
+    text = foreign.description_in(path)
+    return ({}, "") if text is None else exported.entries_in(text)
 
 
 def torchvision_name(model: nn.Module) -> str:

@@ -87,6 +87,16 @@ def is_ours(path: Path) -> bool:
         return False
 
 
+def is_safetensors(path: Path) -> bool:
+    """True for a file that begins as safetensors do: the length of a header in 8 bytes, of which 6
+    suffice, and its brace."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(9)[6:] == b"\0\0{"
+    except OSError:
+        return False
+
+
 def _what_is_wrong(path: Path, error: Exception) -> str:
     """Sentence for the user on why a file could not be loaded; torch's message would advise unsafe
     loading."""
@@ -103,6 +113,11 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
         return "this is a web page, not a checkpoint; download the file again."
     if head.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`."
+    if is_safetensors(path):
+        return (
+            "this is a safetensors file, which holds weights alone and no model. Make a checkpoint "
+            "of it: python -m trainer import-weights FILE --model NAME -o FILE.pth"
+        )
     forbidden = refused_global(error) or _looked_up(path)
     if forbidden:
         return f"it holds {forbidden!r}, which could run code, and is not loaded."

@@ -129,9 +129,9 @@ def takes(key: str, keys: Sequence[str]) -> bool:
     return below or (key in keys and not key.endswith("."))
 
 
-def existing(checkpoint: Path) -> Path:
-    """The file, or the best weights of a run's folder. Said before torch is imported, which takes
-    seconds. Raises UserError."""
+def existing(checkpoint: Path, taken: str = "") -> Path:
+    """The file, or the best weights of a run's folder; `taken` says what the command takes, if not
+    checkpoints. Said before torch is imported, which takes seconds. Raises UserError."""
     if checkpoint.suffix in (".onnx", ".pt2") and os.path.exists(checkpoint):
         source = checkpoint.with_suffix(".pth")
         known = source if os.path.exists(source) else "the .pth file that it was made of"
@@ -143,15 +143,16 @@ def existing(checkpoint: Path) -> Path:
         best = checkpoint / "checkpoints" / "best.pth"
         if os.path.isfile(best):
             return best
-        raise UserError(
-            f"{checkpoint}: is a folder. A checkpoint is a .pth file of a run, for example "
-            f"{best}, which does not exist."
+        taken = taken or (
+            f"A checkpoint is a .pth file of a run, for example {best}, which does not exist."
         )
+        raise UserError(f"{checkpoint}: is a folder. {taken}")
     if not os.path.isfile(checkpoint):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
             os.stat(checkpoint)  # says so where it may not be looked at
-        raise UserError(
-            f"{checkpoint}: there is no such file. A checkpoint is a run's folder or a .pth file, "
-            "for example outputs/<date>/<time>/checkpoints/best.pth."
+        taken = taken or (
+            "A checkpoint is a run's folder or a .pth file, for example "
+            "outputs/<date>/<time>/checkpoints/best.pth."
         )
+        raise UserError(f"{checkpoint}: there is no such file. {taken}")
     return checkpoint

@@ -9,13 +9,14 @@ from trainer.builders import idle_keys
 from trainer.cli.arguments import existing, parse_words, refuse_to_replace
 from trainer.errors import UserError
 
+TAKEN = "Give a .pth of torch.save, a .safetensors, or a MATLAB v5 .mat of MatConvNet."
 # Keys of data that a checkpoint is made of.
 DESCRIBING = ("shape", "fit", "resize", "num_classes", "mean", "std")
 
 
 def main(argv: list[str]) -> int:
     args, values = parse(argv)
-    existing(args.file)
+    existing(args.file, TAKEN)
     idle_keys.refuse(values, idle_keys.FRESH_WEIGHTS, idle_keys.FROM_THE_FILE)
     check_output(args.output, args.file, args.force)
 

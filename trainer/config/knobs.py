@@ -127,7 +127,12 @@ KNOBS: dict[str, Knob] = {
     "num_threads": _THREADS,
     "num_workers": _THREADS,
     "limit_batches": _COUNT_OR_OFF,
-    "weights": Knob("str", pattern=r"(?s).+", hint="a .pth file, or IMAGENET1K_V1", nullable=True),
+    "weights": Knob(
+        "str",
+        pattern=r"(?s).+",
+        hint="a .pth or .safetensors file, or IMAGENET1K_V1",
+        nullable=True,
+    ),
     "replace_head": Knob("bool"),
     "freeze": Knob("str", length=0),
     "clip_grad_norm": _NOT_NEGATIVE,

@@ -15,7 +15,7 @@ from data.loading.preprocess import pads
 from trainer import checkpoints
 from trainer.builders import networks, restore
 from trainer.checkpoints import meaning
-from trainer.checkpoints.entries import read
+from trainer.checkpoints.entries import read, value_of
 from trainer.config import plain_yaml, stored
 from trainer.errors import TrainingError, UserError
 from trainer.inference import export_formats
@@ -94,6 +94,7 @@ def describe(
         "input_size": size,
         "input": f"images, float (N, {shape[0]}, {size[0]}, {size[1]}), any N",
         "fit": fit,
+        "pixel_range": value_of(entries, "pixel_range"),
         "preprocessing": preprocessing(shape, entries["resize"], size, padded, fit),
         "output": f"logits, float (N, {len(entries['classes'])}); {PROBABILITIES[how]} is what "
         "predict shows as probabilities",

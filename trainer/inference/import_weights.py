@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from models.weights import WeightsError
 from trainer import checkpoints
@@ -42,12 +44,16 @@ def import_weights(
     names = read_classes(classes) if classes else None
     if names and "data" not in values:
         values = {"data.num_classes": str(len(names)), **values}
-    config, told = compose(model_name, values)
+    described, ignored = pretrained.described(file)
+    config, told = compose(model_name, values, described)
     leave_compiler_unimported()
     check_options("model", {**config["model"], **config["data"]})
     describable.check_options(config["data"])
     describable.check_number(config["data"]["num_classes"])
-    start, state_dict = fitted(file, config, bool({"data", "data.shape"} & values.keys()))
+    try:
+        start, state_dict = fitted(file, config, bool({"data", "data.shape"} & values.keys()))
+    except UserError as error:
+        raise UserError(f"{error}\nNote: {ignored}." if ignored else str(error)) from error
     if names and len(names) != config["data"]["num_classes"]:
         raise UserError(
             f"--classes {classes}: has {len(names):,} names; the model has "
@@ -77,19 +83,31 @@ def import_weights(
 def fitted(file: Path, config: dict[str, Any], has_shape: bool) -> tuple[Start, dict[str, Any]]:
     """Content of the file, and the state_dict of the model with these weights. If the shape was
     not given and the file tells one, the configuration takes it. Raises UserError."""
-    model = networks.make_model(config, *datasets.announced_size(config["data"]))
+    with torch.device("meta"):  # its size may be the file's own word, which its tensors must prove
+        model = sized(config)
     try:
         start = pretrained.from_file(file, model)
     except WeightsError as error:
         raise UserError(str(error)) from error
     if start.shape and not has_shape and list(start.shape) != config["data"]["shape"]:
         config["data"]["shape"] = list(start.shape)  # another size may mean another head or stem
-        model = networks.make_model(config, *datasets.announced_size(config["data"]))
-    pretrained.load_into(
+        with torch.device("meta"):
+            model = sized(config)
+    pretrained.check_fit(
         model, start.state_dict, False, str(file),
         "The file has another number of classes: give data.num_classes=N.",
     )  # fmt: skip
+    model = sized(config)
+    model.load_state_dict(start.state_dict)
+    num_classes = config["data"]["num_classes"]
+    if start.classes and len(start.classes) != num_classes:
+        note = f"the file names {len(start.classes):,} classes and has {num_classes:,}: the names "
+        start = replace(start, classes=None, notes=[*start.notes, f"{note}are not used"])
     return start, model.state_dict()
+
+
+def sized(config: Mapping[str, Any]) -> nn.Module:
+    return networks.make_model(config, *datasets.announced_size(config["data"]))
 
 
 class Told(NamedTuple):
@@ -100,20 +118,28 @@ class Told(NamedTuple):
     std: tuple[float, ...] | None = None
     fit: str = "crop"
     resize: int | None = None
+    probabilities: str = "softmax"
+    pixel_range: Sequence[float] | None = None
 
 
-def compose(model: str, values: Mapping[str, str]) -> tuple[dict[str, Any], Told]:
-    """Configuration of that model without a dataset, on images like ImageNet's or those of the
-    dataset that was named; and what the keys say of them. Raises UserError."""
+def compose(
+    model: str, values: Mapping[str, str], described: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], Told]:
+    """Configuration of that model without a dataset, on images of the dataset that was named, as
+    the file's own description has them, or like ImageNet's; and what the keys and the description
+    say of them. Raises UserError."""
+    described = described or {}
+    shape = described.get("shape", IMAGENET_SHAPE)
+    num_classes = len(described["classes"]) if described else IMAGENET_CLASSES
     args = parse([f"model={model}", *(f"{key}={value}" for key, value in values.items())])
-    for key, default in (("data.shape", IMAGENET_SHAPE), ("data.num_classes", IMAGENET_CLASSES)):
+    for key, default in (("data.shape", shape), ("data.num_classes", num_classes)):
         if key not in values and "data" not in values:
             args.overrides.append(f"{key}={format_value(default)}")
     composer = Composer(args)
     config = plain(composer.jobs(composer.master())[0])
     knobs.check(config)
     options = config["data"]
-    told = told_by(options, values)
+    told = told_by(options, values, described)
     if told.classes:
         options["num_classes"] = len(told.classes)
     if options["num_classes"] is None:
@@ -129,12 +155,17 @@ def compose(model: str, values: Mapping[str, str]) -> tuple[dict[str, Any], Told
     return {**config, "data": kept}, told
 
 
-def told_by(options: Mapping[str, Any], values: Mapping[str, str]) -> Told:
-    """Description of the images by these options of data, as far as they were given."""
+def told_by(
+    options: Mapping[str, Any], values: Mapping[str, str], described: Mapping[str, Any]
+) -> Told:
+    """Description of the images by these options of data, as far as they were given, and by the
+    file in what `pretrained.from_file` has no place for."""
     told = Told()
     if "data" in values:
         if dataset := state_dict_input.at_hand(options):
-            told = Told(list(dataset.classes), dataset.mean, dataset.std)
+            told = Told(
+                list(dataset.classes), dataset.mean, dataset.std, pixel_range=dataset.pixel_range
+            )
         else:
             mean, std = state_dict_input.normalisation(options)
             told = Told(None, mean, std)
@@ -145,8 +176,12 @@ def told_by(options: Mapping[str, Any], values: Mapping[str, str]) -> Told:
         if given:
             mean, std = state_dict_input.normalisation(options)
             told = Told(None, mean, std)
+        told = told._replace(pixel_range=described.get("pixel_range"))
     is_told = "data" in values or "data.fit" in values
-    told = told._replace(fit=options["fit"] if is_told else "crop", resize=options["resize"])
+    told = told._replace(
+        fit=options["fit"] if is_told else described.get("fit", "crop"), resize=options["resize"],
+        probabilities=described.get("probabilities", "softmax"),
+    )  # fmt: skip
     if told.fit == "squash" and told.resize:
         raise UserError(
             f"data.resize={told.resize}: is for data.fit=crop; squash resizes both sides to "
@@ -194,7 +229,8 @@ def describe(
         "std": list(start.std or [1.0] * channels),
         "resize": told.resize or of_file or min(shape[1:]),
         "fit": told.fit,
-        "probabilities": "softmax",
+        "probabilities": told.probabilities,
+        "pixel_range": list(told.pixel_range) if told.pixel_range else None,
         "versions": versions(),
         "step": 0,
         "epoch": 0,

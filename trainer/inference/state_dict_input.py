@@ -72,7 +72,7 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
         "std": list(std),
         "fit": meaning.fit_of(options, config),
         "pixel_range": dataset.pixel_range if dataset else options.get("pixel_range"),
-        "probabilities": "softmax",
+        "probabilities": pretrained.described(path)[0].get("probabilities", "softmax"),
         "resize": options.get("resize")
         or (start.resize if start.resize and start.shape == shape else min(shape[1:])),
     }
@@ -116,7 +116,9 @@ def normalisation(options: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
 
 def advice(path: Path) -> str:
     """What to add where a file may be one of these, as any of torch.save's is."""
-    if not zipfile.is_zipfile(path):
+    from trainer.checkpoints.file import is_safetensors
+
+    if not zipfile.is_zipfile(path) and not is_safetensors(path):
         return ""
     return (
         "\nIf it holds weights alone (a state_dict), say what they are for: model=... data=... "
