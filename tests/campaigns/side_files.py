@@ -127,8 +127,8 @@ def check_report(run: Path) -> str:
     assert [row.folder for row in rows] == [run]
     row = rows[0]
     assert isinstance(table(rows, run.parent), str)
-    assert pages.run_page(row).endswith("</html>\n")
-    assert pages.runs_page(rows, run.parent, "report.html").endswith("</html>\n")
+    assert pages.run_page(row).rstrip().endswith("</html>")
+    assert pages.runs_page(rows, run.parent, "report.html").rstrip().endswith("</html>")
     says = told_by(run / "summary.json")
     for name in read.NUMBERS:
         value = getattr(row, name)

@@ -37,7 +37,7 @@ from tests.helpers import processes
 from trainer import checkpoints
 from trainer.builders import datasets, optimizers, restore
 from trainer.checkpoints import entries
-from trainer.config import knobs, plain_yaml, stored, targets
+from trainer.config import choices, knobs, plain_yaml, stored, targets
 from trainer.errors import UserError
 from trainer.training import optimizer_state
 
@@ -125,7 +125,7 @@ def valid(content: dict[str, Any], chooser: random.Random) -> None:
     if chooser.random() < 0.5:
         group = chooser.choice(GROUPS_TO_CHANGE)
         file = chooser.choice(sorted((knobs.CONFIGS / group).glob("*.yaml")))
-        content[group] = yaml.safe_load(file.read_text())
+        content[group] = choices.options(group, file.stem)
     places = {"": content} | {f"{group}.": content[group] for group in knobs.GROUPS}
     names = [
         prefix + name
@@ -167,7 +167,7 @@ def forged(text: str, number: int, seed: int) -> tuple[str, str]:
     group = chooser.choice([*knobs.GROUPS, ""])
     if group and chooser.random() < 0.5:
         file = chooser.choice(sorted((knobs.CONFIGS / group).glob("*.yaml")))
-        options = yaml.safe_load(file.read_text())
+        options = choices.options(group, file.stem)
         content[group] = options.get(group, options)
         content[group].update({"shape": [1, 4, 4], "num_classes": 10} if group == "data" else {})
         for key in ("shape", "num_classes"):

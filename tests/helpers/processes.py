@@ -29,7 +29,7 @@ PRELOADED = [
     "trainer.inference.predict", "torch.utils.tensorboard", "torch.utils.flop_counter",
     "tensorboard.summary.writer.event_file_writer", "hydra.core.plugins", "data.mnist",
     "data.augment.policy", "data.synthetic", "models.mlp", "models.lenet", "models.resnet",
-    "tests.helpers.processes",
+    "trainer.__main__", "tests.helpers.processes",
 ]  # fmt: skip
 
 _server = multiprocessing.get_context("forkserver")

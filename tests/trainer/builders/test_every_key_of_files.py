@@ -77,12 +77,12 @@ def fitting(monkeypatch: pytest.MonkeyPatch) -> None:
 def used(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """How a checkpoint's model was placed, and what of the data was asked for."""
     found: dict[str, Any] = {}
-    place, load_data, on_layers = restore.place, datasets.load_data, restore.on_layers
+    move, load_data, on_layers = restore.move_model, datasets.load_data, restore.on_layers
     make_model = networks.make_model
 
-    def placing(model: Any, *how: Any) -> Any:
+    def moving(model: Any, *how: Any) -> Any:
         found["placed"] = [str(one) for one in how]
-        return place(model, *how)
+        return move(model, *how)
 
     def loading(options: Mapping[str, Any]) -> Any:
         try:
@@ -105,7 +105,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         found["layers"] = layers
         return on_layers(layers, model)
 
-    monkeypatch.setattr(restore, "place", placing)
+    monkeypatch.setattr(restore, "move_model", moving)
     monkeypatch.setattr(datasets, "load_data", loading)
     monkeypatch.setattr(networks, "make_model", making)
     monkeypatch.setattr(restore, "on_layers", layering)

@@ -197,7 +197,7 @@ def test_a_result_that_the_disk_does_not_confirm(tmp_path: Path, before_rename: 
     if before_rename:
         assert "trainer resume run" in ended.output
     else:
-        assert "Nothing is left to resume" in ended.output
+        assert "There is nothing to resume" in ended.output
         assert results.summary(tmp_path / "run")["status"] == "finished"
         return
     assert processes.run(tmp_path, "resume", "run").code == 0

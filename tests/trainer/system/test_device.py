@@ -16,9 +16,9 @@ from trainer.system.seeds import seed_generators
 FAULTS = """
 import resource, sys
 import torch
-from trainer import runtime
+from trainer.system.memory import keep_freed_memory
 if sys.argv[1] == "kept":
-    runtime.keep_freed_memory()
+    keep_freed_memory()
 def fresh_pages():
     # in a step that needs three blocks of 64 MB, and frees them
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

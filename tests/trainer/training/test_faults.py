@@ -84,9 +84,10 @@ def test_a_full_disk_at_any_save(whole: Path, tmp_path: Path, at: int) -> None:
     ended = processes.run(tmp_path, *words, prepare=prepare)
     run = tmp_path / "run"
     if at == 0:
-        refused(ended, "No room", "No state was saved yet", code=1)
+        refused(ended, "Not enough disk space", "No state was saved yet", code=1)
         return
-    refused(ended, "No room", f"The state of step {[0, 2, 4, 4, 4][at]} is intact", code=1)
+    state = f"The state of step {[0, 2, 4, 4, 4][at]} is intact"
+    refused(ended, "Not enough disk space", state, code=1)
     assert processes.run(tmp_path, "resume", "run").code == 0
     results.assert_same(run, whole)
 

@@ -259,7 +259,7 @@ def test_the_backward_pass_is_compiled_at_the_first_call(monkeypatch: pytest.Mon
             assert (told is not None) == is_broken
             if told is not None:
                 assert "compile=model (training)" in told
-                assert "no lowering for op 42\ncompile=none" in told
+                assert "no lowering for op 42\nUse compile=none" in told
     update(*ours, *batch(0))
     assert not are_backward
     assert not functorch_config.force_non_lazy_backward_lowering
