@@ -236,7 +236,7 @@ def test_missing_files_are_told_by_what_is_taken(dispatch: Dispatch) -> None:
         "nofile: there is no such file. Give a .pth of torch.save, a .safetensors, or a MATLAB v5 "
         ".mat of MatConvNet."
     )
-    assert "A checkpoint is a .pth file of a run" in dispatch("evaluate", "nofile").stderr
+    assert "A checkpoint is a run's folder or a .pth file" in dispatch("evaluate", "nofile").stderr
 
 
 def test_lack_of_memory_is_not_the_files_fault(
