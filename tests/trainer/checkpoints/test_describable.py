@@ -118,6 +118,7 @@ def bare(tmp_path: Path) -> Path:
     return tmp_path / "sd.pth"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -136,6 +137,7 @@ def test_import_weights_writes_nothing_that_none_can_read(
     assert os.listdir() == ["sd.pth"]
 
 
+@pytest.mark.slow
 def test_import_weights_replaces_a_file_only_when_told(dispatch: Dispatch, bare: Path) -> None:
     words = (*IMPORT, DIGITS, "-o")
     done = dispatch(*words, "b.pth", "data.mean=[1e38]", "data.std=[1e38]")  # a twin of the above

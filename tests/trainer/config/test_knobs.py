@@ -118,6 +118,7 @@ def test_every_default_is_within_its_range(file: Path) -> None:
     knobs.check(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_a_choice_is_read_as_hydra_composes_it(group: str, name: str) -> None:
     """With the options of the choices that its defaults list extends."""

@@ -106,6 +106,7 @@ def imports_compiler(use: str, marked: bool = True) -> bool:
     return done.stdout.strip() == "True"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 def test_marked_functions_import_no_compiler(use: str) -> None:
     assert not imports_compiler(USES[use]), "each start takes 1.2 s more"
@@ -246,6 +247,7 @@ assert "torch._dynamo" not in sys.modules, "profile=true starts seconds later"
 """
 
 
+@pytest.mark.slow
 def test_the_events_of_a_trace(tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
     done = subprocess.run(
