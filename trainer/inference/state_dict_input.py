@@ -115,7 +115,7 @@ def normalisation(options: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
 
 
 def advice(path: Path) -> str:
-    """What to add where a file may be one of these, as any of torch.save's is."""
+    """Advice to add where a file may be one of these, as any of torch.save's is."""
     from trainer.checkpoints.file import is_safetensors
 
     if not zipfile.is_zipfile(path) and not is_safetensors(path):
