@@ -173,7 +173,7 @@ def test_weights_alone_and_a_description_are_a_checkpoint(
     )  # fmt: skip
     assert by_number.returncode == 0, by_number.output
     assert by_number.stdout == done.stdout
-    assert "numbers" in by_number.stderr
+    assert "class indices are used as names" in by_number.stderr
 
     for words, expected in (
         (["model=lenet5", "data=mnist_5k"], "c1.weight"),
