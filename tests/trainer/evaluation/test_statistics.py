@@ -1,0 +1,191 @@
+"""Statistics of accuracies against scipy's, and by simulation where scipy has none."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from trainer.evaluation.statistics import (
+    expected_maximum,
+    holm,
+    mcnemar,
+    paired_difference,
+    seeds_and_images,
+    seeds_needed,
+    spread,
+    t_cdf,
+    t_quantile,
+    wilson,
+)
+
+COUNTS = [(0, 1), (1, 1), (0, 10), (10, 10), (5, 7), (940, 1000), (9999, 10_000), (1, 70_000)]
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize(("num_correct", "n"), COUNTS)
+def test_wilson_is_scipys(num_correct: int, n: int, level: float) -> None:
+    want = stats.binomtest(num_correct, n).proportion_ci(level, "wilson")
+    assert wilson(num_correct, n, level) == pytest.approx((want.low, want.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("num_correct", "n"), [(-1, 5), (6, 5), (0, 0)])
+def test_wilson_refuses_what_is_no_count(num_correct: int, n: int) -> None:
+    with pytest.raises(ValueError, match=f"num_correct={num_correct}, n={n}"):
+        wilson(num_correct, n)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3.7, 10, 1000.5])
+@pytest.mark.parametrize("p", [0.001, 0.025, 0.4, 0.5, 0.9, 0.975, 0.9995])
+def test_students_t_is_scipys(p: float, freedom: float) -> None:
+    want = stats.t.ppf(p, freedom)
+    assert t_quantile(p, freedom) == pytest.approx(want, rel=1e-8, abs=1e-9)
+    assert t_cdf(want, freedom) == pytest.approx(p, abs=1e-10)
+
+
+def test_the_spread_of_runs_is_scipys() -> None:
+    values = [0.938, 0.941, 0.950, 0.936]
+    found = spread(values)
+    want = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert found.interval == pytest.approx(want, abs=1e-10)
+    assert (found.mean, found.std) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+    assert found.n == 4
+
+
+def test_of_one_run_no_spread_is_claimed() -> None:
+    found = spread([0.9])
+    assert (found.mean, found.n) == (0.9, 1)
+    assert math.isnan(found.std)
+    assert all(map(math.isnan, found.interval))
+    with pytest.raises(ValueError, match="at least one"):
+        spread([])
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [(0, 0), (0, 1), (3, 9), (10, 10), (0, 12), (600, 700), (480, 520), (3000, 3200)]
+)
+def test_mcnemar_is_scipys_binomial_test(a: int, b: int) -> None:
+    want = stats.binomtest(a, a + b, 0.5).pvalue if a + b else 1.0
+    assert mcnemar(a, b) == pytest.approx(want, rel=1e-9)
+    assert mcnemar(b, a) == mcnemar(a, b)
+
+
+def test_holm_is_the_papers_rule() -> None:
+    """By hand: 4 * 0.005, 3 * 0.01, 2 * 0.03 and max(0.06, 0.04)."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("n", "want"), [(1, 0.0), (2, 1 / math.sqrt(math.pi)), (3, 1.5 / math.sqrt(math.pi))]
+)
+def test_the_expected_maximum_has_the_closed_forms(n: int, want: float) -> None:
+    """Of two and three normal values (Jones 1948, Annals of Mathematical Statistics 19)."""
+    assert expected_maximum(n, 2.0) == pytest.approx(2 * want, abs=1e-6)
+
+
+def test_the_expected_maximum_of_sixteen_by_simulation() -> None:
+    drawn = np.random.default_rng(0).standard_normal((200_000, 16)).max(axis=1)
+    assert expected_maximum(16, 1.0) == pytest.approx(drawn.mean(), abs=4 * 0.5 / 447)
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "n"), [(5, 12, 200), (0, 0, 50), (0, 7, 60)])
+def test_the_paired_interval_holds_the_estimate(only_a: int, only_b: int, n: int) -> None:
+    low, high = paired_difference(only_a, only_b, n)
+    assert -1 <= low <= (only_b - only_a) / n <= high <= 1
+    assert high > low
+    flipped = paired_difference(only_b, only_a, n)
+    assert flipped == pytest.approx((-high, -low), abs=1e-9)
+
+
+def test_tangos_interval_is_the_papers() -> None:
+    """The counts of its example, 12 and 2 of 68 pairs; its score equation solved by scipy."""
+    from scipy.optimize import brentq
+
+    a, b, n, z = 2, 12, 68, stats.norm.ppf(0.975)
+
+    def score(d: float) -> float:
+        linear, constant = -a - b + (2 * n - b + a) * d, -a * d * (1 - d)
+        q = (math.sqrt(linear**2 - 8 * n * constant) - linear) / (4 * n)
+        return (b - a - n * d) / math.sqrt(n * (2 * q + d * (1 - d)))
+
+    want = brentq(lambda d: score(d) - z, 0, 0.147), brentq(lambda d: score(d) + z, 0.147, 0.6)
+    assert paired_difference(a, b, n) == pytest.approx(want, abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("p", "q", "n"), [(0.05, 0.08, 200), (0.03, 0.03, 1000), (0.01, 0.02, 1000)]
+)
+def test_the_paired_interval_covers_as_often_as_it_says(p: float, q: float, n: int) -> None:
+    rng, covered = np.random.default_rng(1), 0
+    for a, b, _ in rng.multinomial(n, [p, q, 1 - p - q], 10_000):
+        low, high = paired_difference(int(a), int(b), n)
+        covered += low <= q - p <= high
+    assert 0.94 <= covered / 10_000 <= 0.96
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.94, 1000), (0.5, 40)])
+def test_wilson_covers_as_often_as_it_says(share: float, n: int) -> None:
+    drawn = np.random.default_rng(2).binomial(n, share, 10_000)
+    intervals = {k: wilson(int(k), n) for k in np.unique(drawn)}
+    covered = sum(intervals[k].low <= share <= intervals[k].high for k in drawn)
+    assert 0.935 <= covered / 10_000 <= 0.965  # the binomial's steps alone move it by a point
+
+
+def group(rng: np.random.Generator, ease: NDArray[np.float64], k: int, std: float, shift: float):
+    """k runs of one configuration on the same images, some of which are hard for all."""
+    seeds = rng.normal(shift, std, (k, 1))
+    return ease + seeds + rng.normal(0, 0.7, (k, len(ease))) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("runs", "n", "std"), [((3, 3), 1000, 0.05), ((3, 8), 300, 0.05), ((10, 10), 1000, 0.03)]
+)
+def test_equal_groups_are_told_apart_as_seldom_as_the_level_says(
+    runs: tuple[int, int], n: int, std: float
+) -> None:
+    rng, rejected = np.random.default_rng(3), 0
+    for _ in range(2000):
+        ease = rng.normal(1.9, 1.2, n)
+        a, b = (group(rng, ease, k, std, 0.0) for k in runs)
+        rejected += seeds_and_images(a, b).p_value < 0.05
+    assert 0.03 <= rejected / 2000 <= 0.065
+
+
+def test_groups_that_differ_are_told_apart() -> None:
+    rng = np.random.default_rng(4)
+    ease = rng.normal(1.9, 1.2, 2000)
+    a, b = group(rng, ease, 5, 0.03, 0.0), group(rng, ease, 5, 0.03, 0.6)
+    found = seeds_and_images(a, b)
+    assert found.interval.low > 0
+    assert found.p_value < 0.001
+    assert found.value == pytest.approx(b.mean() - a.mean())
+
+
+@pytest.mark.parametrize("shapes", [((1, 9), (3, 9)), ((3, 9), (3, 8))])
+def test_groups_that_cannot_be_compared(shapes: tuple[tuple[int, int], ...]) -> None:
+    a, b = (np.ones(shape, bool) for shape in shapes)
+    with pytest.raises(ValueError, match="two runs each"):
+        seeds_and_images(a, b)
+
+
+@pytest.mark.slow
+def test_so_many_seeds_show_the_difference_as_often_as_promised() -> None:
+    n = seeds_needed(0.005, 0.004)
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(0.940, 0.004, (5000, n)), rng.normal(0.945, 0.004, (5000, n))
+    power = (stats.ttest_ind(a, b, axis=1).pvalue < 0.05).mean()
+    assert 0.78 <= power <= 0.87
+    fewer = (stats.ttest_ind(a[:, :-2], b[:, :-2], axis=1).pvalue < 0.05).mean()
+    assert fewer < 0.8
+
+
+def test_seeds_needed_names_what_is_no_difference() -> None:
+    with pytest.raises(ValueError, match="difference=0"):
+        seeds_needed(0, 0.01)

@@ -1,0 +1,254 @@
+"""Statistics of accuracies: intervals, paired tests, corrections for several comparisons, power.
+
+All of it is arithmetic on counts and small arrays, without torch and without scipy, so that
+`compare` starts at once. Accuracies and probabilities are shares, 0..1; `level` is the coverage of
+an interval, 0.95 unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NORMAL = NormalDist()
+LEVEL = 0.95
+# A root is bracketed to this width: shares of a billionth of a point.
+WIDTH = 1e-12
+
+
+class Interval(NamedTuple):
+    """Confidence interval."""
+
+    low: float
+    high: float
+
+
+class Spread(NamedTuple):
+    """Mean of several runs, their standard deviation (n - 1) and the interval of the mean."""
+
+    mean: float
+    std: float
+    interval: Interval
+    n: int
+
+
+def wilson(num_correct: int, n: int, level: float = LEVEL) -> Interval:
+    """Wilson's score interval of a share (Wilson 1927, JASA 22).
+
+    Unlike the usual mean plus or minus two standard errors it stays within 0..1 and holds its
+    level near the ends, where accuracies are.
+
+    Args:
+        num_correct: 0..n.
+        n: number of images, at least 1.
+    """
+    if not 0 <= num_correct <= n or n < 1:
+        raise ValueError(f"num_correct={num_correct}, n={n}: must be 0 to n, of at least one image")
+    z = NORMAL.inv_cdf((1 + level) / 2)
+    share, weight = num_correct / n, z * z / n
+    middle = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))
+    low = 0.0 if num_correct == 0 else middle - half
+    high = 1.0 if num_correct == n else middle + half
+    return Interval(low, high)
+
+
+def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
+    """Mean of several runs with Student's t interval; of one run the interval is unknown (NaN)."""
+    n = len(values)
+    if n < 1:
+        raise ValueError("a mean needs at least one value")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Spread(mean, math.nan, Interval(math.nan, math.nan), 1)
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = t_quantile((1 + level) / 2, n - 1) * std / math.sqrt(n)
+    return Spread(mean, std, Interval(mean - half, mean + half), n)
+
+
+def t_quantile(probability: float, freedom: float) -> float:
+    """Quantile of Student's t distribution.
+
+    Args:
+        probability: within 0..1.
+        freedom: degrees of freedom, above 0.
+    """
+    if probability < 0.5:
+        return -t_quantile(1 - probability, freedom)
+    high = 1.0
+    while t_cdf(high, freedom) < probability:
+        high *= 2
+    return root(lambda x: t_cdf(x, freedom) - probability, 0.0, high)
+
+
+def t_cdf(x: float, freedom: float) -> float:
+    """Probability that Student's t is at most x."""
+    tail = incomplete_beta(freedom / 2, 0.5, freedom / (freedom + x * x)) / 2
+    return tail if x < 0 else 1 - tail
+
+
+def incomplete_beta(a: float, b: float, x: float) -> float:
+    """Regularised incomplete beta function I_x(a, b), by Lentz's continued fraction
+    (Abramowitz and Stegun 26.5.8)."""
+    if not 0 < x < 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):  # where the fraction converges fast
+        return 1 - incomplete_beta(b, a, 1 - x)
+    logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    front = math.exp(logarithm + a * math.log(x) + b * math.log1p(-x)) / a
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
+    fraction = d
+    for m in range(1, 300):
+        for term in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1 / (1 + term * d)
+            c = 1 + term / c
+            fraction *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    return front * fraction
+
+
+def root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Zero of a rising function between low and high, by bisection."""
+    while high - low > WIDTH * max(1.0, abs(high)):
+        middle = (low + high) / 2
+        if function(middle) < 0:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p-value of McNemar's test (McNemar 1947, Psychometrika 12): two models on the
+    same images are equally good.
+
+    Args:
+        only_a: number of images that the first model alone has right; only_b: the second alone.
+    """
+    n, few = only_a + only_b, min(only_a, only_b)
+    term = total = 1
+    for k in range(1, few + 1):
+        term = term * (n - k + 1) // k
+        total += term
+    return min(1.0, 2 * total / 2**n) if n <= 1000 else min(1.0, 2 * _ratio(total, n))
+
+
+def _ratio(total: int, power: int) -> float:
+    """total / 2**power of whole numbers that no float holds."""
+    shift = max(0, total.bit_length() - 60)
+    return math.ldexp(float(total >> shift), shift - power)
+
+
+def paired_difference(only_a: int, only_b: int, n: int, level: float = LEVEL) -> Interval:
+    """Interval of accuracy B minus accuracy A on the same n images: Tango's score interval (Tango
+    1998, Statistics in Medicine 17), which is to paired shares what Wilson's is to one."""
+    z = NORMAL.inv_cdf((1 + level) / 2)
+
+    def score(difference: float) -> float:
+        """Of the hypothesis that B is better by so much; falls as the difference rises."""
+        a, b = only_a, only_b
+        linear = -a - b + (2 * n - b + a) * difference
+        constant = -a * difference * (1 - difference)
+        discordant = max(
+            0.0, (math.sqrt(max(0.0, linear**2 - 8 * n * constant)) - linear) / (4 * n)
+        )
+        variance = n * (2 * discordant + difference * (1 - difference))
+        if variance <= 0:
+            return math.inf if b - a > n * difference else -math.inf
+        return (b - a - n * difference) / math.sqrt(variance)
+
+    found = (only_b - only_a) / n
+    low = root(lambda d: z - score(d), -1.0, found) if found > -1 else -1.0
+    high = root(lambda d: -z - score(d), found, 1.0) if found < 1 else 1.0
+    return Interval(low, high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979, Scandinavian Journal of Statistics 6), in the
+    order given."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, (len(p_values) - rank) * p_values[i])
+        corrected[i] = min(1.0, largest)
+    return corrected
+
+
+class Difference(NamedTuple):
+    """Accuracy of B minus that of A, its interval, and the two-sided p-value of "none"."""
+
+    value: float
+    interval: Interval
+    p_value: float
+
+
+def seeds_and_images(
+    a: NDArray[np.bool_],
+    b: NDArray[np.bool_],
+    level: float = LEVEL,
+) -> Difference:
+    """Difference of two groups of runs, with the variance of their seeds and of the images in its
+    error: what is claimed holds for other seeds and other images.
+
+    The images' share is that of each image's difference of means over the seeds, less what the
+    seeds' noise adds to it; the seeds' share is that of the runs' accuracies. The sum has the
+    degrees of freedom of Welch and Satterthwaite, so that three seeds are taken for three: a
+    bootstrap that draws from so few finds differences between equal models far more often than
+    its level allows.
+
+    Args:
+        a, b: (runs, images), True where a run has an image right; the same images in both, at least
+            two runs each.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError("two groups of at least two runs each on the same images are needed")
+    value = float(b.mean() - a.mean())
+    n = a.shape[1]
+    per_image = b.mean(axis=0) - a.mean(axis=0)
+    within = sum(float(g.var(axis=0, ddof=1).mean()) / len(g) for g in (a, b))
+    of_images = max(0.0, float(per_image.var(ddof=1)) - within) / n
+    of_seeds = [float(g.mean(axis=1).var(ddof=1)) / len(g) for g in (a, b)]
+    error = math.sqrt(of_images + sum(of_seeds))
+    if error == 0:
+        return Difference(value, Interval(value, value), float(value == 0))
+    few = sum(v * v / (len(g) - 1) for v, g in zip(of_seeds, (a, b), strict=True))
+    many = of_images * of_images / (n - 1)
+    freedom = error**4 / (few + many) if few + many > 0 else float(n - 1)
+    half = t_quantile((1 + level) / 2, freedom) * error
+    p_value = 2 * (1 - t_cdf(abs(value) / error, freedom))
+    return Difference(value, Interval(value - half, value + half), min(1.0, p_value))
+
+
+def expected_maximum(n: int, std: float) -> float:
+    """How far the best of n equal models lies above their mean, on average: what choosing by the
+    same images costs (the expected maximum of n normal values, by quadrature)."""
+    x = np.linspace(-10.0, 10.0, 20_001)
+    cdf = np.array([NORMAL.cdf(v) for v in x])
+    density = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    return float(np.sum(x * n * cdf ** (n - 1) * density) * (x[1] - x[0])) * std
+
+
+def seeds_needed(difference: float, std: float, power: float = 0.8, level: float = LEVEL) -> int:
+    """Seeds for each of two configurations with which a t-test shows this difference.
+
+    Args:
+        difference: of the mean accuracies, above 0.
+        std: standard deviation of accuracy over the seeds of one configuration.
+    """
+    if difference <= 0 or std < 0:
+        raise ValueError(f"difference={difference}, std={std}: must be above 0, and 0 or more")
+    for n in range(2, 10_000):
+        freedom = 2.0 * (n - 1)
+        shift = difference / max(std, 1e-12) * math.sqrt(n / 2)
+        if 1 - NORMAL.cdf(t_quantile((1 + level) / 2, freedom) - shift) >= power:
+            return n
+    return 10_000
