@@ -35,7 +35,7 @@ def parse_words(
     """The parser's own arguments, and the key=value words as raw text.
 
     A word with `=` is a key if the part before it is known (`data.` in keys stands for all below
-    it) and no such file exists; options and keys may stand anywhere, `--` ends them.
+    it), has no / or : in it, and no such file exists; options and keys may stand anywhere, `--` ends them.
     """
     keys = tuple(keys)
     end = argv.index("--") if "--" in argv else len(argv)
@@ -46,7 +46,12 @@ def parse_words(
         key, equals, value = word.partition("=")
         if takes_value(parser, words):  # -o results/lr=0.1
             words.append(word)
-        elif equals and not word.startswith("-") and "/" not in key and not os.path.exists(word):
+        elif (
+            equals
+            and not word.startswith("-")
+            and not {"/", ":"} & set(key)
+            and not os.path.exists(word)
+        ):
             if not takes(key, keys):
                 names = [f"{k}<name>" if k.endswith(".") else k for k in keys]
                 near = meant(key, (k for k in (*keys, *knobs.KNOBS) if takes(k, keys)))

@@ -206,21 +206,29 @@ def seeds_and_images(
     its level allows.
 
     Args:
-        a, b: (runs, images), True where a run has an image right; the same images in both, at least
-            two runs each.
+        a, b: (runs, images), True where a run has an image right; the same images in both. One may
+            be a single run, of which the spread of the other's seeds is assumed.
     """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError("two groups of at least two runs each on the same images are needed")
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or max(len(a), len(b)) < 2:
+        raise ValueError("two groups of runs on the same images are needed, one of at least two")
     value = float(b.mean() - a.mean())
     n = a.shape[1]
+    several = [group for group in (a, b) if len(group) > 1]
+    noise = [
+        (float(g.var(axis=0, ddof=1).mean()), float(g.mean(axis=1).var(ddof=1))) for g in several
+    ]
+    sizes = [len(a), len(b)]
+    if len(several) == 1:  # of a single run the other's spread is assumed
+        noise *= 2
     per_image = b.mean(axis=0) - a.mean(axis=0)
-    within = sum(float(g.var(axis=0, ddof=1).mean()) / len(g) for g in (a, b))
+    within = sum(of_image / k for (of_image, _), k in zip(noise, sizes, strict=True))
     of_images = max(0.0, float(per_image.var(ddof=1)) - within) / n
-    of_seeds = [float(g.mean(axis=1).var(ddof=1)) / len(g) for g in (a, b)]
+    of_seeds = [of_run / k for (_, of_run), k in zip(noise, sizes, strict=True)]
     error = math.sqrt(of_images + sum(of_seeds))
     if error == 0:
         return Difference(value, Interval(value, value), float(value == 0))
-    few = sum(v * v / (len(g) - 1) for v, g in zip(of_seeds, (a, b), strict=True))
+    known = [k if k > 1 else max(sizes) for k in sizes]
+    few = sum(v * v / (k - 1) for v, k in zip(of_seeds, known, strict=True))
     many = of_images * of_images / (n - 1)
     freedom = error**4 / (few + many) if few + many > 0 else float(n - 1)
     half = t_quantile((1 + level) / 2, freedom) * error

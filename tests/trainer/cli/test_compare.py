@@ -1,0 +1,149 @@
+"""`compare` by the command line, on predictions made here: its figures against scipy's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+from scipy import stats
+
+from tests.helpers.commands import Finished, run_trainer
+from trainer.runs import predictions
+
+Dispatch = Callable[..., Finished]
+N = 400
+LABELS = np.random.default_rng(0).integers(0, 3, N)
+
+
+def make_run(
+    folder: Path,
+    right: NDArray[np.bool_],
+    overrides: Sequence[str] = (),
+    files: Sequence[str] = (),
+    shape: tuple[int, ...] = (1, 28, 28),
+    labels: NDArray[np.int64] = LABELS,
+) -> Path:
+    """A run's folder, as a training leaves it, with these images right."""
+    (folder / ".hydra").mkdir(parents=True)
+    config = {"data": {"_target_": "data.mnist.load_mnist_5k", "shape": list(shape)}}
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
+    rows = [
+        ("test", i, files[i] if files else "", f"c{label}", f"c{label if ok else (label + 1) % 3}",
+         0.9, 0.1, "c0", "c1", "c2", "", "", 0.9, 0.06, 0.04, "", "")
+        for i, (label, ok) in enumerate(zip(labels.tolist(), right.tolist(), strict=True))
+    ]  # fmt: skip
+    predictions.write(folder / predictions.NAME, rows)
+    return folder
+
+
+def right(share: float, seed: int, n: int = N) -> NDArray[np.bool_]:
+    return np.random.default_rng(seed).random(n) < share
+
+
+def test_two_runs_by_mcnemars_test(tmp_path: Path, dispatch: Dispatch) -> None:
+    a, b = right(0.80, 1), right(0.90, 2)
+    make_run(tmp_path / "a", a), make_run(tmp_path / "b", b)
+    done = dispatch("compare", "a", "b", "--json")
+    assert done.returncode == 0, done.output
+    found = json.loads(done.stdout)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    assert found["p_value"] == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
+    assert found["difference"] == pytest.approx((only_b - only_a) / N)
+    assert (found["accuracy_a"], found["accuracy_b"]) == (a.mean(), b.mean())
+    assert found["low"] < found["difference"] < found["high"]
+    assert (found["n"], found["a"], found["b"]) == (N, "a", "b")
+    assert found["verdict"].startswith("b is better than a by ")
+    assert found["verdict"] in dispatch("compare", "a", "b").stdout
+
+
+def test_equal_runs_are_not_told_apart(tmp_path: Path, dispatch: Dispatch) -> None:
+    make_run(tmp_path / "a", right(0.9, 1)), make_run(tmp_path / "b", right(0.9, 2))
+    done = dispatch("compare", "a", "b")
+    assert "not distinguishable with 400 images" in done.stdout
+    assert "images would show a difference of 0.5 points with 80 % power" in done.stdout
+
+
+def test_groups_of_a_sweep(tmp_path: Path, dispatch: Dispatch) -> None:
+    for number, (model, share) in enumerate([("mlp", 0.7)] * 3 + [("lenet5", 0.9)] * 3):
+        overrides = [f"model={model}", f"seed={number % 3}"]
+        make_run(tmp_path / "zoo" / str(number), right(share, number), overrides)
+    done = dispatch("compare", "zoo:model=mlp", "zoo:model=lenet5")
+    assert done.returncode == 0, done.output
+    assert "zoo:model=lenet5 is better than zoo:model=mlp by " in done.stdout
+    whole = dispatch("compare", "zoo", "zoo:model=mlp")
+    assert whole.returncode == 2
+    assert "zoo:model=lenet5, zoo:model=mlp" in whole.stderr
+    assert "no run with model=vgg11" in dispatch("compare", "zoo:model=vgg11", "zoo").stderr
+
+
+def test_three_sides_are_corrected_for_their_number(tmp_path: Path, dispatch: Dispatch) -> None:
+    for name, share in (("a", 0.80), ("b", 0.84), ("c", 0.95)):
+        make_run(tmp_path / name, right(share, ord(name)))
+    lines = [json.loads(x) for x in dispatch("compare", *"abc", "--json").stdout.splitlines()]
+    assert [(x["a"], x["b"]) for x in lines] == [("a", "b"), ("a", "c"), ("b", "c")]
+    smallest = min(lines, key=lambda x: x["p_value"])
+    assert smallest["p_holm"] == pytest.approx(3 * smallest["p_value"])
+    assert all(x["p_holm"] >= x["p_value"] for x in lines)
+
+
+def test_what_cannot_be_compared_is_named(tmp_path: Path, dispatch: Dispatch) -> None:
+    a = make_run(tmp_path / "a", right(0.9, 1))
+    make_run(tmp_path / "other", right(0.9, 1), shape=(1, 32, 32))
+    make_run(tmp_path / "fewer", right(0.9, 1)[:50], labels=LABELS[:50])
+    make_run(tmp_path / "labels", right(0.9, 1), labels=(LABELS + 1) % 3)
+    for name, reason in (
+        ("other", "data.shape is [1, 28, 28] for the one and [1, 32, 32]"),
+        ("fewer", "(400 and 50 images)"), ("labels", "is labelled c0 and c1"),
+        ("nothing", "nothing: there is no such run, checkpoint or sweep"),
+    ):  # fmt: skip
+        done = dispatch("compare", "a", name)
+        assert done.returncode == 2
+        assert reason in done.stderr
+    assert "at least two sides" in dispatch("compare", "a").stderr
+    assert "split=train" in dispatch("compare", "a", "a", "split=train").stderr
+    assert (
+        "has no predictions of the val split" in dispatch("compare", "a", "a", "split=val").stderr
+    )
+    (a / predictions.NAME).write_text("split,index\n")
+    assert "its first line is not that of a predictions.csv" in dispatch("compare", "a", "a").stderr
+
+
+def test_images_that_both_tested_where_test_sets_differ(tmp_path: Path, dispatch: Dispatch) -> None:
+    """Images of a folder are known by their files, so that the shared ones can be compared."""
+    names = [f"{i:03}.png" for i in range(N)]
+    make_run(tmp_path / "a", right(0.9, 1), files=names)
+    make_run(tmp_path / "b", right(0.9, 2)[100:], files=names[100:], labels=LABELS[100:])
+    found = json.loads(dispatch("compare", "a", "b", "--json").stdout)
+    assert found["n"] == N - 100
+
+
+def test_a_checkpoint_means_its_run(tmp_path: Path, dispatch: Dispatch) -> None:
+    for name in "ab":
+        make_run(tmp_path / name, right(0.9, 1))
+        (tmp_path / name / "checkpoints").mkdir()
+        (tmp_path / name / "checkpoints" / "best.pth").touch()
+    done = dispatch("compare", "a/checkpoints/best.pth", "b/checkpoints/best.pth", "--json")
+    assert json.loads(done.stdout)["difference"] == 0
+
+
+def test_torch_is_not_imported(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", right(0.9, 1))
+    code = (
+        "import sys; from trainer.cli.dispatch import dispatch\n"
+        "assert dispatch(['compare', 'a', 'a']) == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("False\n")
+    assert run_trainer("compare", "--help", cwd=tmp_path).returncode == 0
