@@ -35,7 +35,8 @@ def parse_words(
     """The parser's own arguments, and the key=value words as raw text.
 
     A word with `=` is a key if the part before it is known (`data.` in keys stands for all below
-    it), has no / or : in it, and no such file exists; options and keys may stand anywhere, `--` ends them.
+    it), has no / or : in it, and no such file exists; options and keys may stand anywhere, `--`
+    ends them.
     """
     keys = tuple(keys)
     end = argv.index("--") if "--" in argv else len(argv)
