@@ -179,69 +179,6 @@ def log_header(run: Run, choices: dict[str, Any]) -> None:
         log.info(run.about.resize_note)
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def summarise(
-    run: Run,
-    folder: Path,
-    status: str,
-    test: Metrics | None = None,
-    sha256: str | None = None,
-    reason: str | None = None,
-) -> dict[str, Any]:
-    """Write summary.json. Returns its content.
-
-    Args:
-        status: finished, interrupted or failed.
-        test: None: the test split was not evaluated.
-        sha256: digest of the final weights; None: computed here, unless the run failed.
-        reason: first line of the error message.
-    """
-    progress, best = run.progress, run.best
-    summary = {
-        "status": status,
-        "reason": reason,
-        "test_accuracy": test.accuracy if test else None,
-        "test_loss": test.loss if test else None,
-        "val_accuracy": best.accuracy if best.epoch else None,
-        "best_epoch": best.epoch or None,
-        "lost_best_epoch": best.lost_epoch or None,
-        "epochs": progress.epoch,
-        "steps": progress.step,
-        "num_parameters": run.about.cost.num_parameters,
-        "train_s": round(progress.train_s, 3),
-        "compile_s": round(run.compile_time.seconds, 3),
-        "images_per_s": round(progress.num_images / progress.train_s, 1)
-        if progress.train_s
-        else None,
-        "peak_memory_bytes": peak_memory_bytes(run.about.device),
-        # After a failure the model may be inconsistent: batch norm statistics may hold NaN.
-        "weights_sha256": None
-        if status == "failed"
-        else sha256 or weights_sha256(run.model.state_dict()),
-        "checkpoint": str(run.checkpoints.best) if best.epoch else None,
-        "device": str(run.about.device),
-        "num_threads": torch.get_num_threads(),
-        "versions": run.about.description.versions,
-    }
-    write_summary(folder, summary)
-    return summary
-
-
-def log_result(summary: dict[str, Any]) -> None:
-    """Log the test result, the training time and the speed."""
-    log.info("")
-    log.info("test accuracy %.4f   loss %.4f   with the weights of epoch %s (val accuracy %.4f)",
-             summary["test_accuracy"], summary["test_loss"], summary["best_epoch"] or "last",
-             summary["val_accuracy"] or 0.0)  # fmt: skip
-    speed = summary["images_per_s"]  # None if no time was measured
-    at_speed = "" if speed is None else f" at {speed:,.0f} images/s"
-    log.info("trained for %.1f s%s, %s", summary["train_s"], at_speed,
-             count(summary["steps"], "step"))  # fmt: skip
-
-
 def log_next_commands(run: Run, folder: Path) -> None:
     """Log the run's folder and commands for the next steps."""
     best = shell_path(run.checkpoints.best)

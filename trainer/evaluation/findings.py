@@ -1,4 +1,5 @@
-"""A close look at a split: the confusion of its classes, the calibration, the worst mistakes."""
+"""A close look at a split: each image's prediction, the confusion of its classes, the calibration, the
+worst mistakes."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from trainer.evaluation.metrics import Meter, TensorBuffer, finite
 from trainer.losses import probabilities
@@ -66,11 +68,28 @@ class Findings:
     mistakes: list[Mistake]
 
 
+@dataclass(frozen=True)
+class ImagePredictions:
+    """Prediction for each image of a split, in its order, on the CPU.
+
+    labels, predicted: (N,) int64, the class and the most probable one.
+    top: (N, min(5, K)) int64, the most probable classes, in order, `predicted` first.
+    probabilities: (N, min(5, K)) float32 of these, 0..1.
+    losses: (N,) float32, -ln of the label's probability.
+    """
+
+    labels: Tensor
+    predicted: Tensor
+    top: Tensor
+    probabilities: Tensor
+    losses: Tensor
+
+
 @dataclass
 class Examiner(Meter):
-    """A meter that also keeps, of each image, what `findings` needs: its class, the most probable
-    class, the probability of that and whether it is in the top 5. The images must come in the
-    order of the split. No sync but in `read` and `findings`.
+    """A meter that also keeps, of each image, its class, the five most probable ones with their
+    probabilities, and that of its class. The images must come in the order of the split. No sync
+    but in `read`, `findings` and `predictions`.
 
     num_mistakes: how many mistakes `findings` lists, at most.
     probabilities: how they follow from the logits, see `losses.probabilities`.
@@ -87,19 +106,26 @@ class Examiner(Meter):
         logits = logits.detach().float()
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         predicted = logits.argmax(dim=1)
-        probability = (
-            probabilities(logits, self.probabilities).gather(1, predicted[:, None]).squeeze(1)
-        )
-        first = logits.topk(min(TOP, logits.shape[1])).indices
-        in_top = (first == labels[:, None]).any(dim=1)
-        columns = (labels, predicted, probability, in_top, finite)
+        top = with_first(logits.topk(min(TOP, logits.shape[1])).indices, predicted)
+        of_top = probabilities(logits, self.probabilities).gather(1, top)
+        losses = image_losses(logits, labels, self.probabilities)
+        columns = (labels, predicted, top.flatten(), of_top.flatten(), losses, finite)
         for column, values in zip(self._seen, columns, strict=True):
             column.add(values)
         self._num_classes = logits.shape[1]
 
+    def predictions(self) -> ImagePredictions:
+        """Of everything added so far. Waits for the device."""
+        labels, predicted, top, of_top, losses, _ = (column.all().cpu() for column in self._seen)
+        return ImagePredictions(
+            labels, predicted, top.view(len(labels), -1), of_top.view(len(labels), -1), losses
+        )
+
     def findings(self) -> Findings:
         """Of everything added so far. Waits for the device."""
-        labels, predicted, probability, in_top, _ = (column.all().cpu() for column in self._seen)
+        found = self.predictions()
+        labels, predicted, probability = found.labels, found.predicted, found.probabilities[:, 0]
+        in_top = (found.top == labels[:, None]).any(dim=1)
         wrong = (predicted != labels).nonzero().squeeze(1)
         surest = probability[wrong].nan_to_num(-1).argsort(descending=True, stable=True)
         return Findings(
@@ -121,8 +147,31 @@ class Examiner(Meter):
         self._seen, self._num_classes = _columns(), 0
 
 
+def image_losses(logits: Tensor, labels: Tensor, how: str) -> Tensor:
+    """-ln of the label's probability, (N,): the cross-entropy of each image.
+
+    Args:
+        logits: (N, K) float. labels: (N,) int64. how: see `losses.probabilities`.
+    """
+    if how == "softmax":  # of the logits: a probability may be too small for a float
+        return F.cross_entropy(logits, labels, reduction="none")
+    return -probabilities(logits, how).gather(1, labels[:, None]).squeeze(1).log()
+
+
 def _columns() -> tuple[TensorBuffer, ...]:
-    return tuple(TensorBuffer() for _ in range(5))
+    return tuple(TensorBuffer() for _ in range(6))
+
+
+def with_first(top: Tensor, predicted: Tensor) -> Tensor:
+    """The most probable classes with the predicted one in front: of equal ones `topk` and `argmax`
+    may take different ones first.
+
+    Args:
+        top: (N, k) int64. predicted: (N,) int64.
+    """
+    first = predicted[:, None]
+    others = (top != first).long().argsort(dim=1, descending=True, stable=True)
+    return torch.cat([first, top.gather(1, others)[:, : top.shape[1] - 1]], dim=1)
 
 
 def count_confusion(labels: Tensor, predicted: Tensor, num_classes: int) -> Confusion:

@@ -200,7 +200,7 @@ class Profiler(Watcher):
     def best(self, run: Run) -> None:
         self.end.finish()
 
-    def finish(self, run: Run, test: Metrics) -> None:
+    def finish(self, run: Run, test: Metrics | None) -> None:
         self.close()
 
     def close(self) -> None:

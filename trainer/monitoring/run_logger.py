@@ -103,16 +103,19 @@ class RunLogger(Watcher):
         words += [f"{train.images_per_s:,.0f} images/s", *(["best"] if is_best else [])]
         log.info("  ".join(words))
 
-    def finish(self, run: Run, test: Metrics) -> None:
+    def finish(self, run: Run, test: Metrics | None) -> None:
         """The test's row; of a sound result the run's place among others, too."""
-        self.row(run.progress, "test", test, run.lr)
-        if math.isfinite(test.loss):
+        if test is not None:
+            self.row(run.progress, "test", test, run.lr)
+        if test is None or math.isfinite(test.loss):
+            results = {"accuracy/val": run.best.accuracy, "loss/val": run.best.loss}
+            if test is not None:
+                results |= {"accuracy/test": test.accuracy, "loss/test": test.loss}
             self.writer.add_hparams_row(
                 {**self.hparams, "num_parameters": run.about.cost.num_parameters},
-                {"accuracy/test": test.accuracy, "loss/test": test.loss,
-                 "accuracy/val": run.best.accuracy},
+                results,
                 SHOWN_HPARAMS,
-            )  # fmt: skip
+            )
         self.save(run)  # before summary.json says that all is done
 
     def row(self, progress: Progress, split: str, metrics: Metrics, lr: float) -> None:
@@ -189,8 +192,3 @@ def drop_rows_after(file: Path, step: int, num_epochs: int = 0) -> None:
                     side_files.numbered(lost))  # fmt: skip
     if text:
         write_bytes(file, b"".join(line for _, line in kept))
-
-
-def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """summary.json, whole or not at all."""
-    write_bytes(folder / "summary.json", (json_of(summary, indent=2) + "\n").encode())

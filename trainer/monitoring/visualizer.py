@@ -1,11 +1,12 @@
-"""Images of a run beside its curves: for TensorBoard while it trains, and findings.json, which is
-what `report` shows of its result."""
+"""Images of a run beside its curves: for TensorBoard while it trains; and, of its result,
+predictions.csv and findings.json, which is what `report` shows."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import io
+import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from trainer.evaluation.findings import Examiner, Findings, mistakes_as_json
 from trainer.evaluation.metrics import Meter, Metrics, finite, json_of
 from trainer.monitoring import tensorboard_images
 from trainer.monitoring.graph import graph_nodes
+from trainer.runs import predictions
 from trainer.system.files import write_bytes
 from trainer.training import loop
 from trainer.training.batches import StoppableBatches
@@ -97,28 +99,31 @@ class Visualizer(Watcher):
         """After an epoch that is the best so far, its weights being the model's."""
         self.of_best = {"val": self.latest["val"]} if "val" in self.latest else {}
 
-    def finish(self, run: Run, test: Metrics) -> None:
-        """Findings of the best weights, and images of the test split; nothing of a result that is
-        not finite."""
-        if not math.isfinite(test.loss):
+    def finish(self, run: Run, test: Metrics | None) -> None:
+        """Findings and predictions of the best weights, and images of the test split where it was
+        read; nothing of a result that is not finite."""
+        if test is not None and not math.isfinite(test.loss):
             return
-        if "test" in self.latest:
+        if test is not None and "test" in self.latest:
             self.of_best["test"] = self.latest["test"]
+        splits = ("val",) if test is None else ("val", "test")
         with harmless("the findings"):
-            found = {split: self.findings_of(run, split) for split in ("val", "test")}
-            whole = {split: findings for split, findings in found.items() if findings is not None}
+            found = {split: self.examined(run, split) for split in splits}
+            whole = {split: examiner for split, examiner in found.items() if examiner is not None}
             if len(whole) == len(found):
-                write_findings(self.folder / FINDINGS_NAME, run, whole)
-        if self.writer is not None and run.signals.received is None:
+                write_predictions(self.folder / predictions.NAME, run, whole)
+                findings = {split: examiner.findings() for split, examiner in whole.items()}
+                write_findings(self.folder / FINDINGS_NAME, run, findings)
+        if test is not None and self.writer is not None and run.signals.received is None:
             with harmless("the images of the test split"):
-                if (findings := self.findings_of(run, "test")) is not None:
+                if (examiner := self.examined(run, "test")) is not None:
                     tensorboard_images.show_findings(
-                        self.writer, run, "test", findings, run.progress.step
+                        self.writer, run, "test", examiner.findings(), run.progress.step
                     )
 
-    def findings_of(self, run: Run, split: str) -> Findings | None:
-        """Findings in a split with the best weights, by a pass over it if no evaluation has
-        collected them; None if a signal asks to stop before that is done."""
+    def examined(self, run: Run, split: str) -> Examiner | None:
+        """Examiner of a split with the best weights, by a pass over it if no evaluation has
+        collected what it needs; None if a signal asks to stop before that is done."""
         if split not in self.of_best:
             examiner = Examiner(num_mistakes=NUM_MISTAKES, probabilities=self.probabilities)
             batches = StoppableBatches(
@@ -128,7 +133,7 @@ class Visualizer(Watcher):
             if run.signals.received is not None:
                 return None
             self.of_best[split] = examiner
-        return self.of_best[split].findings()
+        return self.of_best[split]
 
 
 def is_drawn(epoch: int, epochs: int) -> bool:
@@ -145,6 +150,16 @@ def harmless(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         log.warning("%s could not be made: %s: %s", what, type(error).__name__, error)
+
+
+def write_predictions(file: Path, run: Run, found: dict[str, Examiner]) -> None:
+    """Write predictions.csv: the predictions of the best weights, split by split."""
+    classes = run.about.description.classes
+    rows = [
+        predictions.rows_of(split, getattr(run.about.data, split), examiner.predictions(), classes)
+        for split, examiner in found.items()
+    ]
+    predictions.write(file, itertools.chain(*rows))
 
 
 def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:

@@ -2,16 +2,19 @@
 
 One row an image: `split`, `index` (its place in the dataset's own files), `file` (relative to the
 root; empty for datasets without files), `label` and `predicted` (class names), `probability` (of
-the predicted class), `loss`, and the five most probable classes with their probabilities.
+the predicted class), `loss` (-ln of the label's probability), and the five most probable classes
+with their probabilities. A cell is empty where there are fewer classes, or a number is not finite.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,10 @@ from numpy.typing import NDArray
 from trainer.runs.side_files import content
 from trainer.system.files import write_bytes
 from trainer.text.printable import in_csv
+
+if TYPE_CHECKING:
+    from data.types import Split
+    from trainer.evaluation.findings import ImagePredictions
 
 NAME = "predictions.csv"
 TOP = 5
@@ -73,15 +80,36 @@ def read(file: Path, split: str) -> Predictions | None:
     return Predictions(tuple(images), tuple(label), tuple(predicted), has_files)
 
 
+def rows_of(
+    name: str, images: Split, found: ImagePredictions, classes: Sequence[str]
+) -> Iterator[tuple[object, ...]]:
+    """Rows of the first images of a split, as many as were evaluated.
+
+    Args:
+        name: of the split, train, val or test.
+        classes: name of each class.
+    """
+    columns = (found.labels, found.predicted, found.losses, found.top, found.probabilities)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    for i, (label, predicted, loss, top, shares) in enumerate(rows):
+        missing = [""] * (TOP - len(top))
+        yield (
+            name, images.index_at(i), images.file_at(i) or "", classes[label], classes[predicted],
+            shares[0], loss, *(classes[k] for k in top), *missing, *shares, *missing,
+        )  # fmt: skip
+
+
 def write(file: Path, rows: Iterable[Sequence[object]]) -> None:
     """The file anew, whole or not at all. Floats are written with seven digits; names that a
     spreadsheet would take for a formula begin with an apostrophe."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    for row in rows:
-        writer.writerow(
-            f"{cell:.7g}" if isinstance(cell, float) else in_csv(cell) if cell != "" else ""
-            for cell in row
-        )
+    writer.writerows([cell_of(value) for value in row] for row in rows)
     write_bytes(file, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def cell_of(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.7g}" if math.isfinite(value) else ""
+    return in_csv(value) if isinstance(value, str) and value else value

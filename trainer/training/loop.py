@@ -84,11 +84,14 @@ def validate(run: Run) -> Metrics:
     return val
 
 
-def test_best(run: Run) -> Metrics:
-    """Evaluate the test split with the weights of the best epoch, or the current ones if no epoch
-    was best. The model keeps those weights."""
+def load_best(run: Run) -> None:
+    """Load the weights of the best epoch into the model; if no epoch was best, it keeps its own."""
     if run.best.epoch:
         run.evaluated_model.load_state_dict(read(run.checkpoints.best)["model"])
+
+
+def test(run: Run) -> Metrics:
+    """Evaluate the test split with the current weights."""
     batches, meter = run.interruptible(run.test), run.meter_of("test")
     return evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter)
 

@@ -50,8 +50,9 @@ class Watcher:
     def best(self, run: Run) -> None:
         """Called after an epoch that is the best so far, once its weights are saved."""
 
-    def finish(self, run: Run, test: Metrics) -> None:
-        """Called after the test; the model has the best weights."""
+    def finish(self, run: Run, test: Metrics | None) -> None:
+        """Called after the test (None: the test split was not read); the model has the best
+        weights."""
 
     def meter(self, split: str) -> Meter | None:
         """Meter for the evaluation of "val" or "test"; None: loss and accuracy suffice."""
@@ -254,7 +255,7 @@ class Run:
             self.checkpoints.save_state(self.progress.step, self.checked(snapshot.full(self)))
         self.plan.save_interval.saved()
 
-    def finish(self, test: Metrics) -> None:
+    def finish(self, test: Metrics | None) -> None:
         for watcher in reversed(self.watchers):
             watcher.finish(self, test)
 

@@ -1,0 +1,99 @@
+"""Summary of a run: summary.json, and the lines at the end of its log."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.checkpoints import weights_sha256
+from trainer.evaluation.metrics import Metrics, json_of
+from trainer.evaluation.statistics import interval_of
+from trainer.system.files import write_bytes
+from trainer.system.memory import peak_memory_bytes
+from trainer.training.run import Run
+
+log = logging.getLogger("trainer")
+
+
+def summarise(
+    run: Run,
+    folder: Path,
+    status: str,
+    test: Metrics | None = None,
+    sha256: str | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    """Write summary.json. Returns its content.
+
+    Args:
+        status: finished, interrupted or failed.
+        test: None: the test split was not evaluated.
+        sha256: digest of the final weights; None: computed here, unless the run failed.
+        reason: first line of the error message.
+    """
+    progress, best = run.progress, run.best
+    val_accuracy = best.accuracy if best.epoch else None
+    summary = {
+        "status": status,
+        "reason": reason,
+        "val_accuracy": val_accuracy,
+        "val_interval": interval_of(val_accuracy, run.val.num_images),
+        "val_loss": best.loss if best.epoch else None,
+        "num_val_images": run.val.num_images,
+        "test_accuracy": test.accuracy if test else None,
+        "test_interval": interval_of(test.accuracy, test.num_images) if test else None,
+        "test_loss": test.loss if test else None,
+        "num_test_images": test.num_images if test else None,
+        "dataset": run.about.data.test_set_id,
+        "best_epoch": best.epoch or None,
+        "lost_best_epoch": best.lost_epoch or None,
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "num_parameters": run.about.cost.num_parameters,
+        "train_s": round(progress.train_s, 3),
+        "compile_s": round(run.compile_time.seconds, 3),
+        "images_per_s": round(progress.num_images / progress.train_s, 1)
+        if progress.train_s
+        else None,
+        "peak_memory_bytes": peak_memory_bytes(run.about.device),
+        # After a failure the model may be inconsistent: batch norm statistics may hold NaN.
+        "weights_sha256": None
+        if status == "failed"
+        else sha256 or weights_sha256(run.model.state_dict()),
+        "checkpoint": str(run.checkpoints.best) if best.epoch else None,
+        "device": str(run.about.device),
+        "num_threads": torch.get_num_threads(),
+        "versions": run.about.description.versions,
+    }
+    write_summary(folder, summary)
+    return summary
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """summary.json, whole or not at all."""
+    write_bytes(folder / "summary.json", (json_of(summary, indent=2) + "\n").encode())
+
+
+def log_result(summary: dict[str, Any]) -> None:
+    """Log the test result with its interval, the training time and the speed."""
+    log.info("")
+    best = f"the weights of epoch {summary['best_epoch'] or 'last'}"
+    val = f"val accuracy {summary['val_accuracy'] or 0.0:.4f}"
+    if summary["test_accuracy"] is None:
+        log.info("%s of %s images, 95 %%: %s, with %s; the test split was not read", val,
+                 f"{summary['num_val_images']:,}", summary["val_interval"], best)  # fmt: skip
+    else:
+        log.info("test accuracy %.4f of %s images, 95 %%: %s   loss %.4f   with %s (%s)",
+                 summary["test_accuracy"], f"{summary['num_test_images']:,}",
+                 summary["test_interval"], summary["test_loss"], best, val)  # fmt: skip
+    speed = summary["images_per_s"]  # None if no time was measured
+    at_speed = "" if speed is None else f" at {speed:,.0f} images/s"
+    log.info("trained for %.1f s%s, %s", summary["train_s"], at_speed,
+             count(summary["steps"], "step"))  # fmt: skip
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
