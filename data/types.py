@@ -152,6 +152,17 @@ class Dataset:
                 sha.update(split.places().numpy().tobytes())
         return f"{_FINGERPRINT}:{sha.hexdigest()}"
 
+    @functools.cached_property
+    def test_set_id(self) -> str:
+        """Tells this test split from others, whatever shape its images are brought to: 16 hex
+        digits of SHA-256 of the classes, and of each image's label and file."""
+        sha = hashlib.sha256(repr((self.classes, len(self.test))).encode())
+        sha.update(self.test.labels.numpy().tobytes())
+        if self.test.files is not None:
+            names = (self.test.file_at(i) or "" for i in range(len(self.test)))
+            sha.update("\0".join(names).encode("utf-8", "surrogatepass"))
+        return sha.hexdigest()[:16]
+
     def has_fingerprint(self, text: str) -> bool:
         """True if it is the data that has this fingerprint, which may be an earlier version's, of
         256 images of each split."""

@@ -17,10 +17,10 @@ from trainer.builders import training_run
 from trainer.checkpoints import weights_sha256
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing
-from trainer.monitoring.run_logger import write_summary
+from trainer.monitoring.summary import count, log_result, summarise, write_summary
+from trainer.runs import readings
 from trainer.runs.progress import Progress
 from trainer.runs.side_files import status_of
-from trainer.system.memory import peak_memory_bytes
 from trainer.system.signals import StopSignals
 from trainer.text.printable import in_lines
 from trainer.training import best_weights, faults, loop, snapshot
@@ -39,13 +39,14 @@ def run(
     in_sweep: bool = False,
     state: dict[str, Any] | None = None,
 ) -> None:
-    """Build, train and test a run, and log the result.
+    """Build and train a run, test it where the key `test` says so, and log the result.
 
     Args:
         config: the checked configuration.
         folder: the run's folder; must exist.
         choices: name of the chosen option of each config group, for the log and TensorBoard.
-        in_sweep: leave out the lines that propose the next commands.
+        in_sweep: a job of a sweep, whose test is for the selected ones: see `is_tested`. The lines
+            that propose the next commands are left out.
         state: full state of a checkpoint to resume from; None: start a new training.
 
     Raises:
@@ -63,25 +64,40 @@ def run(
             raise
         for note in notes:
             log.warning("%s", note)
+        is_tested = reads_test(config["test"], in_sweep)
         try:
-            test, summary = train(run, folder, choices, is_resumed=state is not None)
+            summary, read = train(run, folder, choices, is_tested, is_resumed=state is not None)
         finally:
             run.close()
         log_result(summary)
-        labels = run.about.data.test.labels[: test.num_images]
-        if line := no_better_than_guessing(labels, run.about.description.classes, test.accuracy):
-            log.info("%s", line)
+        accuracy, num_images = summary["test_accuracy"], summary["num_test_images"]
+        if is_tested:
+            labels = run.about.data.test.labels[:num_images]
+            classes = run.about.description.classes
+            if line := no_better_than_guessing(labels, classes, accuracy):
+                log.info("%s", line)
         if not in_sweep:
+            if read is not None:
+                log.info("%s", read.told(accuracy, num_images))
             log_next_commands(run, folder)
         elif signals.received is not None:  # during the test: this job is finished, the sweep stops
             raise Stopped(signals.received)
 
 
+def reads_test(key: str, in_sweep: bool) -> bool:
+    """True if a run reads the test split at its end.
+
+    Args:
+        key: all, none, or selected: a single training, and of a sweep none, until it has ended.
+    """
+    return key == "all" or (key == "selected" and not in_sweep)
+
+
 def train(
-    run: Run, folder: Path, choices: dict[str, Any], is_resumed: bool
-) -> tuple[Metrics, dict[str, Any]]:
-    """Train and test a built run. Returns the test metrics and the content of summary.json, which
-    is written whether the training succeeds, fails or is stopped."""
+    run: Run, folder: Path, choices: dict[str, Any], is_tested: bool, is_resumed: bool
+) -> tuple[dict[str, Any], readings.Readings | None]:
+    """Train a built run, and test it. Returns the content of summary.json, which is written whether
+    the training succeeds, fails or is stopped, and how often the test split was read."""
     sha256 = None
     try:
         if is_resumed:
@@ -95,11 +111,15 @@ def train(
         sha256 = weights_sha256(run.model.state_dict())
         run.check_validated()
         best_weights.mend(run, trained=True)
-        test = loop.test_best(run)
+        digest, read = loop.load_best(run) or sha256, None
+        test = loop.test(run) if is_tested else None
+        if test is not None:
+            read = note_reading(run, folder, test, digest, "resume" if is_resumed else "train")
         run.finish(test)
-        check_tested(test)
+        if test is not None:
+            check_tested(test)
         try:
-            return test, summarise(run, folder, "finished", test, sha256)
+            return summarise(run, folder, "finished", test, sha256), read
         except OSError as error:
             raise TrainingError(unconfirmed(error, folder)) from error
     except BaseException as error:
@@ -147,6 +167,21 @@ def unconfirmed(error: OSError, folder: Path) -> str:
         f"not be written. Once the disk is writable again, this repeats the test and writes it: "
         f"python -m trainer resume {shell_path(folder)}"
     )
+
+
+def note_reading(
+    run: Run, folder: Path, test: Metrics, digest: str, command: str
+) -> readings.Readings | None:
+    """Note in the ledger that the test split was read.
+
+    Args:
+        digest: of the checkpoint that was tested.
+    """
+    return readings.note(
+        readings.ledger_of(folder), command=command, run=os.path.relpath(folder),
+        checkpoint=str(run.checkpoints.best) if run.best.epoch else None, digest=digest,
+        dataset=run.about.data.test_set_id, split="test", num_images=test.num_images,
+    )  # fmt: skip
 
 
 def check_tested(test: Metrics) -> None:

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from trainer.cli.arguments import refuse_in_words
+from trainer.errors import UserError
 from trainer.runs.report.write import report
 from trainer.system.paths import at_home
 
@@ -18,12 +19,18 @@ from trainer.system.paths import at_home
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="trainer report",
-        description="A table over the runs in a folder: what each changed, what it reached.",
+        description="A table over the runs in a folder, best first by validation: what each "
+        "changed, what it reached, how sure that is; and a page of it, and of each run.",
     )
     parser.add_argument(
         "dir", type=Path, nargs="?", default=Path("outputs"),
         help="a run, a sweep, or any folder with runs below it (default: outputs)",
     )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="all of it as JSON, without pages")
+    parser.add_argument("--csv", action="store_true", help="the runs as CSV, without pages")
     refuse_in_words(parser, argv, ())
-    report(at_home(parser.parse_args(argv).dir))
+    args = parser.parse_args(argv)
+    if args.json and args.csv:
+        raise UserError("--json --csv: one of them at a time.")
+    report(at_home(args.dir), "json" if args.json else "csv" if args.csv else "table")
     return 0

@@ -70,7 +70,11 @@ def main(argv: list[str]) -> int:
         raise
     finally:
         folders.remove_half_made(folder)
-    return (report_sweep(folder) or int(failed)) if args.multirun else 0
+    if not args.multirun:
+        return 0
+    if jobs[0]["test"] == "selected":
+        failed |= not test_selected(folder)
+    return report_sweep(folder) or int(failed)
 
 
 def refuse_trust(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> None:
@@ -81,6 +85,20 @@ def refuse_trust(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> N
             f"trust={format_value(given[0])}: plays no part in a training, which takes what its "
             "own command names. Give it to the command that uses the checkpoint."
         )
+
+
+def test_selected(folder: Path) -> bool:
+    """Read the test split for the runs of a sweep that validation has selected. False: some of it
+    failed, and was told why."""
+    from trainer.cli.resume import test_run
+    from trainer.runs.read import read_runs
+    from trainer.runs.selection import selected
+
+    done = True
+    for row in (row for one in selected(read_runs(folder)) for row in one.rows):
+        print(f"\nselected by validation: {row.folder.relative_to(folder)}")
+        done &= test_run(row.folder) == 0
+    return done
 
 
 def report_sweep(folder: Path) -> int:

@@ -138,6 +138,7 @@ KNOBS: dict[str, Knob] = {
     "clip_grad_norm": _NOT_NEGATIVE,
     "log_interval": _COUNT,
     "eval_every_epochs": _COUNT,
+    "test": Knob("str", choices=("selected", "all", "none")),
     "save_every_steps": _COUNT_OR_OFF,
     "save_every_minutes": _NOT_NEGATIVE,
     "tensorboard": Knob("bool"),

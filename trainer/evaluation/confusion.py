@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+from trainer.evaluation.statistics import wilson
 
 Cell = Sequence[int]
 
@@ -25,8 +28,9 @@ def class_sizes(cells: Iterable[Cell]) -> Counter[int]:
     return sizes
 
 
-def per_class(cells: Iterable[Cell], num_classes: int) -> list[dict[str, float]]:
-    """count, precision, recall and F1 of each class; 0 where a denominator is 0."""
+def per_class(cells: Iterable[Cell], num_classes: int) -> list[dict[str, Any]]:
+    """count, precision, recall and F1 of each class, 0 where a denominator is 0; and `interval`,
+    the 95 % interval of the recall, None of a class without images."""
     true, predicted, correct = ([0] * num_classes for _ in range(3))
     for label, prediction, count in cells:
         true[label] += count
@@ -38,6 +42,7 @@ def per_class(cells: Iterable[Cell], num_classes: int) -> list[dict[str, float]]
             "precision": _ratio(correct[k], predicted[k]),
             "recall": _ratio(correct[k], true[k]),
             "f1": _ratio(2 * correct[k], true[k] + predicted[k]),
+            "interval": wilson(correct[k], true[k]) if true[k] else None,
         }
         for k in range(num_classes)
     ]

@@ -1,5 +1,5 @@
-"""A close look at a split: each image's prediction, the confusion of its classes, the calibration, the
-worst mistakes."""
+"""A close look at a split: each image's prediction, the confusion of its classes, the
+calibration, the worst mistakes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.evaluation.metrics import Meter, TensorBuffer, finite
+from trainer.evaluation.metrics import Meter, TensorBuffer
 from trainer.losses import probabilities
+from trainer.text.json_text import finite
 
 CALIBRATION_BINS = 15  # as Guo et al. 2017 have them, section 5
 TOP = 5

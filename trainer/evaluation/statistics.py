@@ -63,12 +63,15 @@ def wilson(num_correct: int, n: int, level: float = LEVEL) -> Interval:
 
 
 def interval_of(accuracy: float | None, n: int) -> Interval | None:
-    """Wilson's interval of an accuracy over n images; None without images."""
-    return None if accuracy is None or n < 1 else wilson(round(accuracy * n), n)
+    """Wilson's interval of an accuracy over n images; None if there is none."""
+    if accuracy is None or not 0 <= accuracy <= 1 or n < 1:
+        return None
+    return wilson(round(accuracy * n), n)
 
 
 def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
-    """Mean of several runs with Student's t interval; of one run the interval is unknown (NaN)."""
+    """Mean of several runs' accuracies with Student's t interval, cut off at 0 and 1; of one run
+    the interval is unknown (NaN)."""
     n = len(values)
     if n < 1:
         raise ValueError("a mean needs at least one value")
@@ -77,7 +80,7 @@ def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
         return Spread(mean, math.nan, Interval(math.nan, math.nan), 1)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = t_quantile((1 + level) / 2, n - 1) * std / math.sqrt(n)
-    return Spread(mean, std, Interval(mean - half, mean + half), n)
+    return Spread(mean, std, Interval(max(0.0, mean - half), min(1.0, mean + half)), n)
 
 
 def t_quantile(probability: float, freedom: float) -> float:

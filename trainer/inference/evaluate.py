@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from trainer.evaluation.findings import Examiner, Findings
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing
 from trainer.inference.evaluation_data import is_same_data, load, relabelled
 from trainer.inference.evaluation_report import as_json, figures, show
+from trainer.runs import predictions, readings
 from trainer.system.device import autocast, check_precision, pick_device
 from trainer.system.files import write_bytes
 from trainer.system.memory import keep_freed_memory
@@ -77,6 +79,7 @@ def evaluate(
     metrics = measure(model, entries, config, device, dataset, images, split, flip, examiner)
     if count := examiner.num_not_finite():
         raise TrainingError(no_result(checkpoint, entries, count, config["precision"]))
+    noted = note_reading(checkpoint, entries, dataset, metrics) if split == "test" else None
     findings = examiner.findings()
     results = {
         "checkpoint": str(checkpoint),
@@ -84,6 +87,7 @@ def evaluate(
         "epoch": entries["epoch"],
         "split": split,
         "data": config["data"],
+        "dataset": dataset.test_set_id,
         "same_data": same_data,
         "flip": flip,
         "probabilities": how,
@@ -99,8 +103,31 @@ def evaluate(
         print(f"\n{printable(line)}")
     if how in meaning.EXPLAINED:
         print(f"\n{meaning.EXPLAINED[how]}")
-    written = write(folder, results, findings, images)
+    if noted is not None:
+        print(f"\n{printable(noted.told(metrics.accuracy, metrics.num_images))}")
+    rows = predictions.rows_of(split, images, examiner.predictions(), entries["classes"])
+    written = write(folder, results, findings, images, rows)
     print(f"\nwritten to {folder}: {', '.join(written)}")
+
+
+def note_reading(
+    checkpoint: Path, entries: dict[str, Any], dataset: Dataset, metrics: Metrics
+) -> readings.Readings | None:
+    """Note in the ledger that a test split was read."""
+    run = run_of(checkpoint)
+    return readings.note(
+        readings.ledger_of(run or checkpoint, in_run=run is not None), command="evaluate",
+        run=os.path.relpath(run or checkpoint), checkpoint=str(checkpoint),
+        digest=checkpoints.digest(entries), dataset=dataset.test_set_id, split="test",
+        num_images=metrics.num_images,
+    )  # fmt: skip
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """Folder of the run that a checkpoint lies in; None if it lies in none."""
+    folder = checkpoint.absolute().parent
+    in_run = folder.name == "checkpoints" and (folder.parent / "metrics.jsonl").is_file()
+    return folder.parent if in_run else None
 
 
 def measure(
@@ -195,9 +222,15 @@ def no_result(path: Path, entries: Mapping[str, Any], count: int, precision: str
     )
 
 
-def write(folder: Path, results: Mapping[str, Any], findings: Findings, images: Split) -> list[str]:
-    """Write evaluation.json and the images, each whole or not at all. Returns their names. Raises
-    UserError if nothing can be written there."""
+def write(
+    folder: Path,
+    results: Mapping[str, Any],
+    findings: Findings,
+    images: Split,
+    rows: Iterable[Sequence[object]],
+) -> list[str]:
+    """Write evaluation.json, predictions.csv (its rows) and the images, each whole or not at all.
+    Returns their names. Raises UserError if nothing can be written there."""
     files = {
         "evaluation.json": as_json(results).encode(),
         **drawn(findings, results["classes"], images),
@@ -206,6 +239,7 @@ def write(folder: Path, results: Mapping[str, Any], findings: Findings, images: 
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_bytes(folder / name, content)
+        predictions.write(folder / predictions.NAME, rows)
         if "mistakes.png" not in files:  # an earlier evaluation may have left some
             (folder / "mistakes.png").unlink(missing_ok=True)
     except OSError as error:
@@ -213,7 +247,7 @@ def write(folder: Path, results: Mapping[str, Any], findings: Findings, images: 
             f"{folder}: the results cannot be written there: {error.strerror}. -o DIR names "
             "another folder."
         ) from error
-    return list(files)
+    return [*files, predictions.NAME]
 
 
 def drawn(findings: Findings, classes: Sequence[str], split: Split) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.evaluation.confusion import averages, class_sizes, most_common_confusions, per_class
+from trainer.evaluation.statistics import interval_of
 from trainer.text.tables import align
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def figures(
         file_at: from a position in the split to its file.
     """
     from trainer.evaluation.findings import TOP, mistakes_as_json
-    from trainer.evaluation.metrics import finite
+    from trainer.text.json_text import finite
 
     cells = findings.confusion.cells.tolist()
     rows = zip(classes, per_class(cells, len(classes)), strict=True)
@@ -43,6 +44,7 @@ def figures(
         "loss": finite(metrics.loss),
         **({} if math.isfinite(metrics.loss) else {"reason": "the loss is NaN or infinite"}),
         "accuracy": metrics.accuracy,
+        "accuracy_interval": interval_of(metrics.accuracy, metrics.num_images),
         f"top{TOP}_accuracy": findings.top5 if len(classes) > TOP else None,
         "calibration_error": finite(findings.calibration_error),
         "seconds": metrics.seconds,
@@ -72,7 +74,8 @@ def show(results: Mapping[str, Any], confusion: Confusion, data: Sequence[str] =
     top5 = results["top5_accuracy"]
     split = f"{results['split']} split{' of ' if data else ''}{' '.join(data)}"
     print(f"{split}, {results['num_images']:,} images on {results['device']}: "
-          f"loss {loss}, accuracy {results['accuracy']:.4f}, "
+          f"loss {loss}, accuracy {results['accuracy']:.4f} (95 %: "
+          f"{results['accuracy_interval']}), "
           f"{results['images_per_s']:,.0f} images/s")  # fmt: skip
     print(f"{'' if top5 is None else f'top-5 accuracy {top5:.4f}, '}calibration error {error}\n")
     print(class_table(results["per_class"], results["averages"]))
@@ -87,15 +90,16 @@ def show(results: Mapping[str, Any], confusion: Confusion, data: Sequence[str] =
 def class_table(
     rows: Sequence[Mapping[str, Any]], averages: Mapping[str, Mapping[str, float]]
 ) -> str:
-    lines = [["class", "images", "precision", "recall", "F1"]]
+    lines = [["class", "images", "precision", "recall", "95 %", "F1"]]
     shown = sorted(rows, key=lambda row: row["f1"])[:WORST_ROWS] if len(rows) > MOST_ROWS else rows
     for row in shown:
-        lines.append([row["class"], f"{row['count']:,}",
-                      *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))])  # fmt: skip
+        lines.append([row["class"], f"{row['count']:,}", f"{row['precision']:.4f}",
+                      f"{row['recall']:.4f}", str(row["interval"] or "-"),
+                      f"{row['f1']:.4f}"])  # fmt: skip
     total = f"{sum(row['count'] for row in rows):,}"
     for kind, row in averages.items():
-        lines.append([f"{kind} average", total,
-                      *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))])  # fmt: skip
+        lines.append([f"{kind} average", total, f"{row['precision']:.4f}", f"{row['recall']:.4f}",
+                      "", f"{row['f1']:.4f}"])  # fmt: skip
     note = f"\n{len(shown)} of {len(rows):,} classes, those with the lowest F1"
     return align(lines, left={0}) + ("" if shown is rows else note)
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import named
-from trainer.evaluation.metrics import Metrics, json_of
+from trainer.evaluation.metrics import Metrics
 from trainer.runs import side_files
 from trainer.runs.progress import Progress
 from trainer.system import progress_bars
 from trainer.system.files import write_bytes
+from trainer.text.json_text import json_of
 from trainer.training.run import Run, Watcher
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from trainer.checkpoints import weights_sha256
-from trainer.evaluation.metrics import Metrics, json_of
+from trainer.evaluation.metrics import Metrics
 from trainer.evaluation.statistics import interval_of
 from trainer.system.files import write_bytes
 from trainer.system.memory import peak_memory_bytes
+from trainer.text.json_text import json_of
 from trainer.training.run import Run
 
 log = logging.getLogger("trainer")
@@ -80,19 +81,25 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 def log_result(summary: dict[str, Any]) -> None:
     """Log the test result with its interval, the training time and the speed."""
     log.info("")
-    best = f"the weights of epoch {summary['best_epoch'] or 'last'}"
-    val = f"val accuracy {summary['val_accuracy'] or 0.0:.4f}"
+    val = accuracy_in_words("val", summary)
+    weights = f"with the weights of epoch {summary['best_epoch'] or 'last'}"
     if summary["test_accuracy"] is None:
-        log.info("%s of %s images, 95 %%: %s, with %s; the test split was not read", val,
-                 f"{summary['num_val_images']:,}", summary["val_interval"], best)  # fmt: skip
+        log.info("%s, %s; the test split was not read", val, weights)
     else:
-        log.info("test accuracy %.4f of %s images, 95 %%: %s   loss %.4f   with %s (%s)",
-                 summary["test_accuracy"], f"{summary['num_test_images']:,}",
-                 summary["test_interval"], summary["test_loss"], best, val)  # fmt: skip
+        log.info("%s   loss %.4f", accuracy_in_words("test", summary), summary["test_loss"])
+        log.info("%s, chosen by %s", weights, val)
     speed = summary["images_per_s"]  # None if no time was measured
     at_speed = "" if speed is None else f" at {speed:,.0f} images/s"
     log.info("trained for %.1f s%s, %s", summary["train_s"], at_speed,
              count(summary["steps"], "step"))  # fmt: skip
+
+
+def accuracy_in_words(split: str, summary: dict[str, Any]) -> str:
+    accuracy, interval = summary[f"{split}_accuracy"], summary[f"{split}_interval"]
+    if accuracy is None:
+        return f"no {split} accuracy"
+    images = f"{summary[f'num_{split}_images']:,} images"
+    return f"{split} accuracy {accuracy:.4f} of {images}, 95 %: {interval}"
 
 
 def count(number: int, noun: str) -> str:

@@ -18,11 +18,12 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.evaluation.findings import Examiner, Findings, mistakes_as_json
-from trainer.evaluation.metrics import Meter, Metrics, finite, json_of
+from trainer.evaluation.metrics import Meter, Metrics
 from trainer.monitoring import tensorboard_images
 from trainer.monitoring.graph import graph_nodes
 from trainer.runs import predictions
 from trainer.system.files import write_bytes
+from trainer.text.json_text import finite, json_of
 from trainer.training import loop
 from trainer.training.batches import StoppableBatches
 from trainer.training.run import Run, Watcher

@@ -3,15 +3,15 @@ or killed, and the files incomplete."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
-import statistics
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.evaluation.statistics import Interval, interval_of
 from trainer.runs.lock import is_locked
 from trainer.runs.side_files import UNREADABLE, content, is_number, read_json, read_rows, read_yaml
 
@@ -29,6 +29,7 @@ class Row:
         status: as in summary.json; "unfinished" without that file, "running" while a process holds
             the run's lock, "unreadable" if a file is damaged, "not started" for a job of a sweep
             that has no folder.
+        dataset: id of the test split, see `Dataset.test_set_id`; None: an older run.
     """
 
     folder: Path
@@ -41,6 +42,18 @@ class Row:
     epochs: int | None
     train_s: float | None
     images_per_s: float | None
+    val_loss: float | None
+    num_val_images: int | None
+    num_test_images: int | None
+    dataset: str | None
+
+    @property
+    def val_interval(self) -> Interval | None:
+        return interval_of(self.val_accuracy, self.num_val_images or 0)
+
+    @property
+    def test_interval(self) -> Interval | None:
+        return interval_of(self.test_accuracy, self.num_test_images or 0)
 
 
 def read_runs(folder: Path) -> list[Row]:
@@ -72,7 +85,7 @@ def runs_and_jobs(folder: Path) -> list[Row]:
 def not_started(sweep: Path, jobs: Sequence[list[str]], rows: Sequence[Row]) -> list[Row]:
     """Rows of the jobs of a sweep that have no folder. `jobs`: overrides of each job, in order."""
     begun = {row.folder for row in rows}
-    nothing = dict.fromkeys(NUMBERS)
+    nothing = dict.fromkeys((*NUMBERS, "dataset"))
     return [
         Row(sweep / str(number), overrides, NOT_STARTED, None, **nothing)
         for number, overrides in enumerate(jobs)
@@ -123,7 +136,8 @@ def read_run(folder: Path) -> Row:
         status, reason = "unreadable", ", ".join(faults)
     if is_running(folder):
         status, reason = "running", None
-    return Row(folder, overrides, status, reason, **{name: summary.get(name) for name in NUMBERS})
+    known = {name: summary.get(name) for name in (*NUMBERS, "dataset")}
+    return Row(folder, overrides, status, reason, **known)
 
 
 def is_running(folder: Path) -> bool:
@@ -134,7 +148,10 @@ def is_running(folder: Path) -> bool:
 
 
 OVERRIDES = ".hydra/overrides.yaml"
-NUMBERS = ("test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s")
+NUMBERS = (
+    "test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s", "val_loss",
+    "num_val_images", "num_test_images",
+)  # fmt: skip
 LARGEST = 1e15  # larger values of NUMBERS count as damaged
 MOST_WORDS, LONGEST_WORD = 10_000, 2**16
 
@@ -146,7 +163,7 @@ def checked_summary(folder: Path) -> dict[str, Any]:
         value = summary.get(name)
         if value is not None and not (is_number(value) and abs(value) < LARGEST):
             raise TypeError(f"{name} is not a number")
-    for name in ("status", "reason"):
+    for name in ("status", "reason", "dataset"):
         if not isinstance(summary.get(name, ""), str | None):
             raise TypeError(f"{name} is not a text")
     return summary
@@ -161,8 +178,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
     best: dict[str, Any] = {}
     for row in read_metrics(folder / "metrics.jsonl"):
         accuracy = row["accuracy"]
-        if row["split"] == "val" and (accuracy or 0) > best.get("val_accuracy", -1.0):
-            best |= {"val_accuracy": accuracy, "best_epoch": row["epoch"]}
+        if row["split"] == "val" and accuracy is not None and row["loss"] is not None:
+            rank = (accuracy, -row["loss"])
+            if rank > (best.get("val_accuracy", -1.0), -best.get("val_loss", math.inf)):
+                best |= {"val_accuracy": accuracy, "val_loss": row["loss"],
+                         "best_epoch": row["epoch"]}  # fmt: skip
         best["epochs"] = row["epoch"]
     return best
 
@@ -198,22 +218,6 @@ def noted_choices(file: Path) -> dict[str, Any]:
 def shared_overrides(rows: list[Row]) -> set[str]:
     """Overrides that all of several runs have in common."""
     return set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
-
-
-def over_seeds(rows: list[Row], shared: set[str]) -> list[tuple[str, int, float, float]]:
-    """Test accuracy over runs that differ in the seed only, as (other overrides, number of seeds,
-    mean, standard deviation); of several runs with the same seed, the last counts."""
-    groups: dict[str, dict[str, float]] = defaultdict(dict)
-    for row in rows:
-        seeds = [word for word in row.overrides if word.startswith("seed=")]
-        if row.test_accuracy is not None and seeds:
-            rest = [word for word in row.overrides if word not in seeds and word not in shared]
-            groups[" ".join(rest) or "all runs"][seeds[-1]] = row.test_accuracy
-    return [
-        (name, len(group), statistics.mean(group.values()), statistics.stdev(group.values()))
-        for name, group in groups.items()
-        if len(group) > 1
-    ]
 
 
 def share(value: float | None) -> str:

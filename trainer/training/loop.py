@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.checkpoints import read
+from trainer import checkpoints
 from trainer.evaluation.metrics import Meter, Metrics
 from trainer.losses import main_logits
 from trainer.training.batches import BatchSource
@@ -84,10 +84,14 @@ def validate(run: Run) -> Metrics:
     return val
 
 
-def load_best(run: Run) -> None:
-    """Load the weights of the best epoch into the model; if no epoch was best, it keeps its own."""
-    if run.best.epoch:
-        run.evaluated_model.load_state_dict(read(run.checkpoints.best)["model"])
+def load_best(run: Run) -> str | None:
+    """Load the weights of the best epoch into the model, and return the digest of their checkpoint;
+    if no epoch was best, it keeps its own (None)."""
+    if not run.best.epoch:
+        return None
+    entries = checkpoints.read(run.checkpoints.best)
+    run.evaluated_model.load_state_dict(entries["model"])
+    return checkpoints.digest(entries)
 
 
 def test(run: Run) -> Metrics:

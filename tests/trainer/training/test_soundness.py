@@ -17,7 +17,7 @@ from tests.helpers import processes, results
 from tests.helpers.tiny_training import TINY, refused, whole_run
 from trainer import checkpoints
 from trainer.checkpoints.finite import not_finite
-from trainer.evaluation.metrics import json_of
+from trainer.text.json_text import json_of
 from trainer.training.soundness import overflow
 
 NONE_OF_THEM = [math.nan, math.inf, -math.inf]

@@ -29,8 +29,8 @@ class Mistake:
 @dataclass(frozen=True)
 class Evaluation:
     """Content of evaluation.html. matrix: None of too many classes. confusions: (true class,
-    predicted one, count). class_rows: name, images, precision, recall, F1; of too many classes
-    those with the lowest F1."""
+    predicted one, count). class_rows: name, images, precision, recall and its interval, F1; of too
+    many classes those with the lowest F1."""
 
     numbers: str
     num_classes: int
@@ -86,6 +86,7 @@ def class_rows(cells: Sequence[Cell], classes: Sequence[str]) -> list[tuple[str,
         shown = sorted(shown, key=lambda k: figures[k]["f1"])[:MOST_CLASSES]
     return [
         (classes[k], f"{figures[k]['count']:,}",
-         *(f"{figures[k][key]:.4f}" for key in ("precision", "recall", "f1")))
+         *(f"{figures[k][key]:.4f}" for key in ("precision", "recall")),
+         str(figures[k]["interval"] or "-"), f"{figures[k]['f1']:.4f}")
         for k in shown
     ]  # fmt: skip

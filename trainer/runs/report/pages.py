@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import time
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from trainer.evaluation.statistics import Interval
 from trainer.runs import side_files
 from trainer.runs.read import (
     LARGEST,
     Row,
     duration,
     noted_choices,
-    over_seeds,
     read_metrics,
     read_summary,
     share,
@@ -28,8 +27,11 @@ from trainer.runs.read import (
 )
 from trainer.runs.report import html
 from trainer.runs.report.evaluation_section import Evaluation, evaluation
+from trainer.runs.report.result import result
 from trainer.runs.report.svg import Chart, Line, line_chart
-from trainer.runs.side_files import UNREADABLE, is_number, read_json, read_yaml
+from trainer.runs.report.table import interval, over_seeds
+from trainer.runs.selection import RULE, Configuration, ordered, selected
+from trainer.runs.side_files import UNREADABLE, is_number, read_json
 
 T = TypeVar("T")
 
@@ -90,14 +92,27 @@ def kind_of(row: Row) -> str:
 
 def figures(row: Row, summary: dict[str, Any]) -> list[tuple[str, str]]:
     found: list[tuple[str, Any, Callable[[Any], str]]] = [
-        ("test accuracy", row.test_accuracy, share),
-        ("best val accuracy", row.val_accuracy, share),
+        (
+            "best val accuracy" + of_images(row.num_val_images, row.val_interval),
+            row.val_accuracy,
+            share,
+        ),
+        (
+            "test accuracy" + of_images(row.num_test_images, row.test_interval),
+            row.test_accuracy,
+            share,
+        ),
         ("best epoch", row.best_epoch, lambda epoch: f"{epoch} of {text(row.epochs)}"),
         ("training time", row.train_s, duration),
         ("images/s", row.images_per_s, "{:,.0f}".format),
         ("parameters", summary.get("num_parameters"), "{:,}".format),
     ]
     return [(name, spell(value)) for name, value, spell in found if is_shown(value)]
+
+
+def of_images(number: int | None, interval: Interval | None) -> str:
+    """Rest of an accuracy's name; empty of an older run."""
+    return "" if interval is None else f" of {number:,} images, 95 %: {interval}"
 
 
 def is_shown(value: Any) -> bool:
@@ -136,7 +151,8 @@ def evaluated(folder: Path) -> dict[str, Evaluation]:
     """Evaluation of each split by findings.json, which finished runs have."""
     content = read_json(folder / "findings.json")
     classes = [str(name) for name in content["classes"]]
-    return {split: evaluation(content[split], classes) for split in ("test", "val")}
+    splits = [split for split in ("val", "test") if split in content]
+    return {split: evaluation(content[split], classes) for split in splits}
 
 
 def facts(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -166,51 +182,50 @@ def files(folder: Path) -> list[tuple[str, str]]:
 
 def runs_page(rows: list[Row], folder: Path, page: str) -> str:
     """A table of the runs, which leads to their pages, and their curves over each other."""
-    shared = shared_overrides(rows)
-    best = best_of(rows)
+    rows, shared = ordered(rows), shared_overrides(rows)
+    chosen = selected(rows)
+    of_chosen = {row.folder for one in chosen for row in one.rows}
     lines = [Line(name, (), i) for i, name in enumerate(names_of(rows, folder, shared))]
     return html.render(
         "runs.html",
         title=name_of(folder),
         folder=folder.resolve(),
-        figures=sums(rows, best),
+        figures=sums(rows, chosen),
         shared=" ".join(sorted(shared)),
-        has_best=best is not None,
-        runs=[run_line(i, row, folder, page, shared, best) for i, row in enumerate(rows)],
+        rule=RULE if chosen else "",
+        result=result(rows, folder, shared),
+        runs=[
+            run_line(i, row, folder, page, shared, row.folder in of_chosen)
+            for i, row in enumerate(rows)
+        ],
         reasons=[
             (row.folder.relative_to(folder), row.reason, kind_of(row)) for row in rows if row.reason
         ],
-        seeds=[
-            (name, n, share(mean), share(deviation))
-            for name, n, mean, deviation in over_seeds(rows, shared)
-        ],
+        seeds=over_seeds(rows, shared),
         charts=overlaid(rows, lines),
         legend=lines if len(rows) <= MOST_NAMED else (),
     )
 
 
-def sums(rows: list[Row], best: Row | None) -> list[tuple[str, str]]:
+def sums(rows: list[Row], chosen: Sequence[Configuration]) -> list[tuple[str, str]]:
+    """Figures at the top: the runs, and of the selected configuration, where there is one, its
+    validation and test accuracy."""
     found = [("runs", text(len(rows)))]
     found += [(status, text(n)) for status, n in Counter(row.status for row in rows).items()]
-    if best:
-        found.append(("best val accuracy", share(best.val_accuracy)))
-        found.append(("its test accuracy", share(best.test_accuracy)))
+    if len(chosen) == 1:
+        best = chosen[0]
+        if len(best.rows) == 1:
+            row = best.rows[0]
+            val = "best val accuracy" + of_images(row.num_val_images, row.val_interval)
+            test = "its test accuracy" + of_images(row.num_test_images, row.test_interval)
+            figures = [(val, row.val_accuracy), (test, row.test_accuracy)]
+        else:
+            figures = [(f"best val mean of {best.val.n} seeds, 95 %: {best.val.interval}",
+                        best.val.mean)]  # fmt: skip
+            if best.test is not None:
+                figures.append((f"its test mean, 95 %: {best.test.interval}", best.test.mean))
+        found += [(name, share(value)) for name, value in figures if value is not None]
     return [*found, ("training time", duration(sum(row.train_s or 0.0 for row in rows)))]
-
-
-def best_of(rows: list[Row]) -> Row | None:
-    """The run with the greatest validation accuracy, if all were validated on the same data:
-    nothing is selected by the test split."""
-    known = [row for row in rows if row.val_accuracy is not None]
-    if len({readable("", data_options, row.folder) for row in known}) != 1:
-        return None
-    return max(known, key=lambda row: row.val_accuracy or 0.0)
-
-
-def data_options(folder: Path) -> str:
-    """Those of its dataset, as Hydra noted them, in a form that can be compared."""
-    data = read_yaml(folder / ".hydra" / "config.yaml")["data"]
-    return json.dumps(data, sort_keys=True, default=str)
 
 
 def changed(row: Row, shared: set[str]) -> str:
@@ -228,26 +243,28 @@ class RunLine:
     changed: str
     css: str
     status: str
-    is_best: bool
+    is_selected: bool
     accuracies: list[tuple[str, float]]
     costs: list[tuple[str, float]]
 
 
 def run_line(
-    i: int, row: Row, folder: Path, page: str, shared: set[str], best: Row | None
+    i: int, row: Row, folder: Path, page: str, shared: set[str], is_selected: bool
 ) -> RunLine:
     name, target = str(row.folder.relative_to(folder)), row.folder / page
     address = quote(os.fsencode(target.relative_to(folder))) if target.is_file() else ""
     rate = "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}"
+    val, test = row.val_interval, row.test_interval
     numbers = [
-        (share(row.val_accuracy), row.val_accuracy), (share(row.test_accuracy), row.test_accuracy),
+        (share(row.val_accuracy), row.val_accuracy), (interval(val), val and val.low),
+        (share(row.test_accuracy), row.test_accuracy), (interval(test), test and test.low),
         (text(row.best_epoch), row.best_epoch), (text(row.epochs), row.epochs),
         (duration(row.train_s), row.train_s), (rate, row.images_per_s),
     ]  # fmt: skip
     cells = [(shown, -1 if value is None else value) for shown, value in numbers]
     return RunLine(
-        name, address, changed(row, shared), Line(name, (), i).css, row.status, row is best,
-        cells[:2], cells[2:],
+        name, address, changed(row, shared), Line(name, (), i).css, row.status, is_selected,
+        cells[:4], cells[4:],
     )  # fmt: skip
 
 

@@ -8,14 +8,19 @@ from pathlib import Path
 from trainer.errors import UserError, complain
 from trainer.runs.read import NOT_STARTED, Row, runs_and_jobs, unlisted
 from trainer.runs.report import pages
-from trainer.runs.report.table import table
+from trainer.runs.report.table import as_csv, as_json, table
 from trainer.system.files import write_bytes
 
 PAGE = "report.html"
 
 
-def report(folder: Path) -> None:
-    """Raises UserError or OSError where there is nothing to be reported."""
+def report(folder: Path, kind: str = "table") -> None:
+    """Print the runs, and write the pages.
+
+    Args:
+        kind: table; or json or csv, without pages.
+
+    Raises UserError or OSError where there is nothing to be reported."""
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder.")
     closed = unlisted(folder)
@@ -26,8 +31,13 @@ def report(folder: Path) -> None:
         raise closed[0]
     if not rows:
         raise UserError(f"{folder}: no runs in this folder. A run's folder holds .hydra/.")
-    print(table(rows, folder))
-    write_pages(rows, folder)
+    if kind == "json":
+        print(as_json(rows, folder))
+    elif kind == "csv":
+        print(as_csv(rows), end="")
+    else:
+        print(table(rows, folder))
+        write_pages(rows, folder)
 
 
 def write_pages(rows: list[Row], folder: Path) -> None:

@@ -1,0 +1,81 @@
+"""Result of several runs in words: which configuration validation chose, how sure that is, how
+often the test split was read. The same lines stand under the table and on the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.evaluation.statistics import Interval, Spread
+from trainer.runs import readings
+from trainer.runs.read import Row
+from trainer.runs.selection import Configuration, configurations, selected
+
+
+def result(rows: Sequence[Row], folder: Path, shared: set[str]) -> list[str]:
+    """Lines, in the order in which they are read."""
+    found, lines = configurations(rows), []
+    if len(found) == 1 and len(found[0].rows) > 1:
+        lines.append(
+            f"{len(found[0].rows)} runs are one configuration: they differ in the seed alone"
+        )
+    for one in selected(rows):
+        lines += in_words(one, folder, shared)
+        if (read := readings_in_words(one)) is not None:
+            lines.append(read)
+    return lines
+
+
+def in_words(one: Configuration, folder: Path, shared: set[str]) -> list[str]:
+    """A configuration with its accuracies: over the seeds, and of the run that validation chose."""
+    best, name = one.rows[0], name_of(one, shared)
+    of_best = f"{best.folder.relative_to(folder)}: {accuracies(best)}"
+    if len(one.rows) == 1:
+        return [f"selected: {name}, run {of_best}"]
+    test = "test split not read" if one.test is None else f"test {mean(one.test)}"
+    return [
+        f"selected: {name}, {one.val.n} seeds: val {mean(one.val)}; {test}",
+        f"of these validation chose {of_best}",
+    ]
+
+
+def name_of(one: Configuration, shared: set[str]) -> str:
+    """Overrides by which a configuration differs from the others."""
+    return " ".join(word for word in one.overrides if word not in shared) or "all runs"
+
+
+def mean(found: Spread) -> str:
+    """As "0.9412, std 0.0031, 95 %: 0.937 to 0.946"; of one run the accuracy alone."""
+    if found.n == 1:
+        return f"{found.mean:.4f} (1 seed)"
+    return f"mean {found.mean:.4f}, std {found.std:.4f}, 95 %: {found.interval}"
+
+
+def accuracies(row: Row) -> str:
+    val = accuracy(row.val_accuracy, row.val_interval, row.num_val_images)
+    if row.test_accuracy is None:
+        return f"val {val}; test split not read"
+    return f"val {val}; test {accuracy(row.test_accuracy, row.test_interval, row.num_test_images)}"
+
+
+def accuracy(value: float | None, interval: Interval | None, num_images: int | None) -> str:
+    """As "0.9400 of 1,000 images, 95 %: 0.924 to 0.953"; of an older run the accuracy alone."""
+    if value is None or interval is None:
+        return "unknown" if value is None else f"{value:.4f}"
+    return f"{value:.4f} of {num_images:,} images, 95 %: {interval}"
+
+
+def readings_in_words(one: Configuration) -> str | None:
+    """How often the test split of a configuration was read; None if that is not known."""
+    best = one.rows[0]
+    if best.dataset is None:
+        return None
+    found = readings.readings_of(readings.ledger_of(best.folder), best.dataset)
+    if not found.count:
+        return None
+    std = one.test.std if one.test is not None and not math.isnan(one.test.std) else None
+    tested = next((row for row in one.rows if row.test_accuracy is not None), None)
+    if tested is None:
+        return found.told(None, 0)
+    return found.told(tested.test_accuracy, tested.num_test_images or 0, std)

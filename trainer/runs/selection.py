@@ -1,0 +1,101 @@
+"""Selection among runs: by validation alone, never by the test split.
+
+Runs are ordered by their validation accuracy; ties by the lower validation loss, then the earlier
+one. Runs that differ in nothing but the seed, the split's seed or the fold are one configuration,
+and configurations are ordered by the mean of their runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainer.evaluation.statistics import Spread, spread
+from trainer.runs.read import Row
+from trainer.runs.side_files import UNREADABLE, read_yaml
+
+REPEATS = ("seed", "data.split_seed", "data.fold")
+RULE = (
+    "order and selection by validation accuracy (ties: lower validation loss, then earlier); the "
+    "test split selects nothing"
+)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Runs that repeat each other.
+
+    Attributes:
+        overrides: of the command line, without those of `REPEATS`.
+        rows: its runs that were validated, best first.
+        val, test: accuracy over the runs; test of those whose test split was read, None if none.
+    """
+
+    overrides: tuple[str, ...]
+    rows: tuple[Row, ...]
+    val: Spread
+    test: Spread | None
+
+    @property
+    def val_loss(self) -> float:
+        losses = [row.val_loss for row in self.rows]
+        return math.inf if None in losses else math.fsum(losses) / len(losses)  # type: ignore[arg-type]
+
+
+def rank(row: Row) -> tuple[float, float]:
+    """Key of the order; equal ones keep the order that they came in."""
+    accuracy = -math.inf if row.val_accuracy is None else row.val_accuracy
+    return -accuracy, math.inf if row.val_loss is None else row.val_loss
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """Best first; those without a validation last."""
+    return sorted(rows, key=rank)
+
+
+def configurations(rows: Sequence[Row]) -> list[Configuration]:
+    """Configurations of the validated runs, best first. Of runs with the same overrides, repeats
+    included, the last one counts."""
+    groups: dict[tuple[str, ...], dict[tuple[str, ...], Row]] = defaultdict(dict)
+    for row in rows:
+        if row.val_accuracy is not None:
+            own = tuple(word for word in row.overrides if not is_repeat(word))
+            groups[own][tuple(row.overrides)] = row
+    found = [configuration(own, list(group.values())) for own, group in groups.items()]
+    return sorted(found, key=lambda one: (-one.val.mean, one.val_loss))
+
+
+def configuration(overrides: tuple[str, ...], rows: Sequence[Row]) -> Configuration:
+    tested = [row.test_accuracy for row in rows if row.test_accuracy is not None]
+    return Configuration(
+        overrides, tuple(ordered(rows)), spread([row.val_accuracy or 0.0 for row in rows]),
+        spread(tested) if tested else None,
+    )  # fmt: skip
+
+
+def is_repeat(word: str) -> bool:
+    return word.lstrip("+").partition("=")[0] in REPEATS
+
+
+def selected(rows: Sequence[Row]) -> list[Configuration]:
+    """The best configuration among the finished runs on each dataset: accuracies on other images
+    cannot be compared."""
+    datasets: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.val_accuracy is not None and row.status == "finished":
+            datasets[dataset_of(row)].append(row)
+    return [configurations(group)[0] for group in datasets.values()]
+
+
+def dataset_of(row: Row) -> str:
+    """Tells which images a run was validated on; of an older run by the options of its data."""
+    if row.dataset is not None:
+        return f"{row.dataset} {row.num_val_images}"
+    try:
+        options = read_yaml(row.folder / ".hydra" / "config.yaml")["data"]
+        return json.dumps(options, sort_keys=True, default=str)
+    except UNREADABLE:
+        return ""
