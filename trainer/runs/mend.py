@@ -14,6 +14,7 @@ from trainer.config import knobs
 from trainer.config.choices import names, options
 from trainer.runs.read import noted_choices, read_overrides
 from trainer.runs.side_files import UNREADABLE, is_no_file, kept, read_json, read_yaml, set_aside
+from trainer.system.files import write_bytes
 
 log = logging.getLogger("trainer")
 
@@ -39,8 +40,6 @@ def mend_side_files(folder: Path, config_text: str, config: Mapping[str, Any]) -
         config_text: configuration in the state, for .hydra/config.yaml.
         config: the same, changed and checked.
     """
-    from trainer.system.files import write_bytes
-
     noted = {"hydra": {"runtime": {"choices": guessed_choices(config)}}}
     replacements = {
         "summary.json": (read_json, None),
