@@ -17,14 +17,17 @@ FREE_KEYS = (
 )  # fmt: skip
 
 
+def is_free(key: str) -> bool:
+    """True if the key, or the dict that it stands in, is one of FREE_KEYS."""
+    return key in FREE_KEYS or key.startswith("data.file_md5.")
+
+
 def check_changes(stored: Mapping[str, Any], config: Mapping[str, Any], force: bool) -> None:
     """Raises UserError that lists the changes that would make it another training."""
     changed = [
         (key, old, new)
         for key, old, new in differences(stored, config)
-        if key not in FREE_KEYS
-        and not key.startswith("data.file_md5.")
-        and not (key == "epochs" and new > old)
+        if not is_free(key) and not (key == "epochs" and new > old)
     ]
     if changed and not force:
         lines = [
