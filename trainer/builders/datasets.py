@@ -34,25 +34,25 @@ def _load_data(options: str) -> Dataset:
 def class_names(options: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Class names of a dataset before it is loaded, from the function `class_names` in the loader's
     module, which takes the same keys; None if there is no such function. Raises UserError."""
-    module = str(options["_target_"]).rpartition(".")[0]
-    locate("data", options["_target_"])
-    if not inspect.isfunction(getattr(sys.modules[module], "class_names", None)):
-        return None
-    return tuple(instantiate_group("data", {**options, "_target_": f"{module}.class_names"}))
+    names = _of_loader("class_names", options)
+    return None if names is None else tuple(names)
 
 
 def load_whole(options: Mapping[str, Any]) -> Dataset | None:
     """Dataset with all its images in the test split, from the function `load_whole` in the loader's
     module, which takes the same keys; None if there is no such function, or the dataset has a test
     split of its own. For a model that was trained on none of the images. Raises UserError."""
+    dataset: Dataset | None = _of_loader("load_whole", options)
+    return dataset
+
+
+def _of_loader(name: str, options: Mapping[str, Any]) -> Any:
+    """Result of the function of this name in the loader's module; None if there is none."""
     module = str(options["_target_"]).rpartition(".")[0]
     locate("data", options["_target_"])
-    if not inspect.isfunction(getattr(sys.modules[module], "load_whole", None)):
+    if not inspect.isfunction(getattr(sys.modules[module], name, None)):
         return None
-    dataset: Dataset | None = instantiate_group(
-        "data", {**options, "_target_": f"{module}.load_whole"}
-    )
-    return dataset
+    return instantiate_group("data", {**options, "_target_": f"{module}.{name}"})
 
 
 def known_size(options: Mapping[str, Any]) -> tuple[Shape, int] | None:

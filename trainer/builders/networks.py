@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from data.loading.preprocess import enlarged, pads
+from data.loading.preprocess import Preprocess, enlarged, pads
 from data.types import Dataset
 from models.numpy_nn.bridge import convert
 from trainer.builders import pretrained
 from trainer.checkpoints.description import Cost, Description
 from trainer.config.targets import instantiate_group
 from trainer.errors import UserError
-from trainer.system.device import is_convolutional
+from trainer.system.device import float_dtype, is_convolutional
 from trainer.system.torch_internals import counting_flops
 from trainer.text.values import format_value
 
@@ -104,13 +104,13 @@ def min_size(model: nn.Module) -> int:
     return int(getattr(model, "min_size", 1))
 
 
-def enlargement(shape: tuple[int, int, int], smallest: int) -> str:
+def enlargement(model: nn.Module, shape: tuple[int, int, int]) -> str:
     """Line for the log about images smaller than the model's smallest side; empty if they are
     not."""
-    size = enlarged(shape[1:], smallest)
+    size = input_size(model, shape)
     if size == shape[1:]:
         return ""
-    how = "padded" if pads(shape[1:], smallest) else "resized"
+    how = "padded" if pads(shape[1:], min_size(model)) else "resized"
     return f"images are {how} from {shape[1]}x{shape[2]} to {size[0]}x{size[1]} for this model"
 
 
@@ -126,6 +126,29 @@ def move_model(
 ) -> nn.Module:
     """Move a model to a device, dtype and memory format (of its 4-d weights), in place."""
     return model.to(device=device, dtype=dtype).to(memory_format=layout)
+
+
+def placed(config: Mapping[str, Any], model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on its device and layers, in its dtype and memory format. Raises UserError if a
+    layer has no NumPy form."""
+    dtype = float_dtype(config["precision"])
+    return on_layers(
+        config["layers"], move_model(model, device, dtype, memory_format(config, model))
+    )
+
+
+def make_preprocess(
+    config: Mapping[str, Any],
+    model: nn.Module,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+) -> Preprocess:
+    """Preprocessing from uint8 images to the input of a placed model."""
+    return Preprocess(
+        tuple(mean), tuple(std), min_size(model), device, float_dtype(config["precision"]),
+        memory_format(config, model),
+    )  # fmt: skip
 
 
 def measure_cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:

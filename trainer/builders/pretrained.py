@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models import weights as foreign
+from models.weights.foreign import ForeignWeights, Mismatch, WeightsError, compare
+from models.weights.reader import load_official, read
+from models.weights.safetensors_files import description_in
 from trainer import checkpoints
-from trainer.checkpoints import exported
-from trainer.checkpoints.entries import read
+from trainer.checkpoints import entries, exported
 from trainer.checkpoints.finite import listed, not_finite
 from trainer.errors import UserError
 from trainer.system.paths import at_home
@@ -24,7 +25,7 @@ from trainer.system.paths import at_home
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 # Weights with the class names and preprocessing they were trained with.
-Start = foreign.ForeignWeights[Tensor]
+Start = ForeignWeights[Tensor]
 
 
 def find(source: str, model: nn.Module) -> Start:
@@ -33,16 +34,15 @@ def find(source: str, model: nn.Module) -> Start:
     path = at_home(Path(source))
     try:
         if source.upper().startswith("IMAGENET") and not Path(source).exists():
-            return foreign.load_official(torchvision_name(model), source.upper())
+            return load_official(torchvision_name(model), source.upper())
         return from_file(path, model)
-    except (foreign.WeightsError, UserError) as error:
+    except (WeightsError, UserError) as error:
         raise UserError(f"weights={source}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def from_file(path: Path, model: nn.Module) -> Start:
     """Weights from a checkpoint, or any file that `models.weights` reads; those of `export`, and
-    torchvision's own, come with class names and preprocessing. Raises UserError or
-    WeightsError."""
+    torchvision's own, come with class names and preprocessing. Raises UserError."""
     if os.path.isdir(path):
         raise UserError(
             f"{path}: this is a folder. Give a file in it; in a run, checkpoints/best.pth."
@@ -53,20 +53,23 @@ def from_file(path: Path, model: nn.Module) -> Start:
             "weights, or IMAGENET1K_V1 for torchvision's."
         )
     if checkpoints.is_ours(path):
-        entries = read(path)
-        if names := not_finite(entries["model"]):
+        found = entries.read(path)
+        if names := not_finite(found["model"]):
             raise UserError(
                 f"{path}: NaN or infinite in {len(names):,} tensors: {listed(names)}. No training "
                 "can start from it; use an earlier checkpoint."
             )
-        channels, height, width = entries["shape"]
+        channels, height, width = found["shape"]
         return Start(
-            entries["model"], entries["classes"], tuple(entries["mean"]), tuple(entries["std"]),
-            entries["resize"], (channels, height, width),
+            found["model"], found["classes"], tuple(found["mean"]), tuple(found["std"]),
+            found["resize"], (channels, height, width),
         )  # fmt: skip
     told, ignored = described(path)
     arch = None if told else getattr(model, "torchvision_name", None)
-    start = foreign.read(path, shapes_of(model), arch=arch)
+    try:
+        start = read(path, shapes_of(model), arch=arch)
+    except WeightsError as error:
+        raise UserError(str(error)) from error
     if not told:
         return replace(start, notes=[*start.notes, ignored]) if ignored else start
     channels, height, width = told["shape"]
@@ -79,7 +82,7 @@ def from_file(path: Path, model: nn.Module) -> Start:
 def described(path: Path) -> tuple[dict[str, Any], str]:
     """Entries that a safetensors file of `export` tells besides its weights, and a sentence if they
     are wrong and therefore ignored; of any other file, nothing."""
-    text = foreign.description_in(path)
+    text = description_in(path)
     return ({}, "") if text is None else exported.entries_in(text)
 
 
@@ -107,7 +110,7 @@ NO_HEAD_ADVICE = (
 )
 
 
-def has_no_head(mismatch: foreign.Mismatch, state_dict: dict[str, Tensor]) -> bool:
+def has_no_head(mismatch: Mismatch, state_dict: dict[str, Tensor]) -> bool:
     """True if a file lacks whole parts of the model and fits in all others: `features.*` only, as
     torchvision publishes VGG-16 for detection."""
     there = {name.partition(".")[0] for name in state_dict}
@@ -134,7 +137,7 @@ def check_fit(
     Raises:
         UserError: they do not fit; it lists the tensors and says what to do.
     """
-    mismatch = foreign.compare(state_dict, shapes_of(model))
+    mismatch = compare(state_dict, shapes_of(model))
     if replace_head and not mismatch:
         raise UserError(
             f"replace_head=true: the head of {source} fits and would not be replaced. Leave the "

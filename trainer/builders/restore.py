@@ -12,13 +12,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from data.loading.preprocess import Preprocess
-from trainer.builders.networks import memory_format, min_size, move_model, on_layers
+from trainer.builders.networks import placed
 from trainer.checkpoints.tensors import differences
 from trainer.config import choices, knobs, stored
 from trainer.config.targets import check_options, instantiate_group
 from trainer.errors import UserError
-from trainer.system.device import float_dtype, pick_device
+from trainer.system.device import pick_device
 from trainer.text.values import unknown_name_message
 
 
@@ -80,10 +79,7 @@ def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
     else:
         model = instantiate_group("model", sized(entries, config))
         model.load_state_dict(weights)
-    device = pick_device(config["device"], config["layers"])
-    layout = memory_format(config, model)
-    move_model(model, device, float_dtype(config["precision"]), layout)
-    return on_layers(config["layers"], model).eval()
+    return placed(config, model, pick_device(config["device"], config["layers"])).eval()
 
 
 def sized(entries: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,14 +118,3 @@ def check_weights(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.M
             + f"\n{len(differing)} in all. Leave model.* unchanged."
         )
     return model
-
-
-def preprocess(
-    config: Mapping[str, Any], model: nn.Module, entries: Mapping[str, Any], device: torch.device
-) -> Preprocess:
-    """Preprocessing from uint8 images to the input of a restored model, with the normalisation of
-    its training."""
-    return Preprocess(
-        tuple(entries["mean"]), tuple(entries["std"]), min_size(model), device,
-        float_dtype(config["precision"]), memory_format(config, model),
-    )  # fmt: skip

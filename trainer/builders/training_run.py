@@ -17,32 +17,11 @@ import torch
 from torch import nn
 
 from data.loading.batches import Batches, fits
-from data.loading.preprocess import Preprocess
 from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Dataset
-from trainer.builders import pretrained
+from trainer.builders import networks, optimizers, pretrained
 from trainer.builders.datasets import Shape, evaluation_batches, known_size, load_data
-from trainer.builders.networks import (
-    describe,
-    enlargement,
-    found_weights,
-    input_size,
-    make_model,
-    measure_cost,
-    memory_format,
-    min_size,
-    move_model,
-    on_layers,
-    start_model,
-)
-from trainer.builders.optimizers import (
-    make_evaluation_loss,
-    make_loss,
-    make_optimizer,
-    make_schedule,
-    trainable,
-)
 from trainer.checkpoints import CheckpointFolder, describable
 from trainer.checkpoints.description import Cost
 from trainer.config import knobs
@@ -52,7 +31,7 @@ from trainer.monitoring.profiling import profiled
 from trainer.monitoring.run_logger import MUTE, RunLogger, event_writer
 from trainer.monitoring.visualizer import Visualizer
 from trainer.runs.progress import CompileTime, Progress, SaveInterval
-from trainer.system.device import autocast, check_precision, float_dtype, pick_device
+from trainer.system.device import autocast, check_precision, pick_device
 from trainer.system.memory import keep_freed_memory
 from trainer.system.seeds import seed_generators, set_deterministic
 from trainer.system.signals import StopSignals
@@ -77,8 +56,8 @@ def check(config: Mapping[str, Any]) -> None:
     for group in knobs.GROUPS:
         check_options(group, config[group])
     describable.check_options(config["data"])
-    make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
-    make_loss(config)
+    optimizers.make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
+    optimizers.make_loss(config)
     instantiate_group("augment", config["augment"], num_classes=2, hflip=False)
     if (size := known_size(config["data"])) is not None:
         check_model(config, *size)
@@ -89,17 +68,17 @@ def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> No
     on the meta device, without memory and arithmetic."""
     describable.check_number(num_classes)
     with torch.device("meta"):
-        model = make_model(config, shape, num_classes)
+        model = networks.make_model(config, shape, num_classes)
     if config["weights"]:
-        start = found_weights(config, model)
+        start = networks.found_weights(config, model)
         source = f"weights={config['weights']}"
         pretrained.check_fit(model, start.state_dict, config["replace_head"], source)
     if config["freeze"]:
         pretrained.freeze(model, config["freeze"])
     if config["batch_size"] == 1:
         check_batch_of_one(model, shape)
-    on_layers(config["layers"], model)
-    optimizer = make_optimizer(config["optimizer"], model)
+    networks.on_layers(config["layers"], model)
+    optimizer = optimizers.make_optimizer(config["optimizer"], model)
     compiled.check_optimizer(config["compile"], optimizer)
     device = pick_device(config["device"], config["layers"])
     check_memory(model, optimizer, shape, free_bytes(device), device)
@@ -108,7 +87,7 @@ def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> No
 def check_batch_of_one(model: nn.Module, shape: Shape) -> None:
     """Raises UserError if a batch norm layer sees a single value per channel in a batch of one."""
     try:
-        model.train()(torch.empty(1, shape[0], *input_size(model, shape), device="meta"))
+        model.train()(torch.empty(1, shape[0], *networks.input_size(model, shape), device="meta"))
     except ValueError as error:
         raise UserError(f"batch_size=1: too small for this model's batch norm: {error}") from error
 
@@ -117,7 +96,7 @@ def check_data(config: Mapping[str, Any]) -> None:
     """Load the data, downloading or packing it if need be, and check the model if its size depends
     on them. Raises UserError."""
     dataset = load_data(config["data"])
-    describable.check_description(describe(config, dataset))
+    describable.check_description(networks.describe(config, dataset))
     if known_size(config["data"]) is None:
         check_model(config, dataset.shape, len(dataset.classes))
 
@@ -146,10 +125,10 @@ def build(
     model, dataset, cost = build_model(config, device)
     train, val, test = build_batches(config, dataset, model, device)
     step = ScaledStep if config["precision"] == "fp16" else CheckedStep
-    optimizer = make_optimizer(config["optimizer"], model)
-    stepper = step(optimizer, trainable(model), config["clip_grad_norm"])
+    optimizer = optimizers.make_optimizer(config["optimizer"], model)
+    stepper = step(optimizer, optimizers.trainable(model), config["clip_grad_norm"])
     context, timer = autocast(config["precision"], device), CompileTime()
-    description = describe(config, dataset)
+    description = networks.describe(config, dataset)
     writer, watchers = build_watchers(
         config, folder, signals, progress, len(train), choices or {}, description.probabilities
     )
@@ -157,17 +136,17 @@ def build(
         model=model,
         update=build_update(config, model, stepper, context, (train, val), timer),
         stepper=stepper,
-        schedule=make_schedule(config["scheduler"], config["epochs"] * len(train), len(train)),
-        eval_loss=make_evaluation_loss(config),
+        schedule=optimizers.make_schedule(
+            config["scheduler"], config["epochs"] * len(train), len(train)
+        ),
+        eval_loss=optimizers.make_evaluation_loss(config),
         autocast=context,
         seed_step=lambda step: seed_generators(derive_seed(seed, "step", step), device),
         train=train,
         val=val,
         test=test,
         plan=build_plan(config),
-        about=About(
-            description, dataset, cost, device, enlargement(dataset.shape, min_size(model))
-        ),
+        about=About(description, dataset, cost, device, networks.enlargement(model, dataset.shape)),
         checkpoints=CheckpointFolder(folder / "checkpoints"),
         signals=signals,
         compile_time=timer,
@@ -182,22 +161,18 @@ def build_model(config: Mapping[str, Any], device: torch.device) -> tuple[nn.Mod
     forward pass. Sets the seed and the number of threads, which depends on the cost."""
     dataset = load_data(config["data"])
     seed_generators(derive_seed(config["seed"], "weights"), device)
-    model, dataset = start_model(config, dataset)
-    cost = measure_cost(model, dataset.shape)
+    model, dataset = networks.start_model(config, dataset)
+    cost = networks.measure_cost(model, dataset.shape)
     num_threads = pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])
     set_num_threads(num_threads, config["layers"])
-    move_model(model, device, float_dtype(config["precision"]), memory_format(config, model))
-    return on_layers(config["layers"], model), dataset, cost
+    return networks.placed(config, model, device), dataset, cost
 
 
 def build_batches(
     config: Mapping[str, Any], dataset: Dataset, model: nn.Module, device: torch.device
 ) -> tuple[Batches, Batches, Batches]:
     """Batches of the train, validation and test splits."""
-    preprocess = Preprocess(
-        dataset.mean, dataset.std, min_size(model), device, float_dtype(config["precision"]),
-        memory_format(config, model),
-    )  # fmt: skip
+    preprocess = networks.make_preprocess(config, model, dataset.mean, dataset.std, device)
     resident, num_workers = fits(device, dataset.num_bytes), config["num_workers"]
     augment = instantiate_group(
         "augment", config["augment"], num_classes=len(dataset.classes), hflip=dataset.hflip
@@ -227,7 +202,7 @@ def build_update(
         batches: of the train and validation splits, whose batch sizes run compiled.
         timer: counts the seconds of compilation.
     """
-    loss = make_loss(config)
+    loss = optimizers.make_loss(config)
     train, val = (full_size(split) for split in batches)
     if config["compile"] == "step":
         return compiled.CompiledStep(model, loss, stepper, context, train, timer)

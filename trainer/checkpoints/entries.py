@@ -16,26 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from trainer import checkpoints
-from trainer.checkpoints.kinds import (
-    LARGEST_SIDE,
-    LONGEST_TEXT,
-    MOST_VALUES,
-    is_best,
-    is_int,
-    is_mean,
-    is_meter,
-    is_names,
-    is_optimizer,
-    is_pixel_range,
-    is_plain,
-    is_progress,
-    is_scale,
-    is_shape,
-    is_std,
-    is_text,
-    is_texts,
-    is_weights,
-)
+from trainer.checkpoints import kinds
 from trainer.errors import UserError
 from trainer.runs.progress import Best, Progress
 
@@ -64,41 +45,47 @@ _STATE = {"of_state": True}
 _DESCRIBED = "a dict from names to texts"
 
 TABLE: dict[str, Row] = {
-    "model": Row(is_weights, "a dict from names to dense tensors"),
+    "model": Row(kinds.is_weights, "a dict from names to dense tensors"),
     "config": Row(
-        lambda v: is_text(v, LONGEST_TEXT), f"a text of at most {LONGEST_TEXT:,} characters"
+        lambda v: kinds.is_text(v, kinds.LONGEST_TEXT),
+        f"a text of at most {kinds.LONGEST_TEXT:,} characters",
     ),
-    "classes": Row(is_names, "a list of class names"),
+    "classes": Row(kinds.is_names, "a list of class names"),
     "shape": Row(
-        is_shape,
-        f"three integers, (C, H, W), each from 1 to {LARGEST_SIDE:,}, their product at most "
-        f"{MOST_VALUES:,}",
+        kinds.is_shape,
+        f"three integers, (C, H, W), each from 1 to {kinds.LARGEST_SIDE:,}, their product at most "
+        f"{kinds.MOST_VALUES:,}",
     ),
-    "mean": Row(is_mean, "a list of numbers from -3e38 to 3e38, one per channel"),
-    "std": Row(is_std, "a list of numbers from 1e-30 to 3e38, one per channel"),
-    "resize": Row(lambda v: is_int(v, 1, LARGEST_SIDE), f"an integer from 1 to {LARGEST_SIDE:,}"),
-    "versions": Row(is_texts, _DESCRIBED),
-    "step": Row(is_int, "an integer >= 0"),
-    "epoch": Row(is_int, "an integer >= 0"),
+    "mean": Row(kinds.is_mean, "a list of numbers from -3e38 to 3e38, one per channel"),
+    "std": Row(kinds.is_std, "a list of numbers from 1e-30 to 3e38, one per channel"),
+    "resize": Row(
+        lambda v: kinds.is_int(v, 1, kinds.LARGEST_SIDE),
+        f"an integer from 1 to {kinds.LARGEST_SIDE:,}",
+    ),
+    "versions": Row(kinds.is_texts, _DESCRIBED),
+    "step": Row(kinds.is_int, "an integer >= 0"),
+    "epoch": Row(kinds.is_int, "an integer >= 0"),
     "pixel_range": Row(
-        is_pixel_range, "two finite numbers, the smaller first, or None", optional=True
+        kinds.is_pixel_range, "two finite numbers, the smaller first, or None", optional=True
     ),
-    "data": Row(is_text, "a text, the fingerprint of the data", optional=True),
+    "data": Row(kinds.is_text, "a text, the fingerprint of the data", optional=True),
     "fit": Row(
         lambda v: isinstance(v, str) and v in ("crop", "squash"), "crop or squash", optional=True
     ),
     "probabilities": Row(
         lambda v: v in ("softmax", "sigmoid", "clip"), "softmax, sigmoid or clip", optional=True
     ),
-    "optimizer": Row(is_optimizer, "the state_dict of a torch optimizer", **_STATE),
-    "optimizer_class": Row(is_text, "the name of a class", **_STATE),
-    "trained": Row(is_names, "a list of the trained parameters' names", optional=True, **_STATE),
-    "guard": Row(is_scale, "empty, or the scale of an fp16 training", **_STATE),
-    "schedule": Row(is_plain, "a dict from names to numbers", **_STATE),
-    "progress": Row(is_progress, f"numbers >= 0: {', '.join(vars(Progress()))}", **_STATE),
-    "best": Row(is_best, f"numbers: {', '.join(vars(Best()))}", **_STATE),
-    "meter": Row(is_meter, "the sums of a meter", **_STATE),
-    "machine": Row(is_texts, _DESCRIBED, **_STATE),
+    "optimizer": Row(kinds.is_optimizer, "the state_dict of a torch optimizer", **_STATE),
+    "optimizer_class": Row(kinds.is_text, "the name of a class", **_STATE),
+    "trained": Row(
+        kinds.is_names, "a list of the trained parameters' names", optional=True, **_STATE
+    ),
+    "guard": Row(kinds.is_scale, "empty, or the scale of an fp16 training", **_STATE),
+    "schedule": Row(kinds.is_plain, "a dict from names to numbers", **_STATE),
+    "progress": Row(kinds.is_progress, f"numbers >= 0: {', '.join(vars(Progress()))}", **_STATE),
+    "best": Row(kinds.is_best, f"numbers: {', '.join(vars(Best()))}", **_STATE),
+    "meter": Row(kinds.is_meter, "the sums of a meter", **_STATE),
+    "machine": Row(kinds.is_texts, _DESCRIBED, **_STATE),
 }
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from trainer import checkpoints
 from trainer.checkpoints import entries
 from trainer.checkpoints.finite import listed, not_finite
-from trainer.config.changes import FREE_KEYS, differences
+from trainer.config.changes import differences, is_free
 from trainer.config.plain_yaml import parse
 from trainer.errors import UserError
-from trainer.runs.side_files import UNREADABLE, kept, read_text
+from trainer.runs.side_files import kept, read_text, readable
 from trainer.text.values import format_value
 
 log = logging.getLogger("trainer")
@@ -90,15 +90,8 @@ def traits(found: Mapping[str, Any]) -> Traits:
         {name: tuple(tensor.shape) for name, tensor in found["model"].items()},
         data if data and ":" in data else None,
         found.get("optimizer_class"),
-        config_in(found["config"]),
+        readable({}, parse, found["config"]),
     )
-
-
-def config_in(text: str) -> Config:
-    try:
-        return parse(text)
-    except UNREADABLE:
-        return {}
 
 
 def what_is_foreign(path: Path, state: Mapping[str, Any], folder: Path) -> str | None:
@@ -110,7 +103,9 @@ def what_is_foreign(path: Path, state: Mapping[str, Any], folder: Path) -> str |
     checkpoints: it is foreign if a larger group of them, or one closer to the first configuration,
     has another model, dataset or optimizer.
     """
-    begun, own = begun_with(folder), traits(state)
+    # As Hydra wrote it, with interpolations.
+    begun = readable({}, parse, readable("", read_text, folder / ".hydra" / "config.yaml"))
+    own = traits(state)
     changed = unlike(begun, own.config)
     if begun and own.config and not changed:
         return None
@@ -164,26 +159,11 @@ def target(config: Config, group: str) -> Any:
     return options.get("_target_") if isinstance(options, Mapping) else None
 
 
-def begun_with(folder: Path) -> Config:
-    """First configuration of a run as Hydra wrote it, with interpolations; {} if it cannot be
-    read."""
-    try:
-        return parse(read_text(folder / ".hydra" / "config.yaml"))
-    except UNREADABLE:
-        return {}
-
-
 def unlike(begun: Config, config: Config) -> list[tuple[str, Any, Any]]:
     """Differences (key, old, new) of a state's configuration from the first one, except for keys
     that any resume may change; empty if `begun` is."""
-    return (
-        []
-        if not begun
-        else [
-            (key, old, new)
-            for key, old, new in differences(begun, config)
-            if key not in (*FREE_KEYS, *OWN_KEYS)
-            and not key.startswith("data.file_md5")
-            and not (isinstance(old, str) and "${" in old)
-        ]
-    )
+    return [
+        (key, old, new)
+        for key, old, new in (differences(begun, config) if begun else ())
+        if not is_free(key) and key not in OWN_KEYS and not (isinstance(old, str) and "${" in old)
+    ]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from trainer.cli.arguments import MACHINE_KEYS, existing, parse_words
 from trainer.errors import UserError
-from trainer.inference import state_dict_input
 from trainer.inference.image_paths import copies, find
 
+DESCRIBING = ("model", "model.", "data", "data.")  # for a file of weights alone
 MAX_PIXELS = 250_000_000  # data.images.fitting has the same, and is imported later
 
 
@@ -70,7 +70,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         help="images of more pixels are not decoded (default: 250 million); also as the key "
         "data.max_pixels=N",
     )  # fmt: skip
-    args, values = parse_words(parser, argv, (*MACHINE_KEYS, *state_dict_input.KEYS))
+    args, values = parse_words(parser, argv, (*MACHINE_KEYS, *DESCRIBING))
     if args.top_k < 1:
         raise UserError(f"--top-k {args.top_k}: must be at least 1.")
     args.max_pixels = most_pixels(args.max_pixels, values)

@@ -26,14 +26,12 @@ def main(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(HELP)
         return 0
-    from trainer.config.compose import Composer, parse, plain
+    from trainer.config.compose import one_job, parse
 
     args = parse(argv)
     if args != argparse.Namespace(**(vars(parse([])) | {"overrides": args.overrides})):
         raise UserError("summary takes key=value words alone. See trainer summary --help.")
-    composer = Composer(args)
-    config = plain(composer.jobs(composer.master())[0])
-    knobs.check(config)
+    config = one_job(args)
     refuse_no_part(args.overrides)
     starting()
 

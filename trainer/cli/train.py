@@ -90,14 +90,14 @@ def refuse_trust(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> N
 def test_selected(folder: Path) -> bool:
     """Read the test split for the runs of a sweep that validation has selected. False: some of it
     failed, and was told why."""
-    from trainer.cli.resume import test_run
+    from trainer.cli.resume import resume
     from trainer.runs.read import read_runs
     from trainer.runs.selection import selected
 
     done = True
     for row in (row for one in selected(read_runs(folder)) for row in one.rows):
         print(f"\nselected by validation: {row.folder.relative_to(folder)}")
-        done &= test_run(row.folder) == 0
+        done &= resume(row.folder, {"test": "all"}) == 0
     return done
 
 

@@ -11,10 +11,15 @@ from trainer.text.values import format_value
 # What may change without another result being trained: where and how loudly it computes.
 FREE_KEYS = (
     "device", "layers", "num_threads", "num_workers", "log_interval", "save_every_steps",
-    "save_every_minutes", "tensorboard", "histograms", "profile", "trust", "data.root",
+    "save_every_minutes", "test", "tensorboard", "histograms", "profile", "trust", "data.root",
     "data.download", "data.mirrors", "data.cache_dir", "data.verify", "data.archive_md5",
     "data.file_md5",
 )  # fmt: skip
+
+
+def is_free(key: str) -> bool:
+    """True if the key, or the dict that it stands in, is one of FREE_KEYS."""
+    return key in FREE_KEYS or key.startswith("data.file_md5.")
 
 
 def check_changes(stored: Mapping[str, Any], config: Mapping[str, Any], force: bool) -> None:
@@ -22,9 +27,7 @@ def check_changes(stored: Mapping[str, Any], config: Mapping[str, Any], force: b
     changed = [
         (key, old, new)
         for key, old, new in differences(stored, config)
-        if key not in FREE_KEYS
-        and not key.startswith("data.file_md5.")
-        and not (key == "epochs" and new > old)
+        if not is_free(key) and not (key == "epochs" and new > old)
     ]
     if changed and not force:
         lines = [

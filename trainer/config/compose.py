@@ -196,6 +196,14 @@ class Composer:
         )
 
 
+def one_job(args: argparse.Namespace) -> dict[str, Any]:
+    """The checked configuration of a single training. Raises UserError."""
+    composer = Composer(args)
+    config = plain(composer.jobs(composer.master())[0])
+    knobs.check(config)
+    return config
+
+
 def refuse_shadowed(folder: Path, configs: Path, name: str) -> None:
     """Of two files with the primary configuration's name Hydra takes the program's, in silence."""
     if (folder / name).is_file() and (configs / name).is_file():

@@ -99,7 +99,7 @@ def trusted(values: Mapping[str, str]) -> list[str]:
 
 def check_values(config: Mapping[str, Any]) -> None:
     """Raises UnplainError for what stands for another value. What training stores is resolved."""
-    for key, text in (*texts(config), *((key, key) for key in keys(config))):
+    for key, text in texts(config):
         if "${" in text:
             raise UnplainError(
                 f"{key}: {text[:60]!r}: an interpolation (${{...}}) in a file is not resolved"
@@ -110,27 +110,17 @@ def check_values(config: Mapping[str, Any]) -> None:
             raise UnplainError(f"{key}: ??? stands for a value that is missing")
 
 
-def texts(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every text among the values of a tree of dicts and lists, with the key where it stands."""
+def texts(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree of dicts and lists, keys included, with the key where it stands."""
     if isinstance(node, dict):
         for key, value in node.items():
-            yield from texts(value, f"{prefix}.{key}" if prefix else key)
+            yield f"{place}.{key}".removeprefix("."), key
+            yield from texts(value, f"{place}.{key}".removeprefix("."))
     elif isinstance(node, list):
         for value in node:
-            yield from texts(value, prefix)
+            yield from texts(value, place)
     elif isinstance(node, str):
-        yield prefix, node
-
-
-def keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Every key in a tree of dicts and lists, with those above it."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield prefix + key
-            yield from keys(value, f"{prefix}{key}.")
-    elif isinstance(node, list):
-        for value in node:
-            yield from keys(value, prefix)
+        yield place, node
 
 
 # --- the targets ---------------------------------------------------------------------------------

@@ -142,8 +142,9 @@ def measure(
     examiner: Examiner,
 ) -> Metrics:
     """One pass over the images, in which the examiner collects its findings."""
+    preprocess = networks.make_preprocess(config, model, entries["mean"], entries["std"], device)
     batches = datasets.evaluation_batches(
-        config, restore.preprocess(config, model, entries, device), device, images,
+        config, preprocess, device, images,
         resident=fits(device, images.num_bytes), num_workers=config["num_workers"],
     )  # fmt: skip
     cost = networks.measure_cost(model, dataset.shape)

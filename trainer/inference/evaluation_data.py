@@ -7,12 +7,13 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from data.image_folder.class_folders import join_first_ten
+from data.types import Dataset, Split
+from trainer.builders import datasets
+from trainer.config import plain_yaml
 from trainer.errors import UserError
-
-if TYPE_CHECKING:
-    from data.types import Dataset, Split
 
 
 def load(
@@ -28,8 +29,6 @@ def load(
 
     Raises UserError if its classes do not fit those of the checkpoint: before images are packed,
     where the names can be told by then."""
-    from trainer.builders import datasets
-
     names = datasets.class_names(options)
     if names is not None:
         numbers_of(names, entries["classes"])
@@ -60,8 +59,6 @@ def is_elsewhere(
 
 
 def stored_data(entries: Mapping[str, Any]) -> Mapping[str, Any]:
-    from trainer.config import plain_yaml
-
     data: Mapping[str, Any] = plain_yaml.parse(entries["config"])["data"]
     return data
 
@@ -74,8 +71,6 @@ def source(of_data: Mapping[str, Any]) -> tuple[str | None, Path]:
 def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
     """For each class of the set its number in the checkpoint: by name if the names are the same;
     by position if none is. Raises UserError if that leaves a doubt."""
-    from data.image_folder.class_folders import join_first_ten
-
     is_part = len(set(found)) == len(found) and set(found) <= set(known)
     strange = sorted(set(found) - set(known))
     if len(found) != len(known) and not (is_part and len(set(known)) == len(known)):
@@ -101,8 +96,6 @@ def numbers_of(found: Sequence[str], known: Sequence[str]) -> list[int]:
 
 def relabelled(pictures: Split, found: Sequence[str], known: Sequence[str]) -> Split:
     """The split with the checkpoint's numbers as labels. Raises UserError, see `numbers_of`."""
-    from data.image_folder.class_folders import join_first_ten
-
     numbers = numbers_of(found, known)
     if list(found) == list(known):
         return pictures

@@ -6,15 +6,14 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.evaluation.confusion import averages, class_sizes, most_common_confusions, per_class
+from trainer.evaluation.findings import TOP, Confusion, Findings, mistakes_as_json
+from trainer.evaluation.metrics import Metrics
 from trainer.evaluation.statistics import interval_of
+from trainer.text.json_text import finite
 from trainer.text.tables import align
-
-if TYPE_CHECKING:
-    from trainer.evaluation.findings import Confusion, Findings
-    from trainer.evaluation.metrics import Metrics
 
 MOST_ROWS, WORST_ROWS = 100, 20  # classes in a table; of more, the worst
 LARGEST_MATRIX, NUM_CONFUSIONS = 12, 10  # classes of a matrix; of more, the most common pairs
@@ -34,9 +33,6 @@ def figures(
     Args:
         file_at: from a position in the split to its file.
     """
-    from trainer.evaluation.findings import TOP, mistakes_as_json
-    from trainer.text.json_text import finite
-
     cells = findings.confusion.cells.tolist()
     rows = zip(classes, per_class(cells, len(classes)), strict=True)
     return {

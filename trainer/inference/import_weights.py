@@ -11,14 +11,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from models.weights import WeightsError
 from trainer import checkpoints
 from trainer.builders import datasets, networks, pretrained
 from trainer.builders.pretrained import Start
 from trainer.checkpoints import describable
 from trainer.checkpoints.kinds import LONGEST_NAME, MOST_NAMES
-from trainer.config import knobs
-from trainer.config.compose import Composer, parse, plain
+from trainer.config.compose import one_job, parse
 from trainer.config.targets import check_options
 from trainer.errors import UserError
 from trainer.inference import state_dict_input
@@ -85,10 +83,7 @@ def fitted(file: Path, config: dict[str, Any], has_shape: bool) -> tuple[Start, 
     not given and the file tells one, the configuration takes it. Raises UserError."""
     with torch.device("meta"):  # its size may be the file's own word, which its tensors must prove
         model = sized(config)
-    try:
-        start = pretrained.from_file(file, model)
-    except WeightsError as error:
-        raise UserError(str(error)) from error
+    start = pretrained.from_file(file, model)
     if start.shape and not has_shape and list(start.shape) != config["data"]["shape"]:
         config["data"]["shape"] = list(start.shape)  # another size may mean another head or stem
         with torch.device("meta"):
@@ -131,13 +126,11 @@ def compose(
     described = described or {}
     shape = described.get("shape", IMAGENET_SHAPE)
     num_classes = len(described["classes"]) if described else IMAGENET_CLASSES
-    args = parse([f"model={model}", *(f"{key}={value}" for key, value in values.items())])
-    for key, default in (("data.shape", shape), ("data.num_classes", num_classes)):
-        if key not in values and "data" not in values:
-            args.overrides.append(f"{key}={format_value(default)}")
-    composer = Composer(args)
-    config = plain(composer.jobs(composer.master())[0])
-    knobs.check(config)
+    words = {"model": model, **values}
+    if "data" not in values:
+        sizes = {"data.shape": shape, "data.num_classes": num_classes}
+        words = {key: format_value(size) for key, size in sizes.items()} | words
+    config = one_job(parse([f"{key}={value}" for key, value in words.items()]))
     options = config["data"]
     told = told_by(options, values, described)
     if told.classes:

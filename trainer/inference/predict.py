@@ -19,7 +19,7 @@ from data.images.decode import read_image
 from data.images.fitting import MODES
 from data.types import DataError, Fit
 from trainer import checkpoints
-from trainer.builders import restore
+from trainer.builders import networks, restore
 from trainer.checkpoints import meaning
 from trainer.checkpoints.entries import read
 from trainer.config import stored
@@ -129,7 +129,7 @@ def classifier(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Callabl
     if config["num_threads"]:
         set_num_threads(config["num_threads"], config["layers"])
     model: nn.Module = restore.restore(entries, config)
-    preprocess = restore.preprocess(config, model, entries, device)
+    preprocess = networks.make_preprocess(config, model, entries["mean"], entries["std"], device)
     context = autocast(config["precision"], device)
 
     @torch.inference_mode()

@@ -10,7 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from data.images.decode import FORMATS, decode
 from trainer.errors import UserError
+from trainer.evaluation import plots
 from trainer.system import progress_bars
 from trainer.text.printable import in_lines, printable
 
@@ -31,11 +35,6 @@ def with_copy(
 
 def annotate(result: Mapping[str, Any], targets: dict[Path, Path], how: Mapping[str, Any]) -> None:
     """Write the copy of this image; once, of a file that was named several times."""
-    from PIL import Image
-
-    from data.images.decode import FORMATS, decode
-    from trainer.evaluation import plots
-
     file = Path(result["file"])
     if file not in targets:
         return

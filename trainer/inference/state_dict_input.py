@@ -6,16 +6,19 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trainer.builders import idle_keys
-from trainer.config import knobs
+import torch
+
+from data.preparation import fit_channels
+from data.types import Dataset
+from trainer.builders import datasets, idle_keys, networks, pretrained
+from trainer.checkpoints import meaning
+from trainer.checkpoints.file import is_safetensors
+from trainer.config.compose import one_job, parse
+from trainer.config.targets import check_options
 from trainer.errors import UserError
 
-if TYPE_CHECKING:
-    from data.types import Dataset
-
-KEYS = ("model", "model.", "data", "data.")
 # Of a set, what says nothing of how the model sees an image.
 IDLE = tuple(f"data.{key}" for key in (
     "download", "mirrors", "hflip", "val_size", "test_size", "split_seed", "num_train", "num_test",
@@ -30,16 +33,9 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
 
     The weights are parsed in a child process with limits. Raises UserError.
     """
-    config = compose(values)
+    config = one_job(parse([f"{key}={value}" for key, value in values.items()]))
     idle_keys.refuse(values, idle_keys.FRESH_WEIGHTS, idle_keys.FROM_THE_FILE)
     idle_keys.refuse(values, IDLE, "it says nothing of how the model sees an image")
-
-    import torch
-
-    from trainer.builders import datasets, networks, pretrained
-    from trainer.checkpoints import meaning
-    from trainer.config.targets import check_options
-
     for group in ("model", "data"):
         check_options(group, config[group])
     options = config["data"]
@@ -54,10 +50,7 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
         )
     with torch.device("meta"):  # names and shapes alone
         model = networks.make_model(config, shape, num_classes)
-    try:
-        start = pretrained.from_file(path, model)
-    except pretrained.foreign.WeightsError as error:
-        raise UserError(str(error)) from error
+    start = pretrained.from_file(path, model)
     pretrained.check_fit(
         model, start.state_dict, False, str(path),
         "The last layer has another number of classes than the dataset: data= must be the one "
@@ -79,21 +72,9 @@ def read(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], dict[st
     return entries, config
 
 
-def compose(values: Mapping[str, str]) -> dict[str, Any]:
-    from trainer.config.compose import Composer, parse, plain
-
-    composer = Composer(parse([f"{key}={value}" for key, value in values.items()]))
-    config = plain(composer.jobs(composer.master())[0])
-    knobs.check(config)
-    return config
-
-
 def at_hand(options: Mapping[str, Any]) -> Dataset | None:
     """The dataset, if that needs no download. Raises UserError if only its files can tell how
     many classes it has."""
-
-    from trainer.builders import datasets
-
     try:
         return datasets.load_data(
             {**options, **({"download": False} if "download" in options else {})}
@@ -106,8 +87,6 @@ def at_hand(options: Mapping[str, Any]) -> Dataset | None:
 
 def normalisation(options: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
     """mean and std as the set's YAML has them, for the channels that the model sees."""
-    from data.preparation import fit_channels
-
     return tuple(
         fit_channels(f"data.{key}", options[key], len(options[key]), options["shape"][0])
         for key in ("mean", "std")
@@ -116,8 +95,6 @@ def normalisation(options: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
 
 def advice(path: Path) -> str:
     """Advice to add where a file may be one of these, as any of torch.save's is."""
-    from trainer.checkpoints.file import is_safetensors
-
     if not zipfile.is_zipfile(path) and not is_safetensors(path):
         return ""
     return (

@@ -89,6 +89,11 @@ def refuse_used(folder: Path) -> None:
         )
 
 
+def is_job(folder: Path) -> bool:
+    """True if a run's folder lies in that of a sweep."""
+    return os.path.isfile(folder.absolute().parent / "multirun.yaml")
+
+
 def holds_run(folder: Path) -> bool:
     """True if a folder has checkpoints, also damaged ones, or the summary of a finished run."""
     summary, states = folder / "summary.json", folder / "checkpoints"

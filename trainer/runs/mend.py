@@ -4,6 +4,7 @@ rewritten."""
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import yaml
 
 from trainer.config import knobs
 from trainer.config.choices import names, options
+from trainer.errors import UserError
 from trainer.runs.read import noted_choices, read_overrides
 from trainer.runs.side_files import UNREADABLE, is_no_file, kept, read_json, read_yaml, set_aside
+from trainer.system.files import remove_half_written, write_bytes
 
 log = logging.getLogger("trainer")
 
@@ -21,9 +24,13 @@ log = logging.getLogger("trainer")
 WRITTEN = ("trainer.log", "metrics.jsonl", "checkpoints/last.pth", "checkpoints/best.pth")
 
 
-def set_aside_no_files(folder: Path) -> list[str]:
-    """Rename folders, pipes and devices that have the name of a file that the run writes. Returns
-    the lines for the log."""
+def make_writable(folder: Path) -> list[str]:
+    """Remove half-written files, and rename folders, pipes and devices that have the name of a file
+    that the run writes. Returns lines for the log. Raises UserError if nothing can be written."""
+    for path in (folder, folder / "checkpoints", folder / "trainer.log"):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise UserError(f"{path}: cannot be written to: Permission denied.")
+    remove_half_written(folder)
     return [
         f"{file}: is a folder, a pipe or a device, not a file. {kept(file)}"
         for file in (folder / name for name in WRITTEN)
@@ -39,8 +46,6 @@ def mend_side_files(folder: Path, config_text: str, config: Mapping[str, Any]) -
         config_text: configuration in the state, for .hydra/config.yaml.
         config: the same, changed and checked.
     """
-    from trainer.system.files import write_bytes
-
     noted = {"hydra": {"runtime": {"choices": guessed_choices(config)}}}
     replacements = {
         "summary.json": (read_json, None),
@@ -65,15 +70,6 @@ def mend_side_files(folder: Path, config_text: str, config: Mapping[str, Any]) -
         log.warning("%s: %s%s.", file, what, "" if content is None else "; it was rewritten")
         if content is not None:
             write_bytes(file, content.encode())
-
-
-def choices(folder: Path) -> dict[str, Any]:
-    """Name of the chosen option of each config group, as Hydra wrote them when the run started; {}
-    if they cannot be read."""
-    try:
-        return noted_choices(folder / ".hydra" / "hydra.yaml")
-    except UNREADABLE:
-        return {}
 
 
 def guessed_choices(config: Mapping[str, Any]) -> dict[str, str]:

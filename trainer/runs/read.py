@@ -16,7 +16,6 @@ from trainer.runs.lock import is_locked
 from trainer.runs.side_files import UNREADABLE, content, is_number, read_json, read_rows, read_yaml
 
 NOT_STARTED = "not started"
-MAX_NOTED = 1 << 20  # largest multirun.yaml that is read, in bytes
 RUN_FILES = ("summary.json", "metrics.jsonl")
 
 
@@ -96,11 +95,8 @@ def not_started(sweep: Path, jobs: Sequence[list[str]], rows: Sequence[Row]) -> 
 def sweep_command(folder: Path) -> list[str]:
     """Overrides of a sweep's command line, as Hydra wrote them; [] unless the jobs were combined by
     Hydra's basic sweeper and their folders are numbered."""
-    file = folder / "multirun.yaml"
     try:
-        if file.stat().st_size > MAX_NOTED:
-            return []
-        noted = read_yaml(file)["hydra"]
+        noted = read_yaml(folder / "multirun.yaml")["hydra"]
         combined = str(noted["sweeper"]["_target_"]).endswith("BasicSweeper")
         numbered = noted["sweep"]["subdir"] == "${hydra.job.num}"
         params = [f"{key}={value}" for key, value in (noted["sweeper"]["params"] or {}).items()]
@@ -210,7 +206,8 @@ def read_overrides(file: Path) -> list[str]:
 
 
 def noted_choices(file: Path) -> dict[str, Any]:
-    """Raises one of UNREADABLE."""
+    """Name of the chosen option of each config group, in a hydra.yaml of Hydra. Raises one of
+    UNREADABLE."""
     noted = read_yaml(file)["hydra"]["runtime"]["choices"]
     return {str(group): str(choice) for group, choice in noted.items()}
 

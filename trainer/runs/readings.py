@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.evaluation.statistics import expected_maximum
+from trainer.runs.folder import is_job
 from trainer.runs.side_files import UNREADABLE, content
 
 log = logging.getLogger("trainer")
@@ -81,8 +82,7 @@ def ledger_of(path: Path, in_run: bool = True) -> Path:
     for above in folder.parents:
         if above.name == "outputs":
             return above / NAME
-    is_job = (folder.parent / "multirun.yaml").is_file()
-    return (folder.parent.parent if is_job else folder.parent) / NAME
+    return (folder.parent.parent if is_job(folder) else folder.parent) / NAME
 
 
 def note(file: Path, **reading: Any) -> Readings | None:

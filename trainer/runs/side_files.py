@@ -10,20 +10,21 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
+from trainer.config import plain_yaml
 
-MOST_BYTES = 2**26  # larger files are not read
+MOST_BYTES, MOST_YAML = 2**26, 2**20  # larger files are not read
 LARGEST_COUNT = 2**53
 SPLITS = ("train", "val", "test")  # in the order of their rows
 # Exceptions that reading such a file can raise.
 UNREADABLE = (
     OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError,
-    RecursionError, MemoryError, yaml.YAMLError,
+    RecursionError, MemoryError,
 )  # fmt: skip
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 def content(file: Path) -> bytes:
@@ -51,32 +52,23 @@ def read_json(file: Path) -> dict[str, Any]:
     return found
 
 
+def readable(otherwise: Any, read: Callable[..., T], *arguments: Any) -> T:
+    """Readable part of a run, which may have been killed while it wrote."""
+    try:
+        return read(*arguments)
+    except UNREADABLE:
+        return otherwise
+
+
 def status_of(folder: Path) -> str | None:
     """Status in a run's summary.json; None if it is missing or unreadable."""
-    try:
-        status = read_json(folder / "summary.json").get("status")
-    except UNREADABLE:
-        return None
+    status = readable({}, read_json, folder / "summary.json").get("status")
     return status if isinstance(status, str) else None
-
-
-class _Plain(yaml.SafeLoader):
-    """YAML loader without aliases: a few hundred bytes of them can expand to more than the
-    memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias")
-        return super().compose_node(parent, index)
 
 
 def read_yaml(file: Path) -> Any:
     """Value of a YAML file, of plain types. Raises one of UNREADABLE."""
-    loader = _Plain(read_text(file))
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
+    return plain_yaml.load(read_text(file), MOST_YAML)
 
 
 def is_number(value: Any) -> bool:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from trainer.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

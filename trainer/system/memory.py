@@ -6,13 +6,8 @@ import ctypes
 import platform
 import resource
 import sys
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    pass
-
 
 # mallopt(3): number of mapped blocks, and number of free bytes at the end of the heap.
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1

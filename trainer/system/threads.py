@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 import threadpoolctl
 import torch
-
-if TYPE_CHECKING:
-    pass
-
 
 # Below this number of MACs (multiply-adds) per batch, a step takes under about two milliseconds and
 # a second thread costs more than it saves, many times more on a busy machine.

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING
 
 import PIL
 import torch
-
-if TYPE_CHECKING:
-    pass
 
 
 def versions() -> dict[str, str]:

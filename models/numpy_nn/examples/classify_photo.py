@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from models.numpy_nn import functional as F
 from models.numpy_nn.functional.shapes import Array
 from models.numpy_nn.vgg19 import Params, run, vgg19, weight_shapes
-from models.weights import ForeignWeights, WeightsError
+from models.weights.foreign import ForeignWeights, WeightsError
 from models.weights.matconvnet import read_mat
 
 SIDE = 224  # pixels of an image as VGG19 sees it

@@ -9,6 +9,7 @@ image choose the memory order that suits them (see `conv.py`) and hand the resul
 transposed view; layers that work element by element keep whatever order they get.
 """
 
+# ruff: noqa: F401 - these names are handed on
 from models.numpy_nn.functional.activations import (
     leaky_relu_backward,
     leaky_relu_forward,
@@ -53,42 +54,3 @@ from models.numpy_nn.functional.pooling import (
     max_pool2d_backward,
     max_pool2d_forward,
 )
-
-__all__ = [
-    "adaptive_avg_pool2d_backward",
-    "adaptive_avg_pool2d_forward",
-    "avg_pool2d_backward",
-    "avg_pool2d_forward",
-    "batch_norm2d_backward",
-    "batch_norm2d_forward",
-    "binary_cross_entropy_backward",
-    "binary_cross_entropy_forward",
-    "conv2d_backward",
-    "conv2d_forward",
-    "cross_entropy_backward",
-    "cross_entropy_forward",
-    "dropout_backward",
-    "dropout_forward",
-    "flatten_backward",
-    "flatten_forward",
-    "l1_backward",
-    "l1_forward",
-    "leaky_relu_backward",
-    "leaky_relu_forward",
-    "linear_backward",
-    "linear_forward",
-    "local_response_norm_backward",
-    "local_response_norm_forward",
-    "max_pool2d_backward",
-    "max_pool2d_forward",
-    "mean_squared_error_backward",
-    "mean_squared_error_forward",
-    "relu_backward",
-    "relu_forward",
-    "sigmoid_backward",
-    "sigmoid_forward",
-    "softmax_backward",
-    "softmax_forward",
-    "tanh_backward",
-    "tanh_forward",
-]

@@ -14,8 +14,9 @@ from PIL import Image
 
 from data.images.decode import read_image
 from models.numpy_nn.examples import classify_photo
-from models.weights import WeightsError, read
+from models.weights.foreign import WeightsError
 from models.weights.matconvnet import read_mat
+from models.weights.reader import read
 from tests.helpers import matconvnet_files as mcn
 from tests.helpers.commands import ROOT, Finished, run_trainer
 
@@ -63,7 +64,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def test_torch_is_blocked_here(tmp_path: Path) -> None:
     done = python_without_torch(tmp_path, "import torch")
     assert "torch is blocked" in done.stderr
-    asked = python_without_torch(tmp_path, "from models import weights; weights.read")
+    asked = python_without_torch(tmp_path, "import models.weights.reader")
     assert "torch is blocked" in asked.stderr
 
 

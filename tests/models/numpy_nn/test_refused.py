@@ -76,10 +76,10 @@ BAD_OPTIONS = {
 
 
 def test_every_public_function_has_its_arguments_here() -> None:
-    found = {name.removesuffix(end) for name in F.__all__ for end in ("_forward", "_backward")
+    found = {name.removesuffix(end) for name in vars(F) for end in ("_forward", "_backward")
              if name.endswith(end)}  # fmt: skip
     assert found == set(PAIRS)
-    assert len(F.__all__) == 2 * len(PAIRS) == 36
+    assert len(PAIRS) == 18
     public = {
         function for name, function in inspect.getmembers(winograd, inspect.isfunction)
         if not name.startswith("_") and function.__module__ == winograd.__name__

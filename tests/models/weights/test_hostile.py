@@ -14,7 +14,9 @@ import pytest
 import torch
 
 import models.weights
-from models.weights import ForeignWeights, WeightsError, read, sandbox
+from models.weights import sandbox
+from models.weights.foreign import ForeignWeights, WeightsError
+from models.weights.reader import read
 from tests.helpers import matconvnet_files as mcn
 
 

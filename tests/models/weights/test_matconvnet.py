@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.weights import ForeignWeights, read
+from models.weights.foreign import ForeignWeights
+from models.weights.reader import read
 from tests.helpers import matconvnet_files as mcn
 from tests.helpers.weights_process import stay_in_process
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.weights import WeightsError, read
+from models.weights.foreign import WeightsError
+from models.weights.reader import read
 from tests.helpers import matconvnet_files as mcn
 from tests.helpers.weights_process import stay_in_process
 

@@ -14,14 +14,10 @@ from torch import Tensor
 from torchvision import models as torchvision_models
 
 import models.weights.torchvision_files as module
-from models.weights import (
-    Official,
-    WeightsError,
-    load_official,
-    official,
-    read,
-    reader,
-)
+from models.weights import reader
+from models.weights.foreign import WeightsError
+from models.weights.reader import load_official, read
+from models.weights.torchvision_files import Official, official
 from tests.helpers.weights_process import stay_in_process
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -21,8 +21,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.weights import WeightsError, read, safe_torch_load, safetensors_files
-from models.weights.foreign import Shape
+from models.weights import safetensors_files
+from models.weights.foreign import Shape, WeightsError
+from models.weights.reader import read
+from models.weights.safe_load import safe_torch_load
 from tests.helpers.weights_process import stay_in_process
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from models.weights import WeightsError, read, safe_torch_load
+from models.weights.foreign import WeightsError
+from models.weights.reader import read
+from models.weights.safe_load import safe_torch_load
 from tests.helpers.weights_process import stay_in_process
 
 

@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.weights import WeightsError, child, compare, read
+from models.weights import child
+from models.weights.foreign import WeightsError, compare
+from models.weights.reader import read
 from tests.helpers.weights_process import stay_in_process
 
 

@@ -29,11 +29,10 @@ from tests.helpers.every_key import (
     traits,
 )
 from trainer import checkpoints
-from trainer.builders import datasets, networks, pretrained, restore
-from trainer.cli import evaluate, export, import_weights
+from trainer.builders import datasets, networks, pretrained
+from trainer.cli import evaluate, export, import_weights, predict
 from trainer.cli.arguments import MACHINE_KEYS, takes
 from trainer.errors import UserError
-from trainer.inference import state_dict_input
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +76,7 @@ def fitting(monkeypatch: pytest.MonkeyPatch) -> None:
 def used(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """How a checkpoint's model was placed, and what of the data was asked for."""
     found: dict[str, Any] = {}
-    move, load_data, on_layers = restore.move_model, datasets.load_data, restore.on_layers
+    move, load_data, on_layers = networks.move_model, datasets.load_data, networks.on_layers
     make_model = networks.make_model
 
     def moving(model: Any, *how: Any) -> Any:
@@ -105,10 +104,10 @@ def used(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         found["layers"] = layers
         return on_layers(layers, model)
 
-    monkeypatch.setattr(restore, "move_model", moving)
+    monkeypatch.setattr(networks, "move_model", moving)
     monkeypatch.setattr(datasets, "load_data", loading)
     monkeypatch.setattr(networks, "make_model", making)
-    monkeypatch.setattr(restore, "on_layers", layering)
+    monkeypatch.setattr(networks, "on_layers", layering)
     return found
 
 
@@ -202,7 +201,7 @@ def test_the_same_evaluation_is_the_same_outcome(
     assert using(dispatch, used, words) == first
 
 
-@pytest.mark.parametrize("key", rows_of((*MACHINE_KEYS, *state_dict_input.KEYS)))
+@pytest.mark.parametrize("key", rows_of((*MACHINE_KEYS, *predict.DESCRIBING)))
 def test_of_predict(
     dispatch: Dispatch, used: dict[str, Any], places: dict[str, Path], key: str
 ) -> None:
@@ -213,7 +212,7 @@ def test_of_predict(
 BARE = ["model=mlp", "data=synthetic", "data.num_classes=4", "data.shape=[3,8,8]"]
 
 
-@pytest.mark.parametrize("key", rows_of(state_dict_input.KEYS))
+@pytest.mark.parametrize("key", rows_of(predict.DESCRIBING))
 def test_of_predict_on_bare_weights(
     dispatch: Dispatch, used: dict[str, Any], places: dict[str, Path], fitting: None, key: str
 ) -> None:

@@ -19,7 +19,7 @@ from data.resizing import to_shape
 from tests.helpers.commands import Finished, TrainedRun, train
 from tests.helpers.image_files import write_classes
 from trainer import checkpoints, losses
-from trainer.builders import datasets, restore
+from trainer.builders import datasets, networks, restore
 from trainer.checkpoints import meaning
 from trainer.config import stored
 from trainer.evaluation.findings import Examiner
@@ -52,7 +52,9 @@ def assert_the_same(run: TrainedRun, folder: Path, dispatch: Dispatch, num: int)
     config = stored.configuration(entries)
     test = datasets.load_data(config["data"]).test
     model = restore.restore(entries, config)
-    preprocess = restore.preprocess(config, model, entries, torch.device("cpu"))
+    preprocess = networks.make_preprocess(
+        config, model, entries["mean"], entries["std"], torch.device("cpu")
+    )
     with torch.no_grad():
         outputs = model(preprocess(test.images_at(torch.arange(num)))).double()
     expected = losses.probabilities(outputs, meaning.probabilities_of(entries, config))

@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from models import weights as foreign
 from models.weights import safetensors_files
+from models.weights.foreign import WeightsError
+from models.weights.reader import read
 from tests.helpers.exports import NUM_CLASSES, Dispatch, make_checkpoint
 from trainer import checkpoints
 from trainer.checkpoints import exported as exported_by_us
@@ -250,7 +251,7 @@ def test_lack_of_memory_is_not_the_files_fault(
 
     monkeypatch.setattr(safetensors_files, "load", load)
     with pytest.raises(MemoryError):
-        foreign.read(path, {})
+        read(path, {})
 
 
 @pytest.mark.parametrize("length", [2**34, 2**40])
@@ -260,13 +261,13 @@ def test_headers_are_judged_before_the_file_is_read(length: int, tmp_path: Path)
     with path.open("wb") as file:
         file.write(length.to_bytes(8, "little") + b"{")
         file.truncate(2**36)
-    with pytest.raises(foreign.WeightsError, match="header"):
-        foreign.read(path, {})
-    assert foreign.description_in(path) is None
+    with pytest.raises(WeightsError, match="header"):
+        read(path, {})
+    assert safetensors_files.description_in(path) is None
 
 
 def test_of_other_files_there_is_no_description(tmp_path: Path) -> None:
     for name, content in {"a": b"", "b": b"PK\x03\x04", "c": bytes(6) + b"\0\0{}"}.items():
         (tmp_path / name).write_bytes(content)
-        assert foreign.description_in(tmp_path / name) is None
-    assert foreign.description_in(tmp_path / "none") is None
+        assert safetensors_files.description_in(tmp_path / name) is None
+    assert safetensors_files.description_in(tmp_path / "none") is None

@@ -31,7 +31,7 @@ def test_predict_agrees_with_evaluate(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
     """The same weights see the same pictures, once as files: accuracy, and each probability."""
-    from trainer.builders import datasets, restore
+    from trainer.builders import datasets, networks, restore
     from trainer.config import stored
 
     done = dispatch("predict", str(default_run.best), str(digits), "--json", "--top-k=10")
@@ -43,7 +43,9 @@ def test_predict_agrees_with_evaluate(
     config = stored.configuration(entries)
     test = datasets.load_data(config["data"]).test
     model = restore.restore(entries, config)
-    preprocess = restore.preprocess(config, model, entries, torch.device("cpu"))
+    preprocess = networks.make_preprocess(
+        config, model, entries["mean"], entries["std"], torch.device("cpu")
+    )
     labels = test.labels
     with torch.no_grad():
         expected = model(preprocess(test.images[:NUM_DIGITS])).softmax(1)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from trainer.evaluation.statistics import Interval
@@ -31,9 +31,7 @@ from trainer.runs.report.result import result
 from trainer.runs.report.svg import Chart, Line, line_chart
 from trainer.runs.report.table import interval, over_seeds
 from trainer.runs.selection import RULE, Configuration, ordered, selected
-from trainer.runs.side_files import UNREADABLE, is_number, read_json
-
-T = TypeVar("T")
+from trainer.runs.side_files import is_number, read_json, readable
 
 MOST_NAMED = 8  # runs in a legend
 OVERLAID = (
@@ -46,14 +44,6 @@ FACTS: dict[str, Callable[[Any], str]] = {  # keys of summary.json
     "peak_memory_bytes": lambda count: f"{count / 1e6:,.0f} MB", "checkpoint": str,
     "weights_sha256": str,
 }  # fmt: skip
-
-
-def readable(otherwise: Any, read: Callable[..., T], *arguments: Any) -> T:
-    """Readable part of a run, which may have been killed while it wrote."""
-    try:
-        return read(*arguments)
-    except UNREADABLE:
-        return otherwise
 
 
 def run_page(row: Row) -> str:
