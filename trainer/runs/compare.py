@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from trainer.errors import UserError
 from trainer.evaluation import statistics
 from trainer.evaluation.statistics import NORMAL, Interval
-from trainer.runs import predictions, side_files
+from trainer.runs import predictions
 from trainer.runs.predictions import NAME, Predictions
 from trainer.runs.read import Row, read_runs
+from trainer.runs.selection import is_repeat
+from trainer.runs.side_files import read_json, read_yaml, readable
 
 ALPHA, POWER = 0.05, 0.8
 SMALL = 0.005  # a difference that people ask for: half a point
@@ -52,10 +54,8 @@ def side_of(words: str, split: str) -> Side:
     """Runs that a word of the command line means. Raises UserError."""
     path, _, overrides = (words, "", "") if Path(words).exists() else words.partition(":")
     folder = Path(path)
-    if folder.is_file():  # a checkpoint: of a run, or with what evaluate left beside it
-        run = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
-        beside = folder.parent / f"{folder.stem}_evaluation" / split
-        folder = run if (run / NAME).is_file() else beside
+    if folder.is_file():
+        folder = folder_of(folder, split)
     if not folder.is_dir():
         raise UserError(f"{words}: there is no such run, checkpoint or sweep.")
     wanted = [word for word in overrides.split(",") if word]
@@ -73,11 +73,24 @@ def side_of(words: str, split: str) -> Side:
     return Side(words, tuple(found(row.folder, split) for row in rows), data_of(rows[0].folder))
 
 
+def folder_of(checkpoint: Path, split: str) -> Path:
+    """Folder with the predictions of a checkpoint: the run's, for its best one, else that which
+    `evaluate` has left."""
+    run = checkpoint.absolute().parent.parent
+    in_run = checkpoint.absolute().parent.name == "checkpoints"
+    if in_run and checkpoint.stem == "best" and (run / NAME).is_file():
+        return run
+    if in_run:
+        return run / "evaluation" / (split if checkpoint.stem == "best" else
+                                     f"{checkpoint.stem}_{split}")  # fmt: skip
+    return checkpoint.parent / f"{checkpoint.stem}_evaluation" / split
+
+
 def check_one_configuration(words: str, folder: Path, rows: Sequence[Row]) -> None:
     """Raises UserError where runs differ in more than the seed: a group is one configuration."""
     groups: dict[tuple[str, ...], int] = defaultdict(int)
     for row in rows:
-        groups[tuple(sorted(w for w in row.overrides if not w.startswith("seed=")))] += 1
+        groups[tuple(sorted(w for w in row.overrides if not is_repeat(w)))] += 1
     if len(groups) > 1:
         shared = set.intersection(*(set(group) for group in groups))
         names = [",".join(w for w in group if w not in shared) or "(defaults)" for group in groups]
@@ -94,18 +107,25 @@ def found(folder: Path, split: str) -> Predictions:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from error
     if read is None:
-        raise UserError(f"{file}: has no predictions of the {split} split; split=val may be there.")
+        ways = {
+            "test": "the test split of this run was not read. split=val compares on the validation "
+            f"split; `python -m trainer resume {folder} test=all` reads it",
+            "val": "split=test may be there",
+        }
+        raise UserError(f"{file}: has no predictions of the {split} split: {ways[split]}.")
     return read
 
 
 def data_of(folder: Path) -> Mapping[str, Any]:
-    for place in (folder, *folder.parents[:3]):
-        try:
-            config = side_files.read_yaml(place / ".hydra" / "config.yaml")
-            return dict(config["data"])
-        except side_files.UNREADABLE:
-            continue
-    return {}
+    """Keys of the data group with which the predictions in a folder were made, and `dataset`, the
+    id of the test split, as far as they are known."""
+    evaluated = readable({}, read_json, folder / "evaluation.json")
+    if isinstance(evaluated.get("data"), dict):
+        return {**evaluated["data"], "dataset": evaluated.get("dataset")}
+    config = readable({}, read_yaml, folder / ".hydra" / "config.yaml")
+    data = config.get("data") if isinstance(config, dict) else None
+    summary = readable({}, read_json, folder / "summary.json")
+    return {**data, "dataset": summary.get("dataset")} if isinstance(data, dict) else {}
 
 
 def shared_images(a: Side, b: Side) -> list[str]:
@@ -121,14 +141,16 @@ def shared_images(a: Side, b: Side) -> list[str]:
     runs = (*a.runs, *b.runs)
     common = set(runs[0].images).intersection(*(run.images for run in runs[1:]))
     with_files = all(run.has_files for run in runs)
-    if not common or (not with_files and any(len(run.images) != len(common) for run in runs)):
+    ids = {str(side.data["dataset"]) for side in (a, b) if side.data.get("dataset")}
+    differ = any(len(run.images) != len(common) for run in runs) or len(ids) > 1
+    if not common or (not with_files and differ):
         sizes = " and ".join(f"{len(side.runs[0].images):,}" for side in (a, b))
         raise UserError(
             f"{a.name} and {b.name} cannot be compared: their images are not the same ({sizes} "
             "images). Evaluate both on the same split of the same dataset."
         )
     labels = [dict(zip(run.images, run.label, strict=True)) for run in runs]
-    for image in common:
+    for image in sorted(common):
         if len({label[image] for label in labels}) > 1:
             told = " and ".join(sorted({label[image] for label in labels}))
             raise UserError(

@@ -16,7 +16,7 @@ from trainer.text.json_text import json_of
 from trainer.text.printable import in_csv
 from trainer.text.tables import align
 
-HEADER = ["run", "status", "val", "95 %", "test", "95 %", "best", "epochs", "time", "images/s",
+HEADER = ["run", "", "status", "val", "95 %", "test", "95 %", "best", "epochs", "time", "images/s",
           "overrides"]  # fmt: skip
 
 
@@ -27,9 +27,8 @@ def table(rows: list[Row], folder: Path) -> str:
     chosen = {row.folder for one in selected(rows) for row in one.rows}
     lines = [HEADER]
     for row in ordered(rows):
-        mark = "* " if row.folder in chosen else "  "
         lines.append([
-            mark + str(row.folder.relative_to(folder)), row.status, share(row.val_accuracy),
+            str(row.folder.relative_to(folder)), "*" if row.folder in chosen else "", row.status, share(row.val_accuracy),
             interval(row.val_interval), share(row.test_accuracy), interval(row.test_interval),
             text(row.best_epoch), text(row.epochs), duration(row.train_s),
             "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}",
@@ -41,7 +40,7 @@ def table(rows: list[Row], folder: Path) -> str:
     if chosen:
         blocks.append(f"* {RULE}")
     if several := over_seeds(rows, shared):
-        header = ["configuration", "runs", "val mean", "std", "95 %", "test mean", "std", "95 %"]
+        header = ["over seeds", "runs", "val mean", "std", "95 %", "test mean", "std", "95 %"]
         blocks.append("\n" + align([header, *several], left=(0,)))
     if in_words := result(rows, folder, shared):
         blocks.append("\n" + "\n".join(in_words))

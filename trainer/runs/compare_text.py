@@ -1,0 +1,40 @@
+"""Comparison of runs as text: accuracies of the sides, and how the verdicts were reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from trainer.evaluation.statistics import spread, wilson
+from trainer.runs.compare import Comparison, Side
+from trainer.text.tables import align
+
+
+def accuracy_table(sides: Sequence[Side]) -> str:
+    """Accuracy of each side with its interval: Wilson's over the images of one run, Student's over
+    the seeds of several."""
+    lines = [["", "runs", "images", "accuracy", "std", "95 %"]]
+    for side in sides:
+        of_runs = [float(run.is_right.mean()) for run in side.runs]
+        first = side.runs[0].is_right
+        if len(of_runs) == 1:
+            std, interval = "-", wilson(int(first.sum()), len(first))
+        else:
+            found = spread(of_runs)
+            std, interval = f"{found.std:.4f}", found.interval
+        mean = sum(of_runs) / len(of_runs)
+        lines.append([side.name, f"{len(of_runs)}", f"{len(first):,}", f"{mean:.4f}", std,
+                      str(interval)])  # fmt: skip
+    return align(lines, left={0})
+
+
+def notes(sides: Sequence[Side], pairs: Sequence[Comparison], split: str) -> Iterator[str]:
+    """Lines on the images that were compared, and on the methods."""
+    sizes = {side.name: len(side.runs[0].images) for side in sides}
+    if fewer := [pair for pair in pairs if pair.n < max(sizes[pair.a], sizes[pair.b])]:
+        yield (
+            f"{fewer[0].a} and {fewer[0].b} were compared on the {fewer[0].n:,} images that are in "
+            f"the {split} split of both: neither was trained on them"
+        )
+    holm = "; p-values corrected by Holm's rule" if len(pairs) > 1 else ""
+    methods = ", ".join(dict.fromkeys(pair.method for pair in pairs))
+    yield f"{split} split, paired on the same images: {methods}{holm}"
