@@ -28,9 +28,22 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="all of it as JSON, without pages")
     parser.add_argument("--csv", action="store_true", help="the runs as CSV, without pages")
+    parser.add_argument(
+        "--suspects", action="store_true",
+        help="labels that are probably wrong, by the predictions of a run or of a folds=K sweep, "
+        "with a page that shows the images",
+    )  # fmt: skip
     refuse_in_words(parser, argv, ())
     args = parser.parse_args(argv)
     if args.json and args.csv:
         raise UserError("--json --csv: one of them at a time.")
+    if args.suspects:
+        if args.csv:
+            raise UserError("--suspects --csv: suspects are printed as a table or --json.")
+        # Imported here: it loads the dataset, by torch.
+        from trainer.inference.suspects import report_suspects
+
+        report_suspects(at_home(args.dir), args.json)
+        return 0
     report(at_home(args.dir), "json" if args.json else "csv" if args.csv else "table")
     return 0

@@ -5,8 +5,10 @@ All are Pillow images in RGB, with text in the font that Pillow brings.
 
 from __future__ import annotations
 
+import base64
 import bisect
 import functools
+import io
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -28,6 +30,7 @@ GAP = 8
 LARGEST_CELL, MATRIX_SIDE, LARGEST_MATRIX = 96, 640, 1200
 NUM_CONFUSIONS = 25  # in place of a matrix with more classes than pixels
 LONGEST_NAME = 150
+THUMBNAIL = 128  # the longer side of an image on a page
 TILE = 128  # an image's longer side in a grid, about
 ANNOTATED_WIDTH, ANNOTATED_SIDE = 360, 1024  # the least width, the greatest side
 
@@ -123,6 +126,16 @@ def picture_grid(pictures: Tensor, captions: Sequence[str]) -> Image.Image:
             line = _cut(line, TEXT, step_x - GAP)
             _write(draw, (x, y + tile.height + 4 + k * line_height), line, TEXT, "lt")
     return image
+
+
+def data_uri(pixels: Tensor) -> str:
+    """(C, H, W) uint8 as a PNG in a data: URI; of other than 3 channels the first is shown."""
+    shown = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels[0]
+    image = Image.fromarray(np.ascontiguousarray(shown.numpy()))
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def annotated(picture: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Image:

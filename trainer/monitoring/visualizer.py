@@ -3,9 +3,7 @@ predictions.csv and findings.json, which is what `report` shows."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
 import itertools
 import logging
 import math
@@ -13,10 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from torch import Tensor
-
+from trainer.evaluation import plots
 from trainer.evaluation.findings import Examiner, Findings, mistakes_as_json
 from trainer.evaluation.metrics import Meter, Metrics
 from trainer.monitoring import tensorboard_images
@@ -32,7 +27,6 @@ log = logging.getLogger("trainer")
 
 FINDINGS_NAME = "findings.json"
 NUM_MISTAKES = 16
-THUMBNAIL = 128  # the longer side, in pixels, of an image in findings.json
 
 
 class Visualizer(Watcher):
@@ -177,17 +171,8 @@ def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
             "top5": finite(findings.top5),
             "calibration_error": finite(findings.calibration_error),
             "mistakes": [
-                {**row, "image": data_uri(pixels)} for row, pixels in zip(rows, images, strict=True)
+                {**row, "image": plots.data_uri(pixels)}
+                for row, pixels in zip(rows, images, strict=True)
             ],
         }
     write_bytes(file, (json_of(content) + "\n").encode())
-
-
-def data_uri(pixels: Tensor) -> str:
-    """(C, H, W) uint8 as a PNG; of other than 3 channels the first is shown."""
-    shown = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels[0]
-    image = Image.fromarray(np.ascontiguousarray(shown.numpy()))
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

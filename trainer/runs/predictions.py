@@ -59,6 +59,20 @@ class Predictions:
 def read(file: Path, split: str) -> Predictions | None:
     """Predictions of a split; None if the file has none of it. Raises OSError, or ValueError that
     says what is wrong with the file."""
+    rows = read_rows(file, split)
+    if not rows:
+        return None
+    has_files = all(row[2] for row in rows)
+    place = 2 if has_files else 1
+    rows.sort(key=lambda row: row[2] if has_files else int(row[1]))
+    images, label, predicted = ([row[i] for row in rows] for i in (place, 3, 4))
+    if len(set(images)) < len(images):
+        raise ValueError(f"{file}: an image of the {split} split stands there twice")
+    return Predictions(tuple(images), tuple(label), tuple(predicted), has_files)
+
+
+def read_rows(file: Path, split: str) -> list[list[str]]:
+    """Rows of a split, in the order of its images, with the cells of HEADER. Raises as `read`."""
     lines = csv.reader(io.StringIO(content(file).decode("utf-8"), newline=""))
     header = next(lines, [])
     if tuple(header) != HEADER:
@@ -69,15 +83,7 @@ def read(file: Path, split: str) -> Predictions | None:
             raise ValueError(f"{file}: line {number} is damaged")
         if row[0] == split:
             rows.append(row)
-    if not rows:
-        return None
-    has_files = all(row[2] for row in rows)
-    place = 2 if has_files else 1
-    rows.sort(key=lambda row: row[2] if has_files else int(row[1]))
-    images, label, predicted = ([row[i] for row in rows] for i in (place, 3, 4))
-    if len(set(images)) < len(images):
-        raise ValueError(f"{file}: an image of the {split} split stands there twice")
-    return Predictions(tuple(images), tuple(label), tuple(predicted), has_files)
+    return rows
 
 
 def rows_of(

@@ -61,7 +61,9 @@ def test_a_sweep_tests_the_selected_configuration_alone(sweep: tuple[Path, Finis
         assert [row["split"] for row in rows].count("test") == (number >= 2)
     assert {row["run"] for row in ledger(cwd)} == {f"outputs/sweeps/mine/{n}" for n in (2, 3)}
     assert "selected: optimizer.lr=0.01, 2 seeds: val mean" in done.stdout
-    assert "this test split was read 2 times, by 2 runs (outputs/test_readings.jsonl)" in done.stdout
+    assert (
+        "this test split was read 2 times, by 2 runs (outputs/test_readings.jsonl)" in done.stdout
+    )
 
 
 def test_the_result_is_that_of_a_single_training(sweep: tuple[Path, Finished]) -> None:

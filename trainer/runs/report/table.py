@@ -28,7 +28,8 @@ def table(rows: list[Row], folder: Path) -> str:
     lines = [HEADER]
     for row in ordered(rows):
         lines.append([
-            str(row.folder.relative_to(folder)), "*" if row.folder in chosen else "", row.status, share(row.val_accuracy),
+            str(row.folder.relative_to(folder)), "*" if row.folder in chosen else "", row.status,
+            share(row.val_accuracy),
             interval(row.val_interval), share(row.test_accuracy), interval(row.test_interval),
             text(row.best_epoch), text(row.epochs), duration(row.train_s),
             "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}",
