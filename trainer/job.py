@@ -104,8 +104,7 @@ def train(
             best_weights.mend(run)
             # It describes the run before it was resumed; if killed now, the run is unfinished.
             (folder / "summary.json").unlink(missing_ok=True)
-        if not run.is_done:  # else only the test is left
-            log_header(run, choices)
+        log_header(run, choices)
         faults.check_room(run, folder)
         run.start()
         loop.fit(run)

@@ -100,7 +100,7 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path, dispatch: Dispatch) ->
     make_run(tmp_path / "labels", right(0.9, 1), labels=(LABELS + 1) % 3)
     for name, reason in (
         ("other", "data.shape is [1, 28, 28] for the one and [1, 32, 32]"),
-        ("fewer", "(400 and 50 images)"), ("labels", "is labelled c0 and c1"),
+        ("fewer", "(400 and 50 images)"), ("labels", "image 0 is labelled c0 and c2"),
         ("nothing", "nothing: there is no such run, checkpoint or sweep"),
     ):  # fmt: skip
         done = dispatch("compare", "a", name)

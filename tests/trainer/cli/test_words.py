@@ -219,7 +219,8 @@ OPTIONS = {
     "predict": ["--top-k", "--fit", "-o", "--json", "--invert", "--max-pixels"],
     "export": ["--format", "-o", "--force"],
     "import-weights": ["--model", "-o", "--classes", "--force"],
-    "resume": ["--force"], "report": [], "summary": [],
+    "resume": ["--force"], "report": ["--json", "--csv", "--suspects"], "summary": [],
+    "compare": ["--json"],
 }  # fmt: skip
 
 

@@ -287,23 +287,26 @@ def test_runs_side_by_side(run: Path, default_run: TrainedRun, dispatch: Dispatc
         (copy / "summary.json").write_text(json.dumps(summary))
         (copy / ".hydra" / "overrides.yaml").write_text(f"[epochs=20, seed={seed}]")
     done = dispatch("report", "sweep")
-    assert "0.9100  0.0141" in done.stdout
+    assert "0.8900  0.0141  0.763 to 1.000     0.9100  0.0141  0.783 to 1.000" in done.stdout
     page = read_page(run.parent / "sweep")
     assert [link["href"] for link in page.all("a")] == ["0/report.html", "1/report.html"]
     assert all((run.parent / "sweep" / link["href"]).is_file() for link in page.all("a"))
     assert "All: epochs=20" in page.text
-    assert "0.9000 best val accuracy" in page.text
-    assert "0.9000 its test accuracy" in page.text
-    assert "Bold: the best by validation accuracy." in page.text
+    assert "0.8900 best val mean of 2 seeds, 95 %: 0.763 to 1.000" in page.text
+    assert "0.9100 its test mean, 95 %: 0.783 to 1.000" in page.text
+    assert "of these validation chose 0: val 0.9000 of 400 images" in page.text
+    assert "the test split selects nothing" in page.text
     assert "0.9100 0.0141" in page.text
     labels = [word.strip() for word in page.words]
     assert labels.count("seed=1") == 2  # in the table, and in the one legend of all charts
     charts = [figure["aria-label"] for figure in page.all("svg") if "aria-label" in figure]
     assert charts == ["Validation accuracy", "Validation loss", "Training loss", "Learning rate"]
-    config = run.parent / "sweep" / "1" / ".hydra" / "config.yaml"
-    config.write_text(config.read_text().replace("val_size: 0.1", "val_size: 0.2"))
-    dispatch("report", "sweep")  # on other data no figure is the best
-    assert "best val accuracy" not in read_page(run.parent / "sweep").text
+    other = json.loads((copy / "summary.json").read_text()) | {"num_val_images": 800}
+    (copy / "summary.json").write_text(json.dumps(other))
+    dispatch("report", "sweep")  # validated on other images no run is better than another
+    text = read_page(run.parent / "sweep").text
+    assert "best val" not in text
+    assert text.count("selected: all runs, run") == 2
 
 
 def test_report_imports_no_torch_and_jinja2_only_for_a_page() -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from scipy.stats import binomtest
 
 from tests.trainer.runs.test_report import Page
 from trainer.runs.report import evaluation_section, html, svg
@@ -61,8 +62,10 @@ def shown_of(cells: list[tuple[int, int, int]], classes: list[str]) -> str:
 def test_every_class_has_its_figures() -> None:
     """Against the formulas by hand: class a has 8 of 10 right, and 1 of b was taken for it."""
     shown = Page(shown_of([(0, 0, 8), (0, 1, 2), (1, 1, 4), (1, 0, 1)], ["a", "b"])).text
-    assert f"a 10 {8 / 9:.4f} {8 / 10:.4f} {16 / 19:.4f}" in shown
-    assert f"b 5 {4 / 6:.4f} {4 / 5:.4f} {8 / 11:.4f}" in shown
+    a, b = (binomtest(*counts).proportion_ci(method="wilson") for counts in ((8, 10), (4, 5)))
+    of_a, of_b = (f"{one.low:.3f} to {one.high:.3f}" for one in (a, b))
+    assert f"a 10 {8 / 9:.4f} {8 / 10:.4f} {of_a} {16 / 19:.4f}" in shown
+    assert f"b 5 {4 / 6:.4f} {4 / 5:.4f} {of_b} {8 / 11:.4f}" in shown
 
 
 @pytest.mark.parametrize(("num", "drawn"), [(1000, True), (1001, False), (20_000, False)])
@@ -75,6 +78,8 @@ def test_a_page_of_many_classes_is_one_that_a_browser_shows(num: int, drawn: boo
     assert ("findings.json has its cells" in page.text) == (not drawn)
     assert (f"The 1,000 of {num:,} classes with the lowest F1" in page.text) == (not drawn)
     assert len(page.all("tr")) == 1001
-    assert f"class {num - 1} 4 0.0000 0.0000 0.0000" in page.text  # the worst is in it
+    assert (
+        f"class {num - 1} 4 0.0000 0.0000 0.000 to 0.490 0.0000" in page.text
+    )  # the worst is in it
     assert f"class {num - 1} predicted as class 0 4" in page.text
     assert len(shown) < 700_000

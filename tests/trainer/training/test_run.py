@@ -59,7 +59,7 @@ class Recorder(Watcher):
     def best(self, run: Run) -> None:
         self.told.append(f"{self.name} best {run.best.epoch}")
 
-    def finish(self, run: Run, test: Metrics) -> None:
+    def finish(self, run: Run, test: Metrics | None) -> None:
         self.told.append(f"{self.name} finish")
 
     def close(self) -> None:
@@ -82,7 +82,8 @@ def test_watchers_are_told_in_order(config: dict[str, Any], tmp_path: Path) -> N
     run = with_recorders(built(config, tmp_path), told)
     run.start()
     loop.fit(run)
-    run.finish(loop.test_best(run))
+    loop.load_best(run)
+    run.finish(loop.test(run))
     run.close()
     of_a = [line.removeprefix("a ") for line in told if line.startswith("a ")]
     assert of_a == [
