@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from data.inspection import keys_of, notes_on_copies, notes_on_counts
 from data.memory import check_memory
 from data.resizing import LUMA, check_channels, to_shape
-from data.splits import carve
+from data.splits import carve, check_fold
 from data.types import DataError, Dataset, Fit, Split
 
 
@@ -30,6 +30,9 @@ class Preparation:
         fit: how images of another size come to `shape`: "squash" (both sides resized) or "crop"
             (the shorter side resized, the centre taken).
         resize: pixels of the shorter side before the crop; None: those of `shape`.
+        folds: number of parts into which all images but the test split are divided, 2 or more;
+            0: not at all.
+        fold: which of them is held out and takes the place of the test split, 0..folds-1.
     """
 
     shape: Sequence[int]
@@ -41,6 +44,8 @@ class Preparation:
     split_seed: int
     fit: Fit = "squash"
     resize: int | None = None
+    folds: int = 0
+    fold: int = 0
 
     def __post_init__(self) -> None:
         check_shape(self.shape)
@@ -54,6 +59,7 @@ class Preparation:
             raise DataError(f"data.split_seed={self.split_seed}: must be 0 or more.")
         if min(self.std, default=0) <= 0:
             raise DataError(f"data.std={list(self.std)}: must be above 0, one for each channel.")
+        check_fold(self.folds, self.fold)
 
     def check_num_classes(self, own: int) -> None:
         if self.num_classes != own:
@@ -63,7 +69,8 @@ class Preparation:
             )
 
     def dataset(self, train: Split, test: Split, classes: Sequence[str]) -> Dataset:
-        """Carves validation out of `train` and brings all images to `shape`.
+        """Carves validation out of `train`, or a fold, which then takes the place of `test`, and
+        validation; brings all images to `shape`.
 
         Raises:
             DataError: the keys contradict the images.
@@ -72,15 +79,18 @@ class Preparation:
         own_channels, channels = train.images.shape[1], self.shape[0]
         mean = fit_channels("data.mean", self.mean, own_channels, channels)
         std = fit_channels("data.std", self.std, own_channels, channels)
-        rest, val = carve(train, self.val_size, self.split_seed, classes)
-        test = replace(test, indices=torch.arange(len(test)))
+        rest, val, held_out = carve(
+            train, self.val_size, self.split_seed, classes, self.folds, self.fold
+        )
+        test = replace(test, indices=torch.arange(len(test))) if held_out is None else held_out
         notes = _notes({"train": rest, "val": val, "test": test}, classes)
+        notes = (*notes_on_fold(self.folds, self.fold, len(test)), *notes)
         rest, val, test = (
             replace(split, images=self.fitted(split.images)) for split in (rest, val, test)
         )
         return Dataset(
             rest, val, test, tuple(classes), mean, std, self.hflip, notes,
-            fit=self.fit, resize=self.resize,
+            fit=self.fit, resize=self.resize, held_out=held_out_name(self.folds, self.fold),
         )  # fmt: skip
 
     def fitted(self, images: Tensor) -> Tensor:
@@ -88,6 +98,19 @@ class Preparation:
         if self.fit == "squash":
             return to_shape(images, self.shape)
         return cropped(images, self.shape, self.resize or min(self.shape[1:]))
+
+
+def held_out_name(folds: int, fold: int) -> str:
+    """Name of what is measured at the end, for reports."""
+    return f"fold {fold} of {folds}" if folds else "test"
+
+
+def notes_on_fold(folds: int, fold: int, num_images: int) -> Iterator[str]:
+    if folds:
+        yield (
+            f"data.folds={folds}: fold {fold} (of 0 to {folds - 1}), {num_images:,} images, is "
+            "held out in place of the test split, which plays no part"
+        )
 
 
 def _notes(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Validation split: carved out of the training split by a seed."""
+"""Splits that are carved out of a dataset's images by a seed: validation, and folds."""
 
 from __future__ import annotations
 
@@ -11,29 +11,54 @@ from data.types import DataError, Split
 
 
 def carve(
-    train: Split, val_size: float, split_seed: int, classes: Sequence[str]
-) -> tuple[Split, Split]:
-    """Splits `train` into train and validation, each class in proportion, order kept. Both know
-    where their images stood in `train`."""
-    in_val = torch.from_numpy(
-        choose_validation(train.labels.numpy(), val_size, split_seed, classes)
+    train: Split,
+    val_size: float,
+    split_seed: int,
+    classes: Sequence[str],
+    folds: int = 0,
+    fold: int = 0,
+) -> tuple[Split, Split, Split | None]:
+    """Splits `train` into train, validation and, with folds, the one that is held out; each class
+    in proportion, order kept. All know where their images stood in `train`.
+
+    Validation comes from what the fold leaves. Arguments: `Preparation`.
+    """
+    labels = train.labels.numpy()
+    keys = random_keys(labels, len(classes), split_seed)
+    held_out = np.zeros(len(labels), dtype=bool)
+    if folds:
+        check_counts(np.bincount(labels, minlength=len(classes)), folds, classes)
+        held_out = fold_of(keys, labels, folds) == fold
+    rest = np.flatnonzero(~held_out)
+    counts = np.bincount(labels[rest], minlength=len(classes))
+    in_val = np.zeros(len(labels), dtype=bool)
+    in_val[rest] = smallest_keys(
+        keys[rest], labels[rest], validation_counts(counts, val_size, classes)
     )
-    return train.subset(~in_val), train.subset(in_val)
+    parts = (~held_out & ~in_val, in_val, held_out)
+    left, val, held = (train.subset(torch.from_numpy(part)) for part in parts)
+    return left, val, held if folds else None
+
+
+def random_keys(labels: np.ndarray, num_classes: int, split_seed: int) -> np.ndarray:
+    """A random key for each image: (N,) uint64.
+
+    The keys are the raw output of PCG64, which NumPy keeps the same on every machine and in every
+    version (NEP 19), so the splits are as well; the run's seed and torch have no part in it.
+    """
+    keys = np.empty(len(labels), dtype=np.uint64)
+    for label, count in enumerate(np.bincount(labels, minlength=num_classes)):
+        keys[labels == label] = np.random.PCG64([split_seed, label]).random_raw(count)
+    return keys
 
 
 def choose_validation(
     labels: np.ndarray, val_size: float, split_seed: int, classes: Sequence[str]
 ) -> np.ndarray:
-    """Mask of the images for validation: (N,) bool. The arguments are those of `validation_counts`.
-
-    Each image gets a random 64-bit key, and those of a class with the smallest keys are taken.
-    The keys are the raw output of PCG64, which NumPy keeps the same on every machine and in every
-    version (NEP 19), so the split is as well; the run's seed and torch have no part in it.
-    """
+    """Mask of the images for validation: (N,) bool; those of a class with the smallest keys. The
+    arguments are those of `validation_counts`."""
     counts = np.bincount(labels, minlength=len(classes))
-    keys = np.empty(len(labels), dtype=np.uint64)
-    for label, count in enumerate(counts):
-        keys[labels == label] = np.random.PCG64([split_seed, label]).random_raw(count)
+    keys = random_keys(labels, len(classes), split_seed)
     return smallest_keys(keys, labels, validation_counts(counts, val_size, classes))
 
 
@@ -44,6 +69,55 @@ def smallest_keys(keys: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> n
         members = np.flatnonzero(labels == label)
         chosen[members[np.argsort(keys[members], kind="stable")[:count]]] = True
     return chosen
+
+
+# --- folds ---------------------------------------------------------------------------------------
+
+
+def check_fold(folds: int, fold: int) -> None:
+    """Raises DataError unless `fold` is the number of one of `folds`, or both are 0."""
+    if folds < 0 or folds == 1:
+        raise DataError(f"data.folds={folds}: must be 2 or more, or 0 for none.")
+    if not 0 <= fold < max(folds, 1):
+        allowed = f"0 to {folds - 1} with data.folds={folds}" if folds else "0 without data.folds"
+        raise DataError(f"data.fold={fold}: must be {allowed}.")
+
+
+def images_for(folds: int) -> int:
+    """Images of a class from which each fold gets one, and leaves one each for train and val."""
+    return max(folds, 4 if folds == 2 else 0)
+
+
+def check_counts(counts: np.ndarray, folds: int, classes: Sequence[str]) -> None:
+    """Raises DataError for a class that is too small to be in every fold."""
+    for name, count in zip(classes, counts, strict=True):
+        if count < images_for(folds):
+            raise DataError(
+                f"data.folds={folds}: class {name!r} has too few images to train on, {count}; it "
+                f"needs {images_for(folds)} or more, to have one in each fold, and in train and "
+                "val beside it."
+            )
+
+
+def fold_of(keys: np.ndarray, labels: np.ndarray, folds: int) -> np.ndarray:
+    """Number of the fold that each image is in: (N,) int64, 0..folds-1.
+
+    In each class, fold 0 has the smallest keys, fold 1 the next, and so on. The sizes differ by one
+    at most, and it is other folds in each class that have one more. So an image more or less moves
+    at most one image of its class from a fold to its neighbour, and none of another class.
+    """
+    found = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        places = (np.arange(folds) - label) % folds
+        sizes = (len(members) + folds - 1 - places) // folds
+        found[members[np.argsort(keys[members], kind="stable")]] = np.repeat(
+            np.arange(folds), sizes
+        )
+    return found
+
+
+# --- number of images ----------------------------------------------------------------------------
 
 
 def validation_counts(
@@ -72,7 +146,7 @@ def validation_counts(
                 f"Class {name!r} has too few training images, {count}; it needs {num_left + 1} "
                 "or more, to have one in each split."
             )
-    total, shares = round(val_size * counts.sum()), val_size * counts
+    total = round(val_size * counts.sum())
     least, most = len(counts), counts.sum() - num_left * len(counts)
     if not least <= total <= most:
         digits = len(str(counts.sum())) + 1  # so many that the rounded fraction means that number
@@ -82,9 +156,15 @@ def validation_counts(
             f"{least} classes needs at least one there and {num_left} in what is left. Take a "
             f"fraction from {' to '.join(fractions)}."
         )
-    taken = np.clip(np.floor(shares).astype(int), 1, counts - num_left)
+    return rounded(val_size * counts, total, np.ones_like(counts), counts - num_left)
+
+
+def rounded(shares: np.ndarray, total: int, least: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Shares rounded down or up to whole numbers that add up to `total`, by largest remainder,
+    within their limits; these must allow it."""
+    taken = np.clip(np.floor(shares).astype(int), least, most)
     while (missing := total - taken.sum()) != 0:
         step = np.sign(missing)
-        free = taken < counts - num_left if step > 0 else taken > 1
+        free = taken < most if step > 0 else taken > least
         taken[np.argmax(np.where(free, step * (shares - taken), -np.inf))] += step
     return taken

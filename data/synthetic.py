@@ -39,6 +39,8 @@ def load_synthetic(
     split_seed: int,
     fit: Fit = "squash",
     resize: int | None = None,
+    folds: int = 0,
+    fold: int = 0,
 ) -> Dataset:
     """`num_train` (validation included) and `num_test` images; image i is of class i mod K.
 
@@ -55,7 +57,7 @@ def load_synthetic(
         DataError: a value is out of its range.
     """
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold
     )
     if num_classes < 2:
         raise DataError(f"data.num_classes={num_classes}: must be 2 or more.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,6 +110,9 @@ class Dataset:
         fit: how images of another size were brought to this one: "crop" (the shorter side resized,
             the centre taken) or "squash" (both sides resized).
         resize: pixels of the shorter side before the crop; None: those of the shape.
+        held_out: what `test` is: "test", the dataset's own, or a fold, "fold 2 of 5" (from 0 on).
+        groups: the names of the groups in each split, by "train", "val", "test", sorted; None where
+            images have none.
     """
 
     train: Split
@@ -124,6 +127,8 @@ class Dataset:
     pixel_range: tuple[float, float] | None = None
     fit: Fit = "crop"
     resize: int | None = None
+    held_out: str = "test"
+    groups: Mapping[str, tuple[str, ...]] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

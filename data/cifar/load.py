@@ -70,6 +70,8 @@ def load_cifar10(
     verify: bool = True,
     fit: Fit = "squash",
     resize: int | None = None,
+    folds: int = 0,
+    fold: int = 0,
 ) -> Dataset:
     """CIFAR-10, 50,000 and 10,000 colour images of 32 x 32 pixels.
 
@@ -86,7 +88,7 @@ def load_cifar10(
         DataError: no files and no way to get them, damaged files, or keys that contradict them.
     """
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold
     )
     source = mirrors if download else None
     md5 = Md5s(archive_md5, file_md5, verify)
@@ -110,10 +112,12 @@ def load_cifar100(
     verify: bool = True,
     fit: Fit = "squash",
     resize: int | None = None,
+    folds: int = 0,
+    fold: int = 0,
 ) -> Dataset:
     """CIFAR-100, with its 100 fine labels; arguments and errors: `load_cifar10`."""
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold
     )
     source = mirrors if download else None
     md5 = Md5s(archive_md5, file_md5, verify)
@@ -156,15 +160,14 @@ def _load(
         own = hashlib.md5(content, usedforsecurity=False).hexdigest()
         md5.check(place, own, md5.files[name])
         others += [name] if own != md5.files[name].lower() else []
-    dataset = preparation.dataset(
-        _join([read_split(layout, *found[name]) for name in layout.train]),
-        read_split(layout, *found[layout.test]),
-        read_class_names(layout, *found[layout.meta]),
-    )
-    return dataclasses.replace(dataset, notes=(*dataset.notes, *_note(layout, dataset, others)))
+    train = _join([read_split(layout, *found[name]) for name in layout.train])
+    test = read_split(layout, *found[layout.test])
+    dataset = preparation.dataset(train, test, read_class_names(layout, *found[layout.meta]))
+    notes = (*dataset.notes, *_note(layout, len(train), len(test), others))
+    return dataclasses.replace(dataset, notes=notes)
 
 
-def _note(layout: Layout, dataset: Dataset, others: Sequence[str]) -> list[str]:
+def _note(layout: Layout, num_train: int, num_test: int, others: Sequence[str]) -> list[str]:
     if not others:
         return []
     which = "none of the files is" if len(others) == len(layout.files) else (
@@ -172,7 +175,7 @@ def _note(layout: Layout, dataset: Dataset, others: Sequence[str]) -> list[str]:
     )  # fmt: skip
     return [
         f"data.verify=false: {which} the original's, by MD5; taken as found: "
-        f"{len(dataset.train) + len(dataset.val):,} and {len(dataset.test):,} images"
+        f"{num_train:,} and {num_test:,} images"
     ]
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,15 @@ from data.image_folder.class_folders import (
     find_parts,
     join_first_ten,
 )
-from data.image_folder.pack import packed
+from data.image_folder.division import SplitKeys, divided
+from data.image_folder.pack import pack_folder, packed
 from data.image_folder.packing import File, Pack, Reading
-from data.image_folder.split import carved
 from data.images import scaling
 from data.images.fitting import MAX_PIXELS, MODES
 from data.images.scaling import Range
 from data.inspection import notes_on_copies, notes_on_counts
-from data.preparation import Preparation, fit_channels
-from data.roots import cache_for, expanded, resolve_root
+from data.preparation import Preparation, fit_channels, held_out_name
+from data.roots import resolve_root
 from data.types import DataError, Dataset, Fit, Split
 
 
@@ -50,6 +49,10 @@ def load_image_folder(
     max_pixels: int = MAX_PIXELS,
     fit: Fit = "crop",
     resize: int | None = None,
+    group: str | None = None,
+    test_files: str | None = None,
+    folds: int = 0,
+    fold: int = 0,
 ) -> Dataset:
     """Images under `root`, laid out as `data.image_folder.class_folders` says, brought to `shape`
     by `fit`. The arguments are the keys of configs/data/image_folder.yaml.
@@ -57,25 +60,26 @@ def load_image_folder(
     A split that has no folder is carved out of train, class by class: test first, then validation
     from the rest. Which images these are depends on the names of all files that are there, readable
     or not, and hardly changes when some are added or removed; see `carved`. The pack does not
-    depend on it: all splits are views of one.
+    depend on it: all splits are views of one, which also has the images that a run with folds does
+    not use.
 
     Raises:
         DataError: no classes, images that cannot be used, nowhere to pack them, or keys that
             contradict the files.
     """
     folder = _given(root)
-    if not 0 < test_size < 1:
-        raise DataError(f"data.test_size={test_size}: must lie between 0 and 1, both excluded.")
+    split_keys = SplitKeys(test_size, val_size, split_seed, group, test_files, folds, fold)
     parts, notes = find_parts(folder)
     classes = find_classes(parts)
     keys = Preparation(
         shape, len(classes) if num_classes is None else num_classes, mean, std, hflip, val_size,
-        split_seed, fit, resize,
+        split_seed, fit, resize, folds, fold,
     )  # fmt: skip
     normalisation = _checked(keys, len(classes), on_bad_image)
     found, more = find_images(folder, parts, classes)
     files = [file for own in found.values() for file in own]
-    split_of = carved(found, {"test": test_size, "val": val_size}, split_seed, classes)
+    division = divided(folder, found, classes, split_keys)
+    split_of = division.split_of
     how = Reading(_sized(shape), _range(pixel_range), max_pixels, fit, resize)
     images = _read(folder, files, how, cache_dir, on_bad_image)
     _check_none_is_bare(files, split_of, images, classes)
@@ -83,9 +87,10 @@ def load_image_folder(
     splits = [images.split(np.flatnonzero(own_split == part)) for part in PARTS]
     notes = (
         *notes, *more, *notes_on_counts(splits[0].labels, classes),
-        *images.notes_on_copies(own_split, classes), *images.notes,
+        *images.notes_on_copies(own_split, classes), *images.notes, *division.notes,
     )  # fmt: skip
-    return images.dataset(splits, classes, normalisation, hflip, notes, how)
+    made = images.dataset(splits, classes, normalisation, hflip, notes, how)
+    return replace(made, held_out=held_out_name(folds, fold), groups=division.groups)
 
 
 def load_whole(
@@ -228,16 +233,16 @@ def _read(
 ) -> _Images:
     """The packed images of these files. Raises DataError for bad ones that are not to be skipped,
     and if nothing can be packed."""
-    pack_folder, notes = _pack_folder(root, cache_dir)
-    pack = packed(root, files, how, pack_folder)
+    folder, notes = pack_folder(root, cache_dir)
+    pack = packed(root, files, how, folder)
     bad = {file.name: reason for file, reason in pack.bad}
     if bad and on_bad_image == "error":
-        raise DataError(cannot_be_used(root, bad, len(files), pack_folder))
+        raise DataError(cannot_be_used(root, bad, len(files), folder))
     if bad:
-        notes = (*left_out(root, bad, len(files), pack_folder), *notes)
+        notes = (*left_out(root, bad, len(files), folder), *notes)
     notes = (*notes, *scaling.notes(len(pack.deep), pack.scale, pack.num_flat, len(pack.files)))
     good = np.array([file.name not in bad for file in files])
-    return _Images(root, pack, pack_folder, good, bad, notes)
+    return _Images(root, pack, folder, good, bad, notes)
 
 
 def _sized(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -253,24 +258,6 @@ def _range(given: Sequence[float] | None) -> Range | None:
             f"data.pixel_range={list(given)}: must be two numbers, the lesser first, or null."
         )
     return given[0], given[1]
-
-
-def _pack_folder(root: Path, cache_dir: str | None) -> tuple[Path, tuple[str, ...]]:
-    """Each dataset has a folder of its own, named after where it lies; and notes of it."""
-    root = root.resolve()
-    name = f"{root.name}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
-    if cache_dir is None:
-        folder, notes = cache_for(Path("packs") / name)
-        if (root / ".packed").is_dir():
-            notes = (*notes, f"{root / '.packed'} is of an earlier version and can be removed")
-        return folder, notes
-    folder = expanded("data.cache_dir", cache_dir).resolve()
-    if root in (folder, *folder.parents):
-        raise DataError(
-            f"data.cache_dir={cache_dir} lies in data.root={root}, where folders are classes. "
-            "Take a folder outside; null takes the user's cache folder."
-        )
-    return folder / name, ()
 
 
 def _check_none_is_bare(

@@ -27,6 +27,7 @@ out nothing is kept, and a file that could not be read is tried again.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 import sys
@@ -39,6 +40,7 @@ from data.image_folder.pack_file import UnusablePackError, read_pack
 from data.image_folder.packing import File, Pack, Reading, write_pack
 from data.images.decode import UNREAD
 from data.images.scaling import UnscaledError
+from data.roots import cache_for, expanded
 from data.types import DataError, printable
 
 _NO_THREAD = "can't start new thread"  # Python's words, in a RuntimeError
@@ -170,3 +172,21 @@ def _ran_out(root: Path, error: Exception) -> str:
         "or let fewer images be read at a time, which are two for each core: `taskset -c 0` "
         "before the command leaves it one core."
     )
+
+
+def pack_folder(root: Path, cache_dir: str | None) -> tuple[Path, tuple[str, ...]]:
+    """Each dataset has a folder of its own, named after where it lies; and notes of it."""
+    root = root.resolve()
+    name = f"{root.name}-{hashlib.sha256(bytes(root)).hexdigest()[:8]}"
+    if cache_dir is None:
+        folder, notes = cache_for(Path("packs") / name)
+        if (root / ".packed").is_dir():
+            notes = (*notes, f"{root / '.packed'} is of an earlier version and can be removed")
+        return folder, notes
+    folder = expanded("data.cache_dir", cache_dir).resolve()
+    if root in (folder, *folder.parents):
+        raise DataError(
+            f"data.cache_dir={cache_dir} lies in data.root={root}, where folders are classes. "
+            "Take a folder outside; null takes the user's cache folder."
+        )
+    return folder / name, ()

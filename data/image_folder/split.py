@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from data.image_folder.groups import class_of_groups
 from data.image_folder.names import join_first_ten
 from data.image_folder.packing import File
-from data.splits import smallest_keys, validation_counts
+from data.splits import fold_of, images_for, rounded, smallest_keys, validation_counts
 from data.types import DataError
+
+UNUSED = "unused"  # the test split, where a fold takes its place
 
 
 def carved(
@@ -19,6 +23,10 @@ def carved(
     sizes: Mapping[str, float],
     split_seed: int,
     classes: Sequence[str],
+    groups: Sequence[str] | None = None,
+    test_files: Collection[str] = (),
+    folds: int = 0,
+    fold: int = 0,
 ) -> np.ndarray:
     """The split of each file, (N,) str, where those that have no folder come out of train.
 
@@ -27,33 +35,151 @@ def carved(
     share is rounded otherwise, one image moves on to the neighbour (rarely two), but none from
     train to test.
 
+    With `groups`, all of this holds for groups in place of images: each has a key, and counts as
+    one of one class, see `class_of_groups`. None is divided. A file that joins a group moves
+    nothing, unless the group then counts as of another class. Only where groups mix classes may
+    more of them move at once: when a class's weight there changes, or hardly any group counts as of
+    a class.
+
+    With `folds`, train and val are divided, see `fold_of`: by keys, so that fold 0 has the
+    smallest. One of them is "test", and what else would be is "unused".
+
     Args:
         found: the files of each split that has a folder.
-        sizes: fraction that each of the others takes of what is left in train, in this order.
+        sizes: fraction that each of the others takes of what is left in train, in this order; 0:
+            there is none.
+        groups: of each file.
+        test_files: names; if there are some, they are the test split.
+        folds, fold: number of folds, and of the one that is held out; see `Preparation`.
     """
     files = [file for own in found.values() for file in own]
-    split_of = np.array([part for part, own in found.items() for _ in own])
-    labels = np.array([file.label for file in files])
-    missing = [part for part in sizes if part not in found]
-    counts = np.bincount(labels[split_of == "train"], minlength=len(classes))
-    if small := [name for name, n in zip(classes, counts, strict=True) if n <= len(missing)]:
-        raise DataError(
-            f"Too few images in {join_first_ten(small)}: each class needs "
-            f"{len(missing) + 1} or more, to have one in each of train, val and test. Add some, "
-            "move these folders out, or join "
-            "them into one class."
-        )
-    all_train = counts.sum()
-    keys = np.array([_key(split_seed, file.name) for file in files], dtype=np.uint64)
-    for num_left, part in zip(range(len(missing), 0, -1), missing, strict=True):
-        train = np.flatnonzero(split_of == "train")
-        counts = np.bincount(labels[train], minlength=len(classes))
-        try:
-            take = validation_counts(counts, sizes[part], classes, f"data.{part}_size", num_left)
-        except DataError as error:
-            raise DataError(f"{error}\n{_advice(int(all_train), len(classes), missing)}") from error
-        split_of[train[smallest_keys(keys[train], labels[train], take)]] = part
+    split_of = np.array([part for part, own in found.items() for _ in own], dtype="<U6")
+    split_of[[file.name in test_files for file in files]] = "test"
+    if folds:
+        split_of[split_of == "val"] = "train"
+    there = {*split_of.tolist()}
+    missing = [part for part, size in sizes.items() if part not in there and size]
+    pool = np.flatnonzero(split_of == "train").tolist()
+    units = _units([files[i] for i in pool], groups and [groups[i] for i in pool], split_seed,
+                   len(classes))  # fmt: skip
+    _check_enough(units, missing, folds, classes)
+    of_unit = _Drawing(units, classes, sizes, missing, folds).drawn(fold)
+    if folds:
+        split_of[split_of == "test"] = UNUSED
+    split_of[pool] = of_unit[units.of]
     return split_of
+
+
+class _Units(NamedTuple):
+    """What is drawn as a whole: images, or groups of them.
+
+    Attributes:
+        keys: (U,) uint64, random.
+        labels: (U,) the class that each counts as.
+        of: (N,) the unit of each image.
+        counts: (K,) units with an image of each class.
+        word: what they are.
+    """
+
+    keys: np.ndarray
+    labels: np.ndarray
+    of: np.ndarray
+    counts: np.ndarray
+    word: str
+
+
+def _units(
+    files: Sequence[File], groups: Sequence[str] | None, split_seed: int, num_classes: int
+) -> _Units:
+    labels = np.array([file.label for file in files], dtype=np.int64)
+    if groups is None:
+        counts = np.bincount(labels, minlength=num_classes)
+        keys = _keys(split_seed, [file.name for file in files])
+        return _Units(keys, labels, np.arange(len(files)), counts, "images")
+    names = {name: number for number, name in enumerate(sorted(set(groups)))}
+    of = np.array([names[group] for group in groups])
+    images = np.zeros((len(names), num_classes), dtype=np.int64)
+    np.add.at(images, (of, labels), 1)
+    counts = np.count_nonzero(images, axis=0)
+    return _Units(_keys(split_seed, list(names)), class_of_groups(images), of, counts, "groups")
+
+
+def _check_enough(
+    units: _Units, missing: Sequence[str], folds: int, classes: Sequence[str]
+) -> None:
+    """Raises DataError for classes that are in too few units to be in each split."""
+    least = 1 + len(missing)
+    where = "each of train, val and test"
+    if folds:
+        least = images_for(folds) + ("test" in missing)
+        where = f"each of data.folds={folds} folds, and in train, val and test beside it"
+    small = [name for name, n in zip(classes, units.counts, strict=True) if n < least]
+    if small:
+        of = "images in" if units.word == "images" else "groups with images of"
+        raise DataError(
+            f"Too few {of} {join_first_ten(small)}: each class needs {least} or more, to have one "
+            f"in {where}. Add some, move these folders out, or join them into one class."
+        )
+
+
+class _Drawing(NamedTuple):
+    """Drawing of splits out of train."""
+
+    units: _Units
+    classes: Sequence[str]
+    sizes: Mapping[str, float]
+    missing: Sequence[str]
+    folds: int
+
+    def drawn(self, fold: int) -> np.ndarray:
+        """The split of each unit, (U,) str."""
+        split_of = np.full(len(self.units.keys), "train", dtype="<U6")
+        if "test" in self.missing:
+            self.take(split_of, "test", images_for(self.folds) or len(self.missing))
+        if self.folds:
+            split_of[split_of == "test"] = UNUSED
+            rest = np.flatnonzero(split_of == "train")
+            in_fold = fold_of(self.units.keys[rest], self.units.labels[rest], self.folds) == fold
+            split_of[rest[in_fold]] = "test"
+        if "val" in self.missing:
+            self.take(split_of, "val", 1)
+        return split_of
+
+    def take(self, split_of: np.ndarray, part: str, num_left: int) -> None:
+        """Of train those with the smallest keys, leaving `num_left` of each class."""
+        train = np.flatnonzero(split_of == "train")
+        keys, labels = self.units.keys[train], self.units.labels[train]
+        counts = np.bincount(labels, minlength=len(self.classes))
+        if self.units.word == "groups":
+            chosen = smallest_keys(keys, labels, group_counts(counts, self.sizes[part], num_left))
+        else:
+            chosen = smallest_keys(keys, labels, self.image_counts(counts, part, num_left))
+        split_of[train[chosen]] = part
+
+    def image_counts(self, counts: np.ndarray, part: str, num_left: int) -> np.ndarray:
+        try:
+            return validation_counts(
+                counts, self.sizes[part], self.classes, f"data.{part}_size", num_left
+            )
+        except DataError as error:
+            if self.folds:
+                raise
+            advice = _advice(len(self.units.keys), len(self.classes), self.missing)
+            raise DataError(f"{error}\n{advice}") from error
+
+
+def group_counts(counts: np.ndarray, size: float, num_left: int) -> np.ndarray:
+    """Number of groups of each class that are taken.
+
+    As of images: the total rounded, shares rounded by largest remainder, one or more of each class
+    that has enough. Where that cannot be, since groups mix classes and hardly any counts as of some
+    of them, by largest remainder alone: a group then brings more than one class.
+    """
+    total = min(max(round(size * counts.sum()), 1), counts.sum() - num_left)
+    least, most = (counts > num_left).astype(int), np.maximum(counts - num_left, 0)
+    if not least.sum() <= total <= most.sum():
+        least, most = np.zeros_like(counts), counts
+    return rounded(size * counts, total, least, most)
 
 
 def _advice(num_images: int, num_classes: int, missing: Sequence[str]) -> str:
@@ -66,6 +192,10 @@ def _advice(num_images: int, num_classes: int, missing: Sequence[str]) -> str:
         f"With {' '.join(words)} each split gets one image of each class, which is little to "
         "measure with; better are more images, or fewer classes."
     )
+
+
+def _keys(split_seed: int, names: Sequence[str]) -> np.ndarray:
+    return np.array([_key(split_seed, name) for name in names], dtype=np.uint64)
 
 
 def _key(split_seed: int, name: str) -> int:

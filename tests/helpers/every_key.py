@@ -98,6 +98,10 @@ ROWS: dict[str, tuple[Words, str]] = {
     "data.test_size": (IMAGES, "data.test_size=0.4"),
     "data.val_size": ([], "data.val_size=0.4"),
     "data.split_seed": ([], "data.split_seed=2"),
+    "data.group": (IMAGES, r"data.group=(class_\d/\d)"),
+    "data.test_files": (IMAGES, "data.test_files={test_files}"),
+    "data.folds": ([], "data.folds=3"),
+    "data.fold": (["data.folds=3"], "data.fold=1"),
     "data.shape": ([], "data.shape=[3,9,9]"),
     "data.num_classes": ([], "data.num_classes=5"),
     "data.mean": ([], "data.mean=[0.1]"),
@@ -244,6 +248,8 @@ def make_places(top: Path) -> dict[str, Path]:
                 image = Image.fromarray(pixels if name != "deep" else pixels.astype(np.uint16) * 9)
                 image.save(folder / f"{number}.png")
     (top / "bad" / "class_0" / "3.png").write_bytes(b"no image")
+    listed = (f"class_{label}/{number}.png" for label in range(4) for number in (8, 9))
+    (top / "test_files.txt").write_text("\n".join(listed))
     for label in range(3):
         shutil.copytree(top / "images" / f"class_{label}", top / "three" / f"other_{label}")
         shutil.copytree(top / "images" / f"class_{label}", top / "renamed" / f"other_{label}")

@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from data.image_folder.load import _pack_folder
+from data.image_folder import pack
 from data.images.decode import read_image
 from data.types import DataError, Dataset, Split
 from tests.helpers.commands import ROOT
@@ -81,6 +81,11 @@ def load(root: Path | None, **changes: Any) -> Dataset:
         raise (error.__cause__ or error) from None
 
 
+def notes_of(made: Dataset) -> tuple[str, ...]:
+    """Without the line, which most folders get, on how to keep the test split."""
+    return tuple(note for note in made.notes if "--fix-test" not in note)
+
+
 def refused(root: Path | None, **changes: Any) -> str:
     with pytest.raises(DataError) as caught:
         load(root, **changes)
@@ -89,7 +94,7 @@ def refused(root: Path | None, **changes: Any) -> str:
 
 def pack_folder(root: Path) -> Path:
     """Where the pack of this folder lies by default."""
-    return _pack_folder(root, None)[0]
+    return pack.pack_folder(root, None)[0]
 
 
 def read(path: Path) -> torch.Tensor:

@@ -74,6 +74,12 @@ def of_histograms(key: str, job: Mapping[str, Any]) -> str:
     )
 
 
+def of_test_size(key: str, job: Mapping[str, Any]) -> str:
+    if job["data"].get("test_files") is None:
+        return ""
+    return "has no effect: data.test_files lists the test split. Leave out one of the two."
+
+
 def of_dropout(key: str, job: Mapping[str, Any]) -> str:
     """Reason if the model has no dropout layer with its other options; else empty."""
     import torch
@@ -126,6 +132,7 @@ REASONS = {
     "augment.flip": of_flip,
     "augment.mix_probability": of_mixing,
     "model.dropout": of_dropout,
+    "data.test_size": of_test_size,
     "data.mean": of_normalisation,
     "data.std": of_normalisation,
 }

@@ -35,6 +35,7 @@ from trainer.config.hydra_internals import (
 )
 from trainer.errors import UserError
 
+SWEEP = re.compile(r"['\"]|(choice|range|interval|glob|shuffle|sort|tag)\(")
 LONGEST_WORD = 4096  # characters; Hydra reads a list of as many in some four seconds
 MAX_LISTED_JOBS = 10_000
 
@@ -89,6 +90,8 @@ def as_typed(word: str, multirun: bool) -> str:
     if value[0] in "'\"" and len(value) > 1 and value[-1] == value[0]:
         return word
     if not multirun:
+        return f"{name}={quoted(value)}"
+    if name.lstrip("+") == "data.group" and not SWEEP.match(value):  # has brackets of its own
         return f"{name}={quoted(value)}"
     if re.search(r"[()\[\]{}'\"]", value):
         return word

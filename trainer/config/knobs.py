@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ FLOAT32_MAX = 3.4028234663852886e38
 _POSITIVE = Knob("float", above=0)
 _SHARE = Knob("float", low=0, below=1)
 _PART = Knob("float", low=0, high=1)
-_FOLDER = Knob("str", pattern=r"(?s).+", hint="a folder", nullable=True)
+_TEXT = partial(Knob, "str", pattern=r"(?s).+", nullable=True)
+_FOLDER = _TEXT(hint="a folder")
 _NOT_NEGATIVE = Knob("float", low=0)
 _COUNT = Knob("int", low=1, below=2**31)
 _COUNT_OR_OFF = Knob("int", low=0, below=2**31)
@@ -127,12 +129,7 @@ KNOBS: dict[str, Knob] = {
     "num_threads": _THREADS,
     "num_workers": _THREADS,
     "limit_batches": _COUNT_OR_OFF,
-    "weights": Knob(
-        "str",
-        pattern=r"(?s).+",
-        hint="a .pth or .safetensors file, or IMAGENET1K_V1",
-        nullable=True,
-    ),
+    "weights": _TEXT(hint="a .pth or .safetensors file, or IMAGENET1K_V1"),
     "replace_head": Knob("bool"),
     "freeze": Knob("str", length=0),
     "clip_grad_norm": _NOT_NEGATIVE,
@@ -160,9 +157,13 @@ KNOBS: dict[str, Knob] = {
     "data.resize": Knob("int", low=1, high=2**14, nullable=True),
     "data.pixel_range": Knob("float", length=2, nullable=True),
     "data.on_bad_image": Knob("str", choices=("error", "skip")),
-    "data.test_size": Knob("float", above=0, below=1),
+    "data.group": _TEXT(hint="a regular expression with a group, or a .csv file"),
+    "data.test_files": _TEXT(hint="a file"),
+    "data.test_size": _SHARE,
     "data.val_size": Knob("float", above=0, below=1),
     "data.split_seed": _COUNT_OR_OFF,
+    "data.folds": Knob("int", low=0, high=1000),
+    "data.fold": _COUNT_OR_OFF,
     "data.shape": Knob("int", low=1, length=3),
     "data.num_classes": Knob("int", low=1, nullable=True),
     "data.mean": Knob("float", length=0),
@@ -257,6 +258,12 @@ def _check_together(config: Mapping[str, Any]) -> None:
         values = config["data"].get(key)
         if values is not None and len(values) not in (1, 3, channels):
             raise UserError(f"data.{key}={format_value(values)}: must have one value per channel.")
+    folds, fold = (config["data"].get(key, 0) for key in ("folds", "fold"))
+    if folds == 1:
+        raise UserError("data.folds=1: must be 2 or more, or 0 for none.")
+    if fold >= max(folds, 1):
+        allowed = f"0 to {folds - 1} with data.folds={folds}" if folds else "0 without data.folds"
+        raise UserError(f"data.fold={fold}: must be {allowed}.")
     if config["replace_head"] and config["weights"] is None:
         raise UserError("replace_head=true: replaces the head of given weights; add weights=...")
     if config["layers"] == "numpy":

@@ -26,7 +26,8 @@ PARTIAL = ("optimizer", "scheduler")  # whose YAMLs have _partial_
 # Of a set of data: what lets the program fetch, and hold what it fetched for sound. Only this
 # program's own YAML and this command line have a say in it.
 SOURCES = ("mirrors", "download", "archive_md5", "file_md5", "verify")
-PLACES = ("root", "cache_dir")  # taken, and told
+# Taken, and told.
+PLACES = {"root": "FOLDER", "cache_dir": "FOLDER", "test_files": "FILE", "group": "REGEX"}
 
 
 def configuration(
@@ -217,10 +218,11 @@ def own_sources(
                 f"data.{key} is not taken from a checkpoint, whose differs from this program's own "
                 f"{format_value(own)[:100]}: give data.{key}=... again if you want it."
             )
-    for key in PLACES:
+    for key, another in PLACES.items():
         if data.get(key) is not None and f"data.{key}" not in values:
             notes.append(
-                f"data.{key}={data[key]}: as the checkpoint says; data.{key}=FOLDER takes another."
+                f"data.{key}={data[key]}: as the checkpoint says; data.{key}={another} takes "
+                "another."
             )
     return {**config, "data": data}, notes
 

@@ -50,7 +50,10 @@ def is_elsewhere(
     entries: Mapping[str, Any], options: Mapping[str, Any], values: Mapping[str, str]
 ) -> bool:
     """True if another dataset was asked for than that of the training, and no part of it."""
-    shares = ("data.test_size", "data.val_size", "data.split_seed")
+    shares = (
+        "data.test_size", "data.val_size", "data.split_seed", "data.group", "data.test_files",
+        "data.folds", "data.fold",
+    )  # fmt: skip
     return (
         "data" in values
         and not any(key in values for key in shares)

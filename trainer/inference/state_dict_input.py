@@ -21,8 +21,8 @@ from trainer.errors import UserError
 
 # Of a set, what says nothing of how the model sees an image.
 IDLE = tuple(f"data.{key}" for key in (
-    "download", "mirrors", "hflip", "val_size", "test_size", "split_seed", "num_train", "num_test",
-    "noise", "seed", "file_md5",
+    "download", "mirrors", "hflip", "val_size", "test_size", "split_seed", "group",
+    "test_files", "folds", "fold", "num_train", "num_test", "noise", "seed", "file_md5",
 ))  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from tests.helpers.image_files import (
     as_nobody,
     composed,
     load,
+    notes_of,
     pack_folder,
     paths_of,
     pictures_of,
@@ -131,7 +132,7 @@ def test_files_at_any_depth_count_and_hidden_ones_do_not(tmp_path: Path) -> None
         (root / other).write_text("not a picture")
     made = load(root)
     assert made.fingerprint == expected
-    assert made.notes == ("passed over, since systems leave such: Thumbs.db, __MACOSX",)
+    assert notes_of(made) == ("passed over, since systems leave such: Thumbs.db, __MACOSX",)
     for nested in ("cat/more/x.png", "cat/more/still/x.PNG"):
         write_picture(root / nested, seed=len(nested))
     (tmp_path / "elsewhere").mkdir()
@@ -151,7 +152,7 @@ def test_what_is_no_picture_by_its_name_is_counted(tmp_path: Path) -> None:
     for name in ("cat/notes.txt", "dog/labels.csv", "dog/more.csv", "owl/LICENSE"):
         (root / name).write_text("words")
     write_picture(root / "lost.png")
-    notes = load(root).notes
+    notes = notes_of(load(root))
     assert len(notes) == 2
     assert notes[0].startswith("4 files in the class folders are no images and are left out")
     assert notes[0].endswith("2 .csv, 1 .txt, 1 without a suffix")
@@ -215,7 +216,7 @@ def test_a_set_that_cannot_be_written_to_is_packed_elsewhere(
     root, temporary = write_classes(tmp_path / "root"), tmp_path / "temporary"
     composed()
     with as_nobody(root):
-        assert load(root).notes == ()
+        assert notes_of(load(root)) == ()
     assert ImageFolder(str(root)).classes == ["cat", "dog", "owl"]
     temporary.mkdir()
     temporary.chmod(0o777)
@@ -224,7 +225,7 @@ def test_a_set_that_cannot_be_written_to_is_packed_elsewhere(
     (tmp_path / "closed").mkdir(mode=0o755)
     with as_nobody(root):
         own = temporary / f"trainer-{os.geteuid()}"
-        (note,) = load(root).notes
+        (note,) = notes_of(load(root))
         assert note.startswith(f"the packed images lie in {own}/packs/root-")
         assert "data.cache_dir=FOLDER" in note
         assert own.stat().st_mode & 0o777 == 0o700
@@ -253,7 +254,7 @@ def test_without_a_home_the_pack_lies_among_temporary_files(
         temporary.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(temporary))
         monkeypatch.setattr(Path, "home", home)
-        (note,) = load(root).notes
+        (note,) = notes_of(load(root))
         (pack,) = temporary.rglob("3x12x16.pack")
         assert str(pack.parent) in note
 

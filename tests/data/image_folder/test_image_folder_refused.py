@@ -16,6 +16,7 @@ from tests.helpers.image_files import (
     as_nobody,
     composed,
     load,
+    notes_of,
     pack_folder,
     paths_of,
     refused,
@@ -133,7 +134,7 @@ def test_unlabelled_images_of_a_split_are_left_out_and_it_is_drawn(
         write_picture(root / part / f"{i}.png")
     made = load(root)
     assert [len(split) for split in splits_of(made).values()] == [24, 3, 3]
-    assert made.notes == (
+    assert notes_of(made) == (
         f"5 images lie in {root}/{part} without class folders: they have no labels to measure with "
         f"and are left out; {part} images are taken from train instead",
     )
@@ -261,8 +262,8 @@ def test_bad_pictures_can_be_left_out_and_the_others_stay(tmp_path: Path) -> Non
             assert [made.classes[label] for label in split.labels] == [
                 path.parent.name for path in before[part] if path not in bad
             ]
-        assert made.notes[0] == "4 of 30 images cannot be used and are left out:"
-        assert [note.partition(":")[0] for note in made.notes[1:]] == sorted(map(str, bad))
+        assert notes_of(made)[0] == "4 of 30 images cannot be used and are left out:"
+        assert [note.partition(":")[0] for note in notes_of(made)[1:]] == sorted(map(str, bad))
     assert refused(root).startswith("4 of 30")
 
 
@@ -283,7 +284,7 @@ def test_damaged_exif_warns_nobody_in_any_thread(tmp_path: Path) -> None:
     for path in root.glob("*/*.png"):
         with Image.open(path) as picture:
             picture.save(path, exif=exif)
-    assert load(root).notes == ()
+    assert notes_of(load(root)) == ()
 
 
 def test_what_a_limit_of_pixels_refuses_does_not_depend_on_an_earlier_pack(tmp_path: Path) -> None:

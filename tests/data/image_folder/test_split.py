@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.image_folder.load import carved
 from data.image_folder.packing import File
+from data.image_folder.split import carved
 from data.splits import validation_counts
 from tests.helpers.image_files import PARTS, load, paths_of, splits_of, write_classes, write_picture
 

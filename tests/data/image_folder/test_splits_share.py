@@ -15,8 +15,8 @@ import torch
 import data.image_folder.pack
 import data.image_folder.packing
 from data.image_folder.class_folders import find_classes, find_images, find_parts
-from data.image_folder.load import carved
 from data.image_folder.pack_file import mapped
+from data.image_folder.split import carved
 from data.loading.batches import Batches, own_pictures
 from data.types import Dataset, Split
 from tests.helpers.batches_parts import CPU, plain, same
