@@ -78,6 +78,10 @@ class Split:
         rows = positions if self.rows is None else self.rows.index_select(0, positions)
         return self.images.index_select(0, rows)
 
+    def own_files(self) -> list[str]:
+        """(N,) file of each image; empty where images have no files."""
+        return [] if self.files is None else [self.file_at(i) or "" for i in range(len(self))]
+
     def file_at(self, position: int) -> str | None:
         """File of the image at this position; None if it has no file of its own."""
         if self.files is None:
@@ -160,12 +164,20 @@ class Dataset:
     @functools.cached_property
     def test_set_id(self) -> str:
         """Tells this test split from others, whatever shape its images are brought to: 16 hex
-        digits of SHA-256 of the classes, and of each image's label and file."""
+        digits of SHA-256 of the classes, and of each image's label and file. Of a fold in its
+        place: of all images, so that the folds of one dataset have one id."""
         sha = hashlib.sha256(repr((self.classes, len(self.test))).encode())
-        sha.update(self.test.labels.numpy().tobytes())
-        if self.test.files is not None:
-            names = (self.test.file_at(i) or "" for i in range(len(self.test)))
-            sha.update("\0".join(names).encode("utf-8", "surrogatepass"))
+        if self.held_out == "test":
+            sha.update(self.test.labels.numpy().tobytes())
+            names = self.test.own_files()
+        else:
+            splits = (self.train, self.val, self.test)
+            sha = hashlib.sha256(repr((self.classes, "folds")).encode())
+            sha.update(
+                torch.cat([split.labels for split in splits]).sort().values.numpy().tobytes()
+            )
+            names = sorted(name for split in splits for name in split.own_files())
+        sha.update("\0".join(names).encode("utf-8", "surrogatepass"))
         return sha.hexdigest()[:16]
 
     def has_fingerprint(self, text: str) -> bool:

@@ -64,7 +64,8 @@ def run(
             raise
         for note in notes:
             log.warning("%s", note)
-        is_tested = reads_test(config["test"], in_sweep)
+        # A fold that is held out is no test split: every run reads its own.
+        is_tested = reads_test(config["test"], in_sweep and not config["data"].get("folds"))
         try:
             summary, read = train(run, folder, choices, is_tested, is_resumed=state is not None)
         finally:
@@ -113,7 +114,7 @@ def train(
         best_weights.mend(run, trained=True)
         digest, read = loop.load_best(run) or sha256, None
         test = loop.test(run) if is_tested else None
-        if test is not None:
+        if test is not None and run.about.data.held_out == "test":
             read = note_reading(run, folder, test, digest, "resume" if is_resumed else "train")
         run.finish(test)
         if test is not None:

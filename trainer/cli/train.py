@@ -95,7 +95,8 @@ def test_selected(folder: Path) -> bool:
     from trainer.runs.selection import selected
 
     done = True
-    for row in (row for one in selected(read_runs(folder)) for row in one.rows):
+    chosen = [row for one in selected(read_runs(folder)) for row in one.rows]
+    for row in (row for row in chosen if row.test_accuracy is None):
         print(f"\nselected by validation: {row.folder.relative_to(folder)}")
         done &= resume(row.folder, {"test": "all"}) == 0
     return done
@@ -104,11 +105,14 @@ def test_selected(folder: Path) -> bool:
 def report_sweep(folder: Path) -> int:
     """The table of all jobs, the failed ones with their reason."""
     from trainer.job import shell_path
+    from trainer.runs import out_of_fold
     from trainer.runs.read import runs_and_jobs
     from trainer.runs.report.table import table
 
     rows = runs_and_jobs(folder)
     print(f"\n{table(rows, folder)}")
+    if any(row.fold is not None for row in rows) and (line := out_of_fold.write(folder, rows)):
+        print(line)
     print(f"\nsweep folder  {shell_path(folder)}")
     print(f"as a page     python -m trainer report {shell_path(folder)}")
     print(f"see curves    tensorboard --logdir {shell_path(folder)}")

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config import knobs, suggestions
+from trainer.config.folds import as_sweep
 from trainer.config.hydra_errors import LONGEST, cut, not_composed, user_errors
 from trainer.config.hydra_internals import (
     ConfigLoaderImpl,
@@ -65,6 +66,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
             )
     args.flags = flags
     args.overrides = [as_typed(word, args.multirun) for word in args.overrides]
+    args.overrides, has_folds = as_sweep(args.overrides)
+    if has_folds and (args.cfg or args.info):
+        raise UserError("folds=K is a sweep: it goes with a training, not with --cfg or --info.")
+    args.multirun = args.multirun or has_folds
     if args.experimental_rerun:
         raise UserError("--experimental-rerun is not supported; `resume` continues a run.")
     if args.multirun and (args.cfg or args.info):

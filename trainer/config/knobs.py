@@ -296,4 +296,4 @@ OTHER_TEXTS = ("model.name", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.su
 
 def known_keys() -> set[str]:
     """All that may be typed in front of a =."""
-    return {*KNOBS, *GROUPS, "experiment", *OTHER_TEXTS}
+    return {*KNOBS, *GROUPS, "experiment", "folds", *OTHER_TEXTS}

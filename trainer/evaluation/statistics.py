@@ -69,9 +69,15 @@ def interval_of(accuracy: float | None, n: int) -> Interval | None:
     return wilson(round(accuracy * n), n)
 
 
-def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
+def spread(values: Sequence[float], level: float = LEVEL, overlap: float = 0.0) -> Spread:
     """Mean of several runs' accuracies with Student's t interval, cut off at 0 and 1; of one run
-    the interval is unknown (NaN)."""
+    the interval is unknown (NaN).
+
+    Args:
+        overlap: test images by training images, of runs whose training sets overlap: 1 / (K - 1)
+            for K folds. The variance is corrected by it (Nadeau and Bengio 2003, "Inference for the
+            generalization error", Machine Learning 52, eq. 9); 0: the runs are independent.
+    """
     n = len(values)
     if n < 1:
         raise ValueError("a mean needs at least one value")
@@ -79,7 +85,7 @@ def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
     if n == 1:
         return Spread(mean, math.nan, Interval(math.nan, math.nan), 1)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = t_quantile((1 + level) / 2, n - 1) * std / math.sqrt(n)
+    half = t_quantile((1 + level) / 2, n - 1) * std * math.sqrt(1 / n + overlap)
     return Spread(mean, std, Interval(max(0.0, mean - half), min(1.0, mean + half)), n)
 
 

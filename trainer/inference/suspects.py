@@ -60,7 +60,7 @@ class Suspect:
 
     @property
     def name(self) -> str:
-        return self.row[2] or f"{self.row[0]} {self.row[1]}"
+        return self.row[2] or f"image {self.row[1]}"
 
     def as_json(self) -> dict[str, Any]:
         return {

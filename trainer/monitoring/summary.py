@@ -49,6 +49,7 @@ def summarise(
         "test_loss": test.loss if test else None,
         "num_test_images": test.num_images if test else None,
         "dataset": run.about.data.test_set_id,
+        "held_out": run.about.data.held_out,
         "best_epoch": best.epoch or None,
         "lost_best_epoch": best.lost_epoch or None,
         "epochs": progress.epoch,
@@ -86,7 +87,8 @@ def log_result(summary: dict[str, Any]) -> None:
     if summary["test_accuracy"] is None:
         log.info("%s, %s; the test split was not read", val, weights)
     else:
-        log.info("%s   loss %.4f", accuracy_in_words("test", summary), summary["test_loss"])
+        test = accuracy_in_words("test", summary, summary["held_out"])
+        log.info("%s   loss %.4f", test, summary["test_loss"])
         log.info("%s, chosen by %s", weights, val)
     speed = summary["images_per_s"]  # None if no time was measured
     at_speed = "" if speed is None else f" at {speed:,.0f} images/s"
@@ -94,12 +96,17 @@ def log_result(summary: dict[str, Any]) -> None:
              count(summary["steps"], "step"))  # fmt: skip
 
 
-def accuracy_in_words(split: str, summary: dict[str, Any]) -> str:
+def accuracy_in_words(split: str, summary: dict[str, Any], name: str = "") -> str:
+    """Accuracy of a split with its interval.
+
+    Args:
+        name: of the split for the reader; "": as in the summary.
+    """
     accuracy, interval = summary[f"{split}_accuracy"], summary[f"{split}_interval"]
     if accuracy is None:
         return f"no {split} accuracy"
     images = f"{summary[f'num_{split}_images']:,} images"
-    return f"{split} accuracy {accuracy:.4f} of {images}, 95 %: {interval}"
+    return f"{name or split} accuracy {accuracy:.4f} of {images}, 95 %: {interval}"
 
 
 def count(number: int, noun: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,8 @@ def side_of(words: str, split: str) -> Side:
     if not folder.is_dir():
         raise UserError(f"{words}: there is no such run, checkpoint or sweep.")
     wanted = [word for word in overrides.split(",") if word]
-    if (folder / NAME).is_file() and not wanted:
+    is_sweep = (folder / "multirun.yaml").is_file()
+    if (folder / NAME).is_file() and not wanted and not is_sweep:
         return Side(words, (found(folder, split),), data_of(folder))
     rows = [row for row in read_runs(folder) if set(wanted) <= set(row.overrides)]
     rows = [row for row in rows if (row.folder / NAME).is_file()]
@@ -70,7 +71,24 @@ def side_of(words: str, split: str) -> Side:
             "`evaluate CHECKPOINT` writes it for an older run."
         )
     check_one_configuration(words, folder, rows)
-    return Side(words, tuple(found(row.folder, split) for row in rows), data_of(rows[0].folder))
+    return Side(words, tuple(by_seed(rows, split)), data_of(rows[0].folder))
+
+
+def by_seed(rows: Sequence[Row], split: str) -> Iterator[Predictions]:
+    """Predictions of each run; of a cross-validation those of all its folds together. Raises
+    UserError."""
+    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        words = [word for word in row.overrides if not word.startswith("data.fold=")]
+        groups[(str(row.folder),) if row.fold is None else tuple(words)].append(row)
+    for group in groups.values():
+        if split == "val" and len(group) > 1:
+            raise UserError(
+                "split=val: each fold has validation images of its own. Leave the key out, which "
+                "compares the folds that were held out."
+            )
+        parts = [found(row.folder, split) for row in group]
+        yield parts[0] if len(parts) == 1 else predictions.joined(parts)
 
 
 def folder_of(checkpoint: Path, split: str) -> Path:

@@ -1,7 +1,7 @@
 """Predictions of a run for each image of its validation and test split: predictions.csv.
 
-One row an image: `split`, `index` (its place in the dataset's own files), `file` (relative to the
-root; empty for datasets without files), `label` and `predicted` (class names), `probability` (of
+One row an image: `split`, `index` (its place in the dataset's own files, or in the split where each
+image has a file of its own), `file` (relative to the root; empty for datasets without files), `label` and `predicted` (class names), `probability` (of
 the predicted class), `loss` (-ln of the label's probability), and the five most probable classes
 with their probabilities. A cell is empty where there are fewer classes, or a number is not finite.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,12 +64,26 @@ def read(file: Path, split: str) -> Predictions | None:
     if not rows:
         return None
     has_files = all(row[2] for row in rows)
-    place = 2 if has_files else 1
-    rows.sort(key=lambda row: row[2] if has_files else int(row[1]))
-    images, label, predicted = ([row[i] for row in rows] for i in (place, 3, 4))
-    if len(set(images)) < len(images):
+    found = in_order([(row[2 if has_files else 1], row[3], row[4]) for row in rows], has_files)
+    if len(set(found.images)) < len(rows):
         raise ValueError(f"{file}: an image of the {split} split stands there twice")
-    return Predictions(tuple(images), tuple(label), tuple(predicted), has_files)
+    return found
+
+
+def in_order(rows: Iterable[tuple[str, str, str]], has_files: bool) -> Predictions:
+    """Predictions sorted by their images, of (image, label, predicted)."""
+    images, label, predicted = zip(
+        *sorted(rows, key=lambda row: row[0] if has_files else int(row[0])), strict=True
+    )
+    return Predictions(images, label, predicted, has_files)
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions of several sets of images, which have none in common."""
+    rows = itertools.chain(
+        *(zip(part.images, part.label, part.predicted, strict=True) for part in parts)
+    )
+    return in_order(rows, all(part.has_files for part in parts))
 
 
 def read_rows(file: Path, split: str) -> list[list[str]]:
@@ -99,8 +114,9 @@ def rows_of(
     rows = zip(*(column.tolist() for column in columns), strict=True)
     for i, (label, predicted, loss, top, shares) in enumerate(rows):
         missing = [""] * (TOP - len(top))
+        place = images.index_at(i)
         yield (
-            name, images.index_at(i), images.file_at(i) or "", classes[label], classes[predicted],
+            name, i if place is None else place, images.file_at(i) or "", classes[label], classes[predicted],
             shares[0], loss, *(classes[k] for k in top), *missing, *shares, *missing,
         )  # fmt: skip
 

@@ -47,6 +47,12 @@ class Row:
     dataset: str | None
 
     @property
+    def fold(self) -> str | None:
+        """Fold that took the place of its test split, as typed; None: none."""
+        found = [word.partition("=")[2] for word in self.overrides if word.startswith("data.fold=")]
+        return found[-1] if found else None
+
+    @property
     def val_interval(self) -> Interval | None:
         return interval_of(self.val_accuracy, self.num_val_images or 0)
 

@@ -31,11 +31,13 @@ class Configuration:
     Attributes:
         overrides: of the command line, without those of `REPEATS`.
         rows: its runs that were validated, best first.
+        num_folds: different folds that they hold out; 0: none.
         val, test: accuracy over the runs; test of those whose test split was read, None if none.
     """
 
     overrides: tuple[str, ...]
     rows: tuple[Row, ...]
+    num_folds: int
     val: Spread
     test: Spread | None
 
@@ -70,9 +72,12 @@ def configurations(rows: Sequence[Row]) -> list[Configuration]:
 
 def configuration(overrides: tuple[str, ...], rows: Sequence[Row]) -> Configuration:
     tested = [row.test_accuracy for row in rows if row.test_accuracy is not None]
+    folds = {row.fold for row in rows if row.fold is not None}
+    overlap = 1 / (len(folds) - 1) if len(folds) > 1 else 0.0
     return Configuration(
-        overrides, tuple(ordered(rows)), spread([row.val_accuracy or 0.0 for row in rows]),
-        spread(tested) if tested else None,
+        overrides, tuple(ordered(rows)), len(folds),
+        spread([row.val_accuracy or 0.0 for row in rows], overlap=overlap),
+        spread(tested, overlap=overlap) if tested else None,
     )  # fmt: skip
 
 
@@ -93,7 +98,8 @@ def selected(rows: Sequence[Row]) -> list[Configuration]:
 def dataset_of(row: Row) -> str:
     """Tells which images a run was validated on; of an older run by the options of its data."""
     if row.dataset is not None:
-        return f"{row.dataset} {row.num_val_images}"
+        # Folds of one dataset need not be equally large.
+        return row.dataset if row.fold is not None else f"{row.dataset} {row.num_val_images}"
     try:
         options = read_yaml(row.folder / ".hydra" / "config.yaml")["data"]
         return json.dumps(options, sort_keys=True, default=str)

@@ -29,7 +29,7 @@ from trainer.runs.report import html
 from trainer.runs.report.evaluation_section import Evaluation, evaluation
 from trainer.runs.report.result import result
 from trainer.runs.report.svg import Chart, Line, line_chart
-from trainer.runs.report.table import interval, over_seeds
+from trainer.runs.report.table import held_out_name, interval, over_seeds
 from trainer.runs.selection import RULE, Configuration, ordered, selected
 from trainer.runs.side_files import is_number, read_json, readable
 
@@ -192,6 +192,7 @@ def runs_page(rows: list[Row], folder: Path, page: str) -> str:
             (row.folder.relative_to(folder), row.reason, kind_of(row)) for row in rows if row.reason
         ],
         seeds=over_seeds(rows, shared),
+        held_out=held_out_name(rows),
         charts=overlaid(rows, lines),
         legend=lines if len(rows) <= MOST_NAMED else (),
     )

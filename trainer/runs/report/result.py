@@ -17,8 +17,9 @@ def result(rows: Sequence[Row], folder: Path, shared: set[str]) -> list[str]:
     """Lines, in the order in which they are read."""
     found, lines = configurations(rows), []
     if len(found) == 1 and len(found[0].rows) > 1:
+        what = "fold" if found[0].num_folds else "seed"
         lines.append(
-            f"{len(found[0].rows)} runs are one configuration: they differ in the seed alone"
+            f"{len(found[0].rows)} runs are one configuration: they differ in the {what} alone"
         )
     for one in selected(rows):
         lines += in_words(one, folder, shared)
@@ -28,16 +29,16 @@ def result(rows: Sequence[Row], folder: Path, shared: set[str]) -> list[str]:
 
 
 def in_words(one: Configuration, folder: Path, shared: set[str]) -> list[str]:
-    """A configuration with its accuracies: over the seeds, and of the run that validation chose."""
+    """A configuration with its accuracies: over the seeds, and of the run that validation chose; or
+    over the folds."""
     best, name = one.rows[0], name_of(one, shared)
     of_best = f"{best.folder.relative_to(folder)}: {accuracies(best)}"
     if len(one.rows) == 1:
         return [f"selected: {name}, run {of_best}"]
-    test = "test split not read" if one.test is None else f"test {mean(one.test)}"
-    return [
-        f"selected: {name}, {one.val.n} seeds: val {mean(one.val)}; {test}",
-        f"of these validation chose {of_best}",
-    ]
+    what, test = ("folds", "held out") if one.num_folds else ("seeds", "test")
+    of_test = f"{test} split not read" if one.test is None else f"{test} {mean(one.test)}"
+    line = f"selected: {name}, {one.val.n} {what}: val {mean(one.val)}; {of_test}"
+    return [line] if one.num_folds else [line, f"of these validation chose {of_best}"]
 
 
 def name_of(one: Configuration, shared: set[str]) -> str:
@@ -48,7 +49,7 @@ def name_of(one: Configuration, shared: set[str]) -> str:
 def mean(found: Spread) -> str:
     """As "0.9412, std 0.0031, 95 %: 0.937 to 0.946"; of one run the accuracy alone."""
     if found.n == 1:
-        return f"{found.mean:.4f} (1 seed)"
+        return f"{found.mean:.4f} (1 run)"
     return f"mean {found.mean:.4f}, std {found.std:.4f}, 95 %: {found.interval}"
 
 
@@ -69,7 +70,7 @@ def accuracy(value: float | None, interval: Interval | None, num_images: int | N
 def readings_in_words(one: Configuration) -> str | None:
     """How often the test split of a configuration was read; None if that is not known."""
     best = one.rows[0]
-    if best.dataset is None:
+    if best.dataset is None or one.num_folds:
         return None
     found = readings.readings_of(readings.ledger_of(best.folder), best.dataset)
     if not found.count:

@@ -25,7 +25,8 @@ def table(rows: list[Row], folder: Path) -> str:
     failures."""
     shared = shared_overrides(rows)
     chosen = {row.folder for one in selected(rows) for row in one.rows}
-    lines = [HEADER]
+    held_out = held_out_name(rows)
+    lines = [[held_out if name == "test" else name for name in HEADER]]
     for row in ordered(rows):
         lines.append([
             str(row.folder.relative_to(folder)), "*" if row.folder in chosen else "", row.status,
@@ -41,13 +42,19 @@ def table(rows: list[Row], folder: Path) -> str:
     if chosen:
         blocks.append(f"* {RULE}")
     if several := over_seeds(rows, shared):
-        header = ["over seeds", "runs", "val mean", "std", "95 %", "test mean", "std", "95 %"]
+        header = [f"over {'folds' if held_out != 'test' else 'seeds'}", "runs", "val mean", "std",
+                  "95 %", f"{held_out} mean", "std", "95 %"]  # fmt: skip
         blocks.append("\n" + align([header, *several], left=(0,)))
     if in_words := result(rows, folder, shared):
         blocks.append("\n" + "\n".join(in_words))
     failed = [row for row in rows if row.status == "failed"]
     blocks += [f"{row.folder}: {row.reason}; see trainer.log there" for row in failed]
     return "\n\n".join(blocks[:1]) + "".join(f"\n{block}" for block in blocks[1:])
+
+
+def held_out_name(rows: list[Row]) -> str:
+    """Heading of the split that was held out: the test split, or each run's own fold."""
+    return "fold" if rows and all(row.fold is not None for row in rows) else "test"
 
 
 def over_seeds(rows: list[Row], shared: set[str]) -> list[list[str]]:

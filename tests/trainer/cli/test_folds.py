@@ -1,0 +1,136 @@
+"""Cross-validation by one command: folds=K."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.helpers.commands import Finished, run_trainer
+from tests.helpers.image_files import write_picture
+
+Dispatch = Callable[..., Finished]
+SMALL = (
+    "data=synthetic", "data.num_train=301", "data.num_test=80", "data.num_classes=4",
+    "data.shape=[1,8,8]", "model=mlp", "epochs=2", "tensorboard=false",
+)  # fmt: skip
+
+
+def summary(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return found
+
+
+def predictions(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "predictions.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    cwd = tmp_path_factory.mktemp("folds")
+    done = run_trainer("folds=3", *SMALL, "hydra.sweep.dir=outputs/cv", cwd=cwd)
+    assert done.returncode == 0, done.output
+    return cwd, done
+
+
+def test_each_image_is_held_out_once(sweep: tuple[Path, Finished]) -> None:
+    cv = sweep[0] / "outputs" / "cv"
+    rows = predictions(cv)
+    assert sorted(int(row["index"]) for row in rows) == list(range(301))
+    assert {row["split"] for row in rows} == {"fold"}
+    by_job = [row for k in range(3) for row in predictions(cv / str(k)) if row["split"] == "test"]
+    assert [{**row, "split": "fold"} for row in by_job] == rows
+    for k in range(3):
+        own = predictions(cv / str(k))
+        val, test = ({row["index"] for row in own if row["split"] == name}
+                     for name in ("val", "test"))  # fmt: skip
+        assert not val & test
+        assert summary(cv / str(k))["held_out"] == f"fold {k} of 3"
+
+
+def test_the_test_split_is_not_read(sweep: tuple[Path, Finished]) -> None:
+    assert not (sweep[0] / "outputs" / "test_readings.jsonl").exists()
+
+
+def test_the_table_has_mean_spread_and_interval(sweep: tuple[Path, Finished]) -> None:
+    """Of Nadeau and Bengio's variance, with two images held out for each four trained on."""
+    cwd, done = sweep
+    values = [summary(cwd / "outputs" / "cv" / str(k))["test_accuracy"] for k in range(3)]
+    mean, std = np.mean(values), np.std(values, ddof=1)
+    half = stats.t.ppf(0.975, 2) * std * math.sqrt(1 / 3 + 1 / 2)
+    low, high = max(0, mean - half), min(1, mean + half)
+    digits = 3 if high - low >= 0.01 else 4
+    assert (f"held out mean {mean:.4f}, std {std:.4f}, 95 %: {low:.{digits}f} to {high:.{digits}f}"
+            in done.stdout)  # fmt: skip
+    assert "over folds" in done.stdout
+    assert "3 runs are one configuration: they differ in the fold alone" in done.stdout
+    rows = predictions(cwd / "outputs" / "cv")
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert f"out of fold: accuracy {right / 301:.4f} of 301 images" in done.stdout
+
+
+def test_folds_are_compared_on_all_images(sweep: tuple[Path, Finished], dispatch: Dispatch) -> None:
+    cv = str(sweep[0] / "outputs" / "cv")
+    done = dispatch("compare", cv, cv, "--json")
+    assert done.returncode == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["n"], found["difference"], found["p_value"]) == (301, 0, 1)
+    refused = dispatch("compare", cv, cv, "split=val")
+    assert refused.returncode == 2
+    assert "each fold has validation images of its own" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["folds=1"], "folds=1: must be a whole number from 2 to 1,000"),
+        (["folds=x"], "folds=x: must be a whole number"),
+        (["folds="], "folds=: must be a whole number"),
+        (["folds=3", "data.fold=1"], "data.fold=1 with folds=3: one of the two"),
+        (["folds=3", "--cfg", "job"], "folds=K is a sweep"),
+        (["fold=3"], "folds"),
+    ],
+)
+def test_wrong_folds(dispatch: Dispatch, tmp_path: Path, words: list[str], reason: str) -> None:
+    done = dispatch(*words)
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_planted_wrong_labels_are_suspected(tmp_path: Path) -> None:
+    """Bright and dark images, of which three stand in the wrong folder."""
+    rng, planted = np.random.default_rng(0), {"bright/03.png", "dark/07.png", "dark/20.png"}
+    for name, level in (("bright", 200), ("dark", 50)):
+        for i in range(30):
+            file = f"{name}/{i:02}.png"
+            shown = 250 - level if file in planted else level
+            pixels = np.clip(rng.normal(shown, 20, (12, 12)), 0, 255).astype(np.uint8)
+            write_picture(tmp_path / "photos" / file, pixels)
+    words = (
+        "data=image_folder", "data.root=photos", "data.shape=[1,12,12]", "model=mlp", "epochs=15",
+        "data.test_size=0.05", "tensorboard=false",
+    )  # fmt: skip
+    done = run_trainer(*words, "folds=4", "hydra.sweep.dir=outputs/cv", cwd=tmp_path)
+    assert done.returncode == 0, done.output
+    found = run_trainer("report", "outputs/cv", "--suspects", "--json", cwd=tmp_path)
+    assert found.returncode == 0, found.output
+    suspects = {one["file"] for one in json.loads(found.stdout)}
+    asked = {row["file"] for row in predictions(tmp_path / "outputs" / "cv")}
+    assert suspects == planted & asked
+    assert len(planted & asked) >= 2
+    page = run_trainer("report", "outputs/cv", "--suspects", cwd=tmp_path)
+    assert "3 of 57 labels" in page.stdout or f"{len(suspects)} of" in page.stdout
+    html = (tmp_path / "outputs" / "cv" / "suspects.html").read_text()
+    assert html.count("data:image/png;base64,") == len(suspects)
+    one_run = run_trainer("report", "outputs", "--suspects", cwd=tmp_path)
+    assert one_run.returncode in (0, 2)
