@@ -1,9 +1,10 @@
 """Predictions of a run for each image of its validation and test split: predictions.csv.
 
 One row an image: `split`, `index` (its place in the dataset's own files, or in the split where each
-image has a file of its own), `file` (relative to the root; empty for datasets without files), `label` and `predicted` (class names), `probability` (of
-the predicted class), `loss` (-ln of the label's probability), and the five most probable classes
-with their probabilities. A cell is empty where there are fewer classes, or a number is not finite.
+image has a file of its own), `file` (relative to the root; empty for datasets without files),
+`label` and `predicted` (class names), `probability` (of the predicted class), `loss` (-ln of the
+label's probability), and the five most probable classes with their probabilities. A cell is empty
+where there are fewer classes, or a number is not finite.
 """
 
 from __future__ import annotations
@@ -116,7 +117,8 @@ def rows_of(
         missing = [""] * (TOP - len(top))
         place = images.index_at(i)
         yield (
-            name, i if place is None else place, images.file_at(i) or "", classes[label], classes[predicted],
+            name, i if place is None else place, images.file_at(i) or "", classes[label],
+            classes[predicted],
             shares[0], loss, *(classes[k] for k in top), *missing, *shares, *missing,
         )  # fmt: skip
 
