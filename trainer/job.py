@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
-import shlex
 import traceback
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from trainer.monitoring.run_logger import write_summary
 from trainer.runs.progress import Progress
 from trainer.runs.side_files import status_of
 from trainer.system.memory import peak_memory_bytes
+from trainer.system.paths import shell_path
 from trainer.system.signals import StopSignals
 from trainer.text.printable import in_lines
 from trainer.training import best_weights, faults, loop, snapshot
@@ -55,18 +54,12 @@ def run(
     """
     with StopSignals().noted() as signals:
         progress = Progress(**state["progress"]) if state else None
-        run = training_run.build(config, folder, signals, progress, choices)
-        try:
-            notes = snapshot.load(run, state) if state else ()
-        except BaseException:
-            run.close()  # no step was made, so no summary is written
-            raise
-        for note in notes:
-            log.warning("%s", note)
-        try:
+        with contextlib.closing(
+            training_run.build(config, folder, signals, progress, choices)
+        ) as run:
+            for note in snapshot.load(run, state) if state else ():
+                log.warning("%s", note)
             test, summary = train(run, folder, choices, is_resumed=state is not None)
-        finally:
-            run.close()
         log_result(summary)
         labels = run.about.data.test.labels[: test.num_images]
         if line := no_better_than_guessing(labels, run.about.description.classes, test.accuracy):
@@ -97,7 +90,8 @@ def train(
         best_weights.mend(run, trained=True)
         test = loop.test_best(run)
         run.finish(test)
-        check_tested(test)
+        if not math.isfinite(test.loss):  # a run without a result is not finished
+            raise TrainingError(f"The test loss is NaN or infinite: no result.\n{SMALLER_STEPS}")
         try:
             return test, summarise(run, folder, "finished", test, sha256)
         except OSError as error:
@@ -147,13 +141,6 @@ def unconfirmed(error: OSError, folder: Path) -> str:
         f"not be written. Once the disk is writable again, this repeats the test and writes it: "
         f"python -m trainer resume {shell_path(folder)}"
     )
-
-
-def check_tested(test: Metrics) -> None:
-    """Raises TrainingError if the test loss is not finite: a run without a result is not
-    finished."""
-    if not math.isfinite(test.loss):
-        raise TrainingError(f"The test loss is NaN or infinite: no result.\n{SMALLER_STEPS}")
 
 
 def log_header(run: Run, choices: dict[str, Any]) -> None:
@@ -251,13 +238,6 @@ def log_next_commands(run: Run, folder: Path) -> None:
     log.info("as a page     python -m trainer report %s", shell_path(folder))
     if (folder / "tensorboard").is_dir():
         log.info("see curves    tensorboard --logdir %s", shell_path(folder.parent))
-
-
-def shell_path(path: Path) -> str:
-    """The path for use in a shell: relative to the working folder if it lies below it, quoted if
-    need be."""
-    short = os.path.relpath(path)
-    return shlex.quote(str(path) if short.startswith("..") else short)
 
 
 def report_error(error: Exception, folder: Path) -> int:

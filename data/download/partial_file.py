@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from data.files import exclusive, replace_durably
+from data.files import replace_durably
+from data.locked_files import exclusive
 from data.roots import WAY_OUT
 from data.types import DataError
 
@@ -77,8 +78,8 @@ class Part:
 def locked_partial_file(target: Path) -> Iterator[Part]:
     """The part of `target`, for this process alone. Another one waits here, and says so.
 
-    At the end, what has arrived stays for the next time, see `data.files.exclusive`. On a drive
-    without locks the checksum finds what two runs mix up.
+    At the end, what has arrived stays for the next time, see `data.locked_files.exclusive`. On a
+    drive without locks the checksum finds what two runs mix up.
 
     Raises:
         OSError: the folder or the file cannot be made.

@@ -52,8 +52,7 @@ def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
 def make_schedule(options: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> Schedule:
     create = instantiate_group("scheduler", options)
     with constructor_errors("scheduler"):
-        schedule: Schedule = create(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-        return schedule
+        return create(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
 
 
 def takes_fused(create: Callable[..., Optimizer], on_mps: bool = False) -> bool:

@@ -3,11 +3,9 @@ read the file again."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.checkpoints.description import Description
 from trainer.checkpoints.entries import TABLE, shown
 from trainer.checkpoints.kinds import LONGEST_NAME, MOST_NAMES
 from trainer.errors import UserError
@@ -32,11 +30,6 @@ def check_number(num_classes: int) -> None:
             f"data.num_classes={num_classes}: a checkpoint holds at most {MOST_NAMES:,} classes. "
             "Train on fewer."
         )
-
-
-def check_description(description: Description) -> None:
-    """Raises UserError for the first entry of a description that a checkpoint cannot hold."""
-    check(dataclasses.asdict(description))
 
 
 def check(entries: Mapping[str, Any], is_whole: bool = True) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 from trainer import checkpoints
 from trainer.checkpoints import entries
-from trainer.checkpoints.finite import listed, not_finite
+from trainer.checkpoints.finite import not_finite
 from trainer.config.changes import differences, is_free
 from trainer.config.plain_yaml import parse
 from trainer.errors import UserError
 from trainer.runs.side_files import kept, read_text, readable
-from trainer.text.values import format_value
+from trainer.text.values import format_value, listed
 
 log = logging.getLogger("trainer")
 

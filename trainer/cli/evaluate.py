@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainer.cli.arguments import MACHINE_KEYS, existing, parse_words
+from trainer.cli.arguments import MACHINE_KEYS, parse_words
 from trainer.errors import UserError
 
 KEYS = (*MACHINE_KEYS, "split", "limit_batches", "data", "data.", "loss", "loss.")
@@ -20,7 +20,6 @@ def main(argv: list[str]) -> int:
     split = values.pop("split", "test")
     if split not in SPLITS:
         raise UserError(f"split={split}: must be one of {', '.join(SPLITS)}.")
-    existing(args.checkpoint)
     folder = args.output or default_folder(args.checkpoint, split, values, args.flip)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: this is no folder; -o DIR names another.")

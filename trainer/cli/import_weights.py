@@ -54,6 +54,4 @@ def check_output(path: Path, source: Path, force: bool) -> None:
     """Refuse a file that cannot be written, or may not be replaced. Raises UserError."""
     if path.suffix != ".pth":
         raise UserError(f"-o {path}: a checkpoint's name ends in .pth.")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"-o {path}: there is no folder {path.parent}.")
     refuse_to_replace(path, source, force)

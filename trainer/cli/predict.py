@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from trainer.cli.arguments import MACHINE_KEYS, existing, parse_words
+from trainer.cli.arguments import MACHINE_KEYS, parse_words
 from trainer.errors import UserError
 from trainer.inference.image_paths import copies, find
 
@@ -16,7 +16,6 @@ MAX_PIXELS = 250_000_000  # data.images.fitting has the same, and is imported la
 
 def main(argv: list[str]) -> int:
     args, values = parse(argv)
-    existing(args.checkpoint)
     found, others = find(args.images)
     files = [one.file for one in found]
     targets = copies(found, args.output) if args.output else {}

@@ -59,8 +59,7 @@ def is_elsewhere(
 
 
 def stored_data(entries: Mapping[str, Any]) -> Mapping[str, Any]:
-    data: Mapping[str, Any] = plain_yaml.parse(entries["config"])["data"]
-    return data
+    return plain_yaml.parse(entries["config"])["data"]
 
 
 def source(of_data: Mapping[str, Any]) -> tuple[str | None, Path]:

@@ -117,7 +117,7 @@ class Run:
         self.parts = {
             "model": self.model,
             "optimizer": StoredOptimizer(self.optimizer),
-            "guard": self.stepper,
+            "guard": self.stepper,  # its name in files of all versions
             "schedule": self.schedule,
             "progress": self.progress,
             "best": self.best,

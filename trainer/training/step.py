@@ -208,8 +208,7 @@ def undecorated_step(optimizer: Optimizer) -> Callable[[Optimizer], Any]:
     other code or has hooks is `optimizer.step()` in full."""
     if not has_torchs_step(optimizer):
         return lambda optimizer: optimizer.step()
-    step: Callable[[Optimizer], Any] = _layers(type(optimizer).step)[-1]
-    return step
+    return _layers(type(optimizer).step)[-1]
 
 
 def has_torchs_step(optimizer: Optimizer) -> bool:

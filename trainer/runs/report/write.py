@@ -40,6 +40,8 @@ def write_pages(rows: list[Row], folder: Path) -> None:
         try:
             content = pages.run_page(row)
         except OSError as error:
+            if error.errno is None:  # jinja2's, of a template
+                raise
             problem = f"{error.filename}: cannot be read: {error.strerror}."
             continue
         problem = write_page(row.folder / PAGE, content) or problem
