@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
@@ -25,6 +26,13 @@ def sums_of(images: Tensor) -> list[str]:
 
 def _sum(images: Tensor) -> str:
     return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
+
+
+def digest_of(file: BinaryIO, digest: Any) -> str:
+    """Hex digits of what a file holds from here on, by one of hashlib's digests."""
+    while chunk := file.read(2**20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def num_cores() -> int:

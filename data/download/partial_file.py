@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from data.digests import digest_of
 from data.files import replace_durably
 from data.locked_files import exclusive
 from data.roots import WAY_OUT
@@ -62,11 +63,8 @@ class Part:
 
     def md5(self) -> str:
         """32 hex digits, of what is there."""
-        digest = hashlib.md5(usedforsecurity=False)
         self._file.seek(0)
-        while chunk := self._file.read(1 << 20):
-            digest.update(chunk)
-        return digest.hexdigest()
+        return digest_of(self._file, hashlib.md5(usedforsecurity=False))
 
     def finish(self) -> None:
         """Makes it the target, durably: synced, then renamed, then the folder synced."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.digests import num_cores, sums_of
-from data.image_folder.pack_file import digest_of, mapped, write_index
+from data.image_folder.pack_file import content_digest, mapped, write_index
 from data.images.decode import UNREAD, Scale, read_image
 from data.images.fitting import MAX_PIXELS
 from data.images.scaling import Range, UnscaledError, is_flat, range_of_set
@@ -240,7 +240,7 @@ def _look(
     root: Path, file: File, how: Reading, known: _Known
 ) -> tuple[str, NDArray[np.uint8] | Range | str]:
     path = root / file.name
-    digest = known.digests.get((file.name, file.state)) or digest_of(path)
+    digest = known.digests.get((file.name, file.state)) or content_digest(path)
     if digest in known.found:
         return digest, known.found[digest]
     picture: NDArray[np.uint8] | Range | str

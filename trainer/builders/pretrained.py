@@ -54,25 +54,22 @@ def from_file(path: Path, model: nn.Module) -> Start:
             "weights, or IMAGENET1K_V1 for torchvision's."
         )
     if checkpoints.is_ours(path):
-        found = entries.read(path)
-        if names := not_finite(found["model"]):
+        told = entries.read(path)
+        if names := not_finite(told["model"]):
             raise UserError(
                 f"{path}: NaN or infinite in {len(names):,} tensors: {listed(names)}. No training "
                 "can start from it; use an earlier checkpoint."
             )
-        channels, height, width = found["shape"]
-        return Start(
-            found["model"], found["classes"], tuple(found["mean"]), tuple(found["std"]),
-            found["resize"], (channels, height, width),
-        )  # fmt: skip
-    told, ignored = described(path)
-    arch = None if told else getattr(model, "torchvision_name", None)
-    try:
-        start = read(path, shapes_of(model), arch=arch)
-    except WeightsError as error:
-        raise UserError(str(error)) from error
-    if not told:
-        return replace(start, notes=[*start.notes, ignored]) if ignored else start
+        start = Start(told["model"])
+    else:
+        told, ignored = described(path)
+        arch = None if told else getattr(model, "torchvision_name", None)
+        try:
+            start = read(path, shapes_of(model), arch=arch)
+        except WeightsError as error:
+            raise UserError(str(error)) from error
+        if not told:
+            return replace(start, notes=[*start.notes, ignored]) if ignored else start
     channels, height, width = told["shape"]
     return replace(
         start, classes=told["classes"], mean=tuple(told["mean"]), std=tuple(told["std"]),

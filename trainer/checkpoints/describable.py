@@ -11,11 +11,7 @@ from trainer.checkpoints.kinds import LONGEST_NAME, MOST_NAMES
 from trainer.errors import UserError
 from trainer.text.values import format_value
 
-# The key of an entry, where it has one.
-KEYS = {
-    "shape": "data.shape", "mean": "data.mean", "std": "data.std", "resize": "data.resize",
-    "pixel_range": "data.pixel_range", "fit": "data.fit",
-}  # fmt: skip
+KEYS = ("shape", "mean", "std", "resize", "pixel_range", "fit")  # entries that are keys of data
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -57,7 +53,7 @@ def said(name: str, value: Any) -> str:
     """Key and value as typed on the command line; for an entry without a key, its name and
     value."""
     if name in KEYS:
-        return f"{KEYS[name]}={format_value(value):.300}"
+        return f"data.{name}={format_value(value):.300}"
     if name == "config":
         return f"the configuration has {len(value):,} characters as YAML"
     return f"{name}: {shown(value)}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.image_folder.class_folders import join_first_ten
+from data.image_folder.names import join_first_ten
 from data.types import Dataset, Split
 from trainer.builders import datasets
 from trainer.config import plain_yaml

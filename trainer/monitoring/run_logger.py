@@ -10,7 +10,9 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tqdm import tqdm
 
 from trainer.errors import named
 from trainer.evaluation.metrics import Metrics, json_of
@@ -20,9 +22,6 @@ from trainer.system import progress_bars
 from trainer.system.files import write_bytes
 from trainer.text.values import listed
 from trainer.training.run import Run, Watcher
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 log = logging.getLogger("trainer")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from trainer.errors import UserError, complain
 from trainer.runs.read import NOT_STARTED, Row, runs_and_jobs, unlisted
-from trainer.runs.report import pages
 from trainer.runs.report.table import table
 from trainer.system.files import write_bytes
 
@@ -33,6 +32,9 @@ def report(folder: Path) -> None:
 def write_pages(rows: list[Row], folder: Path) -> None:
     """report.html in each run's folder and, over several, in `folder`, and what is to be said of
     it. A folder that cannot be written to is no failure: the table has been printed."""
+    # Imported here, when the table has been printed: jinja2 takes a tenth of a second.
+    from trainer.runs.report import pages
+
     page, problem = folder / PAGE, None
     for row in rows:
         if row.status == NOT_STARTED:
