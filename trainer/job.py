@@ -105,11 +105,7 @@ def train(
 
 
 def note_end(
-    run: Run,
-    folder: Path,
-    error: BaseException,
-    fault: TrainingError | None,
-    sha256: str | None,
+    run: Run, folder: Path, error: BaseException, fault: TrainingError | None, sha256: str | None
 ) -> None:
     """Write the summary of a run that was interrupted or failed.
 

@@ -185,9 +185,7 @@ def _value(name: str, argument: Any) -> Any:
 
 
 _ACTIONS: dict[str, Callable[[_Reader, Any], object]] = {
-    "PROTO": lambda r, _: None,
-    "FRAME": lambda r, _: None,  # a hint of how much to read at once
-    "READONLY_BUFFER": lambda r, _: None,
+    **dict.fromkeys(("PROTO", "FRAME", "READONLY_BUFFER"), lambda r, _: None),
     "EMPTY_LIST": lambda r, _: r.stack.append([]),
     "EMPTY_DICT": lambda r, _: r.stack.append({}),
     "EMPTY_TUPLE": lambda r, _: r.stack.append(()),
@@ -202,13 +200,9 @@ _ACTIONS: dict[str, Callable[[_Reader, Any], object]] = {
     "SETITEM": lambda r, _: r.set_items([r.pop(), r.pop()][::-1]),
     "SETITEMS": lambda r, _: r.set_items(r.pop_to_mark()),
     "POP": lambda r, _: r.pop(),
-    "PUT": _Reader.put,
-    "BINPUT": _Reader.put,
-    "LONG_BINPUT": _Reader.put,
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Reader.put),
     "MEMOIZE": lambda r, _: r.put(len(r.memo)),
-    "GET": lambda r, place: r.stack.append(r.memo[place]),
-    "BINGET": lambda r, place: r.stack.append(r.memo[place]),
-    "LONG_BINGET": lambda r, place: r.stack.append(r.memo[place]),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda r, i: r.stack.append(r.memo[i])),
     "GLOBAL": lambda r, names: r.refer(*names.split(" ", 1)),
     "STACK_GLOBAL": lambda r, _: r.refer_by_stack(),
     "REDUCE": lambda r, _: r.call(),

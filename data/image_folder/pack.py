@@ -45,12 +45,7 @@ from data.types import DataError, printable
 _NO_THREAD = "can't start new thread"  # Python's words, in a RuntimeError
 
 
-def packed(
-    root: Path,
-    files: Sequence[File],
-    how: Reading,
-    folder: Path,
-) -> Pack:
+def packed(root: Path, files: Sequence[File], how: Reading, folder: Path) -> Pack:
     """The images of these files, from the pack in `folder` if it fits them, else packed now.
 
     Each is read as `predict` reads it. What an older pack, of images that came to the same shape in

@@ -66,7 +66,7 @@ class Traits:
 
     Attributes:
         shapes: of the weights, by name. Not even --force can change these, the data and the
-            optimizer's class, see `snapshot.check_same_run`.
+            optimizer's class, see `snapshot.load`.
         data: fingerprint of the dataset; None for one of earlier versions, which a resume replaces.
         optimizer: name of its class; None in best.pth.
         config: the configuration; {} if it cannot be read.

@@ -1,4 +1,7 @@
-"""`trainer evaluate CHECKPOINT [key=value ...]`: metrics of a model, in all and class by class."""
+"""`trainer evaluate CHECKPOINT [key=value ...]`: metrics of a model, in all and class by class.
+
+What imports torch, which takes seconds, is imported once the words are known to be right.
+"""
 
 from __future__ import annotations
 

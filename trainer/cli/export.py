@@ -1,4 +1,7 @@
-"""`trainer export CHECKPOINT --format FORMAT [-o FILE]`: a trained model for other programs."""
+"""`trainer export CHECKPOINT --format FORMAT [-o FILE]`: a trained model for other programs.
+
+What imports torch, which takes seconds, is imported once the words are known to be right.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`trainer import-weights FILE --model NAME -o FILE.pth`: their checkpoint."""
+"""`trainer import-weights FILE --model NAME -o FILE.pth`: their checkpoint.
+
+What imports torch, which takes seconds, is imported once the words are known to be right.
+"""
 
 from __future__ import annotations
 

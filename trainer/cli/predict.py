@@ -1,4 +1,7 @@
-"""`trainer predict CHECKPOINT IMAGE_OR_FOLDER ...`: class names and probabilities per image."""
+"""`trainer predict CHECKPOINT IMAGE_OR_FOLDER ...`: class names and probabilities per image.
+
+What imports torch, which takes seconds, is imported once the words are known to be right.
+"""
 
 from __future__ import annotations
 

@@ -17,9 +17,7 @@ from trainer.errors import UserError
 
 
 def load(
-    options: Mapping[str, Any],
-    entries: Mapping[str, Any],
-    values: Mapping[str, str] | None,
+    options: Mapping[str, Any], entries: Mapping[str, Any], values: Mapping[str, str] | None
 ) -> Dataset:
     """The dataset. A folder that the model was not trained on, without a test split of its own, is
     taken whole, for no image of it needs to be held back.

@@ -39,7 +39,11 @@ def export(checkpoint: Path, format: str, paths: Sequence[Path], values: Mapping
     Raises UserError, or TrainingError if the file, loaded again, computes something else."""
     leave_compiler_unimported()
     entries = read(checkpoint)
-    config = configuration(entries, values)
+    # Torch's layers on the CPU, if the user says nothing else; no dataset plays a part, and
+    # import-weights names none.
+    values = {"device": "cpu", "layers": "torch", **values}
+    config = {**restore.usable(entries, values), "data": {"_target_": None}}
+    config = restore.reconfigure(config, values)
     model = restore.restore(entries, config)
     description = describe(entries, config, model)
     if format in export_formats.WEIGHTS:
@@ -61,15 +65,6 @@ def export(checkpoint: Path, format: str, paths: Sequence[Path], values: Mapping
     write(dict(zip(paths, (content, described), strict=False)))
     print(f"{paths[0]}: {len(content) / 1e6:,.1f} MB, loaded again: its logits are within "
           f"{difference:.1e} of the largest")  # fmt: skip
-
-
-def configuration(entries: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """Configuration of the model that the file is compared with: the checkpoint's, with torch's
-    layers on the CPU if the user says nothing else, in the precision of the weights."""
-    values = {"device": "cpu", "layers": "torch", **values}
-    config = restore.usable(entries, values)
-    # No dataset plays a part, and import-weights names none.
-    return restore.reconfigure({**config, "data": {"_target_": None}}, values)
 
 
 def describe(
