@@ -52,7 +52,8 @@ def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
 def make_schedule(options: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> Schedule:
     create = instantiate_group("scheduler", options)
     with constructor_errors("scheduler"):
-        return create(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        schedule: Schedule = create(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        return schedule
 
 
 def takes_fused(create: Callable[..., Optimizer], on_mps: bool = False) -> bool:
