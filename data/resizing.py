@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from data.memory import check_memory
 from data.types import DataError
 
+# Weights of red, green and blue in grey: ITU-R BT.601, as in PIL's mode "L".
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in grey: ITU-R BT.601, as in PIL's mode "L"."""
-
 _CHUNK = 1024  # images resized at a time; bounds the float32 copies
 
 

@@ -70,8 +70,9 @@ def named(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def fault_in(error: BaseException | None) -> OSError | None:
-    """First OSError in the chain of causes, the error itself included; None if there is none."""
-    while error is not None and not isinstance(error, OSError):
+    """First fault of a file or the machine in the chain of causes, the error itself included; None
+    if there is none. An OSError without a number, such as jinja2's TemplateNotFound, is none."""
+    while error is not None and not (isinstance(error, OSError) and error.errno is not None):
         error = error.__cause__
     return error
 

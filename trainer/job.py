@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import os
-import shlex
 import traceback
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from trainer.monitoring.summary import count, log_result, summarise, write_summa
 from trainer.runs import readings
 from trainer.runs.progress import Progress
 from trainer.runs.side_files import status_of
+from trainer.system.paths import shell_path
 from trainer.system.signals import StopSignals
 from trainer.text.printable import in_lines
 from trainer.training import best_weights, faults, loop, snapshot
@@ -56,20 +56,14 @@ def run(
     """
     with StopSignals().noted() as signals:
         progress = Progress(**state["progress"]) if state else None
-        run = training_run.build(config, folder, signals, progress, choices)
-        try:
-            notes = snapshot.load(run, state) if state else ()
-        except BaseException:
-            run.close()  # no step was made, so no summary is written
-            raise
-        for note in notes:
-            log.warning("%s", note)
-        # A fold that is held out is no test split: every run reads its own.
-        is_tested = reads_test(config["test"], in_sweep and not config["data"].get("folds"))
-        try:
+        with contextlib.closing(
+            training_run.build(config, folder, signals, progress, choices)
+        ) as run:
+            for note in snapshot.load(run, state) if state else ():
+                log.warning("%s", note)
+            # A fold that is held out is no test split: every run reads its own.
+            is_tested = reads_test(config["test"], in_sweep and not config["data"].get("folds"))
             summary, read = train(run, folder, choices, is_tested, is_resumed=state is not None)
-        finally:
-            run.close()
         log_result(summary)
         accuracy, num_images = summary["test_accuracy"], summary["num_test_images"]
         if is_tested:
@@ -117,8 +111,8 @@ def train(
         if test is not None and run.about.data.held_out == "test":
             read = note_reading(run, folder, test, digest, "resume" if is_resumed else "train")
         run.finish(test)
-        if test is not None:
-            check_tested(test)
+        if test is not None and not math.isfinite(test.loss):  # a run without a result
+            raise TrainingError(f"The test loss is NaN or infinite: no result.\n{SMALLER_STEPS}")
         try:
             return summarise(run, folder, "finished", test, sha256), read
         except OSError as error:
@@ -132,11 +126,7 @@ def train(
 
 
 def note_end(
-    run: Run,
-    folder: Path,
-    error: BaseException,
-    fault: TrainingError | None,
-    sha256: str | None,
+    run: Run, folder: Path, error: BaseException, fault: TrainingError | None, sha256: str | None
 ) -> None:
     """Write the summary of a run that was interrupted or failed.
 
@@ -185,13 +175,6 @@ def note_reading(
     )  # fmt: skip
 
 
-def check_tested(test: Metrics) -> None:
-    """Raises TrainingError if the test loss is not finite: a run without a result is not
-    finished."""
-    if not math.isfinite(test.loss):
-        raise TrainingError(f"The test loss is NaN or infinite: no result.\n{SMALLER_STEPS}")
-
-
 def log_header(run: Run, choices: dict[str, Any]) -> None:
     """Log model, dataset, device, epochs and the notes of both, before the first step."""
     shape = "x".join(map(str, run.about.description.shape))
@@ -224,13 +207,6 @@ def log_next_commands(run: Run, folder: Path) -> None:
     log.info("as a page     python -m trainer report %s", shell_path(folder))
     if (folder / "tensorboard").is_dir():
         log.info("see curves    tensorboard --logdir %s", shell_path(folder.parent))
-
-
-def shell_path(path: Path) -> str:
-    """The path for use in a shell: relative to the working folder if it lies below it, quoted if
-    need be."""
-    short = os.path.relpath(path)
-    return shlex.quote(str(path) if short.startswith("..") else short)
 
 
 def report_error(error: Exception, folder: Path) -> int:

@@ -10,6 +10,8 @@ a model has its main head only, and `build` makes the loss without smoothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,6 +52,10 @@ class _Loss(nn.Module):
 
     probabilities = "softmax"
 
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
     def forward(self, output: Output, target: Tensor) -> Tensor:
         if isinstance(output, Tensor):
             return self.of_logits(output, target)
@@ -64,38 +70,37 @@ class CrossEntropy(_Loss):
     """Cross-entropy: -sum_k t_k log softmax(z)_k, mean over the batch, where
     t = (1 - s) * target + s / K with label smoothing s (Szegedy et al. 2015, section 7)."""
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.label_smoothing = label_smoothing
-
     def of_logits(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
 
 
-class MSE(_Loss):
-    """Squared error: (p - t)^2 with p = softmax(z), or p = z with on="logits"; mean over all N * K
-    elements."""
+class _Distance(_Loss):
+    """Base class: distance of p from t with p = softmax(z), or p = z with on="logits"; mean over
+    all N * K elements."""
+
+    distance: Callable[[Tensor, Tensor], Tensor]
 
     def __init__(self, on: str = "probabilities", label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.on, self.label_smoothing = on, label_smoothing
+        super().__init__(label_smoothing)
+        self.on = on
         self.probabilities = "clip" if on == "logits" else "softmax"
 
     def of_logits(self, logits: Tensor, target: Tensor) -> Tensor:
-        return F.mse_loss(_scores(logits, self.on), soft(target, logits, self.label_smoothing))
+        scores = in_full(logits)
+        scores = scores if self.on == "logits" else scores.softmax(dim=1)
+        return self.distance(scores, soft(target, logits, self.label_smoothing))
 
 
-class L1(_Loss):
-    """Absolute error: |p - t| with p = softmax(z), or p = z with on="logits"; mean over all N * K
-    elements."""
+class MSE(_Distance):
+    """Squared error: (p - t)^2."""
 
-    def __init__(self, on: str = "probabilities", label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.on, self.label_smoothing = on, label_smoothing
-        self.probabilities = "clip" if on == "logits" else "softmax"
+    distance = staticmethod(F.mse_loss)
 
-    def of_logits(self, logits: Tensor, target: Tensor) -> Tensor:
-        return F.l1_loss(_scores(logits, self.on), soft(target, logits, self.label_smoothing))
+
+class L1(_Distance):
+    """Absolute error: |p - t|."""
+
+    distance = staticmethod(F.l1_loss)
 
 
 class BCE(_Loss):
@@ -104,19 +109,10 @@ class BCE(_Loss):
 
     probabilities = "sigmoid"
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.label_smoothing = label_smoothing
-
     def of_logits(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(
             in_full(logits), soft(target, logits, self.label_smoothing)
         )
-
-
-def _scores(logits: Tensor, on: str) -> Tensor:
-    logits = in_full(logits)
-    return logits if on == "logits" else logits.softmax(dim=1)
 
 
 def in_full(logits: Tensor) -> Tensor:

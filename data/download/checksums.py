@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from data.digests import digest_of
 from data.types import DataError
 
 FETCH_AGAIN = "Delete it and fetch it again (data.download=true does)."
@@ -14,11 +15,8 @@ FETCH_AGAIN = "Delete it and fetch it again (data.download=true does)."
 
 def md5_of(path: Path) -> str:
     """The MD5 of a file as 32 hex digits. It finds damage; it does not stop a forger."""
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return digest_of(file, hashlib.md5(usedforsecurity=False))
 
 
 def check_md5(place: str, found: str, expected: str, otherwise: str = "") -> None:

@@ -23,17 +23,10 @@ from data.download.checksums import check_md5, md5_of
 from data.download.partial_file import Part, locked_partial_file
 from data.types import DataError
 
-TIMEOUT_S = 20.0
-"""Seconds that a server may stay silent."""
-
-ATTEMPTS = 3
-"""Requests to one mirror for one file. Each goes on where the last one broke off."""
-
-PAUSE_S = 1.0
-"""Seconds before the second attempt; before the third it is twice as long."""
-
-MAX_BYTES = 10**10
-"""No file is larger. Ends a server that sends for ever."""
+TIMEOUT_S = 20.0  # that a server may stay silent
+ATTEMPTS = 3  # requests to one mirror for one file; each goes on where the last one broke off
+PAUSE_S = 1.0  # before the second attempt; before the third it is twice as long
+MAX_BYTES = 10**10  # no file is larger; ends a server that sends for ever
 
 
 class Refused(Exception):  # noqa: N818 - a decision

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from data.files import exclusive, replace_durably
+from data.digests import digest_of
+from data.files import replace_durably
+from data.locked_files import exclusive
 from data.roots import WAY_OUT
 from data.types import DataError
 
@@ -61,11 +63,8 @@ class Part:
 
     def md5(self) -> str:
         """32 hex digits, of what is there."""
-        digest = hashlib.md5(usedforsecurity=False)
         self._file.seek(0)
-        while chunk := self._file.read(1 << 20):
-            digest.update(chunk)
-        return digest.hexdigest()
+        return digest_of(self._file, hashlib.md5(usedforsecurity=False))
 
     def finish(self) -> None:
         """Makes it the target, durably: synced, then renamed, then the folder synced."""
@@ -77,8 +76,8 @@ class Part:
 def locked_partial_file(target: Path) -> Iterator[Part]:
     """The part of `target`, for this process alone. Another one waits here, and says so.
 
-    At the end, what has arrived stays for the next time, see `data.files.exclusive`. On a drive
-    without locks the checksum finds what two runs mix up.
+    At the end, what has arrived stays for the next time, see `data.locked_files.exclusive`. On a
+    drive without locks the checksum finds what two runs mix up.
 
     Raises:
         OSError: the folder or the file cannot be made.

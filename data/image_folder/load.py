@@ -13,14 +13,9 @@ import torch
 from torch import Tensor
 
 from data.image_folder.bad_images import cannot_be_used, left_out, named
-from data.image_folder.class_folders import (
-    PARTS,
-    find_classes,
-    find_images,
-    find_parts,
-    join_first_ten,
-)
+from data.image_folder.class_folders import PARTS, find_classes, find_images, find_parts
 from data.image_folder.division import SplitKeys, divided
+from data.image_folder.names import join_first_ten
 from data.image_folder.pack import pack_folder, packed
 from data.image_folder.packing import File, Pack, Reading
 from data.images import scaling

@@ -4,7 +4,7 @@
 `3x64x64-squash.pack` and `3x64x64-crop80.pack` those that came to it in another way,
 `3x64x64-max1000.pack` those of another `data.max_pixels`, see `Reading`. A pack appears whole, by
 renaming, or not at all, so that whoever has the old one mapped keeps it. Until then it is called
-`3x64x64.tmp`, and its maker holds a lock on it (see `data.files.exclusive`): of two
+`3x64x64.tmp`, and its maker holds a lock on it (see `data.locked_files.exclusive`): of two
 that start together one packs and the other waits.
 
 What is guaranteed:
@@ -35,23 +35,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from data.files import exclusive, replace_durably
+from data.files import replace_durably
 from data.image_folder.pack_file import UnusablePackError, read_pack
 from data.image_folder.packing import File, Pack, Reading, write_pack
 from data.images.decode import UNREAD
 from data.images.scaling import UnscaledError
+from data.locked_files import exclusive
 from data.roots import cache_for, expanded
 from data.types import DataError, printable
 
 _NO_THREAD = "can't start new thread"  # Python's words, in a RuntimeError
 
 
-def packed(
-    root: Path,
-    files: Sequence[File],
-    how: Reading,
-    folder: Path,
-) -> Pack:
+def packed(root: Path, files: Sequence[File], how: Reading, folder: Path) -> Pack:
     """The images of these files, from the pack in `folder` if it fits them, else packed now.
 
     Each is read as `predict` reads it. What an older pack, of images that came to the same shape in

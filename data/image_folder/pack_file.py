@@ -20,14 +20,13 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.digests import sums_of
+from data.digests import digest_of, sums_of
 
 MAGIC = b"trnpack3"
 _LENGTH_BYTES, _SUM_BYTES = 8, 32
@@ -104,15 +103,12 @@ def mapped(file: BinaryIO, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(array)
 
 
-def digest_of(path: str | os.PathLike[str]) -> str:
+def content_digest(path: str | os.PathLike[str]) -> str:
     """BLAKE2b of a file's content, 32 hex digits; empty if it is no file or cannot be read."""
-    digest = hashlib.blake2b(digest_size=16)
     try:
         if not os.path.isfile(path):  # opening a pipe would wait for its writer
             return ""
-        with Path(path).open("rb") as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
+        with open(path, "rb") as file:
+            return digest_of(file, hashlib.blake2b(digest_size=16))
     except OSError:
         return ""
-    return digest.hexdigest()

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from data.digests import RunningSums, num_cores, sums_of
-from data.image_folder.pack_file import digest_of, mapped, write_index
+from data.digests import num_cores, sums_of
+from data.image_folder.pack_file import content_digest, mapped, write_index
 from data.images.decode import UNREAD, Scale, read_image
 from data.images.fitting import MAX_PIXELS
 from data.images.scaling import Range, UnscaledError, is_flat, range_of_set
@@ -151,7 +151,7 @@ def write_pack(
     """All of a pack, down to the disk."""
     kept: list[list[Any]] = []
     bad: list[list[Any]] = []
-    sums, num_flat = RunningSums(how.shape), 0
+    num_flat = 0
     deep: dict[int, Range] = {}  # by the number of their image, which is written at the end
     out.truncate(0)  # of what a killed process had left
     known = _Known(old)
@@ -169,15 +169,15 @@ def write_pack(
                 num_flat += is_flat(picture)
             kept.append([*file, digest])
             out.write(picture.data)
-            sums.add(picture.data)
     scale = how.scale_for(deep.values())
     if scale is not None:
         images = ((row, _scaled(root / kept[row][0], kept[row][-1], how, known, scale))
                   for row in deep)  # fmt: skip
         num_flat += _write_over(out, images)
-    all_sums = sums_of(mapped(out, (len(kept), *how.shape))) if deep else sums.sums()
+    out.flush()
+    sums = sums_of(mapped(out, (len(kept), *how.shape)))
     write_index(out, {"made_by": how.made_by, "shape": list(how.shape), "files": kept, "bad": bad,
-                      "sums": all_sums, "deep": {kept[row][0]: own for row, own in deep.items()},
+                      "sums": sums, "deep": {kept[row][0]: own for row, own in deep.items()},
                       "scale": scale, "num_flat": num_flat})  # fmt: skip
 
 
@@ -189,7 +189,6 @@ def _write_over(out: BinaryIO, images: Iterable[tuple[int, NDArray[np.uint8]]]) 
         out.write(image.data)
         num_flat += is_flat(image)
     out.seek(0, os.SEEK_END)
-    out.flush()
     return num_flat
 
 
@@ -241,7 +240,7 @@ def _look(
     root: Path, file: File, how: Reading, known: _Known
 ) -> tuple[str, NDArray[np.uint8] | Range | str]:
     path = root / file.name
-    digest = known.digests.get((file.name, file.state)) or digest_of(path)
+    digest = known.digests.get((file.name, file.state)) or content_digest(path)
     if digest in known.found:
         return digest, known.found[digest]
     picture: NDArray[np.uint8] | Range | str
@@ -249,11 +248,7 @@ def _look(
         picture = how.read(path)
     except UnscaledError as deep:
         picture = deep.own
-    return (digest if _state_of(path) == file.state else ""), picture
-
-
-def _state_of(path: Path) -> tuple[int, ...]:
-    return file_at(path, "", 0).state
+    return (digest if file_at(path, "", 0).state == file.state else ""), picture
 
 
 def file_at(path: str | os.PathLike[str], name: str, label: int) -> File:

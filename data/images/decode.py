@@ -21,18 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from data.images import metadata
 from data.images.bit_depth import Depth, UnusableError, depth_of, grey_in_8_bits
 from data.images.fitting import MAX_PIXELS, MOST_SQUASHED, converted, fitted, over, squashed
 from data.images.looks_like import looks_like
-from data.images.metadata import (
-    ORIENTATION,
-    TURNS,
-    Pixels,
-    exif_of,
-    has_parts,
-    orientation_of,
-    pixels_alone,
-)
 from data.images.scaling import Range, UnscaledError
 from data.memory import free_bytes
 from data.types import DataError, Fit
@@ -134,13 +126,13 @@ def decoded(
             yield converted(image, channels)
 
 
-def _pixels_of(path: Path) -> Pixels | None:
+def _pixels_of(path: Path) -> metadata.Pixels | None:
     """Of a JPEG or PNG of a common size; others are read as they are, by pieces."""
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > MOST_BYTES:
             return None
         head = file.read(8)
-        return pixels_alone(head + file.read()) if has_parts(head) else None
+        return metadata.pixels_alone(head + file.read()) if metadata.has_parts(head) else None
 
 
 def _check_size(file: Image.Image, max_pixels: int) -> None:
@@ -168,13 +160,15 @@ def _loaded(file: Image.Image, orientation: int | None) -> tuple[Image.Image, De
     if isinstance(file, TiffImageFile):
         depth = depth_of(file)
         # Pillow turns TIFFs itself, and reads all their EXIF for it; this is all that it may see.
-        turned = file.tag_v2.get(ORIENTATION)
-        file.info["exif"] = exif_of(turned if isinstance(turned, int) and turned in TURNS else 1)
+        turned = file.tag_v2.get(metadata.ORIENTATION)
+        file.info["exif"] = metadata.exif_of(
+            turned if isinstance(turned, int) and turned in metadata.TURNS else 1
+        )
         orientation = 1
     elif orientation is None:
-        orientation = orientation_of(_bytes(file, "exif"), _bytes(file, "xmp"))
+        orientation = metadata.orientation_of(_bytes(file, "exif"), _bytes(file, "xmp"))
     file.load()
-    image = file.transpose(TURNS[orientation]) if orientation in TURNS else file
+    image = file.transpose(metadata.TURNS[orientation]) if orientation in metadata.TURNS else file
     return image.convert("LA") if image.mode == "La" else image, depth
 
 

@@ -28,8 +28,7 @@ def squashed(image: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[n
     is_grey = (image == image[:, :, :1]).all()
     channels = image[:, :, :1] if is_grey else image
     images = torch.from_numpy(np.ascontiguousarray(channels.transpose(2, 0, 1))[None])
-    done: NDArray[np.uint8] = to_shape(images, shape)[0].numpy()
-    return done
+    return to_shape(images, shape)[0].numpy()
 
 
 def fitted(image: Image.Image, size: tuple[int, int], resize: int, fit: Fit) -> Image.Image:

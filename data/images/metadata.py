@@ -176,9 +176,9 @@ def exif_of(orientation: int) -> bytes:
     return b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + bytes(4)
 
 
+# Operation that brings an image of each orientation upright; 1 is upright.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""Operation that brings an image of each orientation upright; 1 is upright."""

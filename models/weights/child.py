@@ -96,11 +96,10 @@ def main(kind: str, file: str, folder: str, memory_bytes: str, cpu_s: str) -> No
 
 
 def torch_reader() -> Any:
+    from models.weights.foreign import WeightsError
     from models.weights.state_dicts import flatten
 
     def read(path: Path, out: Folder) -> dict[str, Any]:
-        from models.weights.foreign import WeightsError
-
         try:
             tensors, notes = flatten(path)
         except WeightsError as error:

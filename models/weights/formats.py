@@ -31,7 +31,7 @@ def kind_of(path: Path) -> Kind:
         return "zip"
     if head[6:9] == b"\0\0{":  # the header's length in 8 bytes, of which 6 suffice, and its start
         return "safetensors"
-    refusal = _refusal(head)
+    refusal = refusal_of(head)
     if refusal is None and head[0] == 0x80:  # pickle's PROTO opcode
         return "pickle"
     raise WeightsError(f"{path}: {refusal or 'the format is unknown'}; expected {ACCEPTED}")
@@ -60,7 +60,8 @@ def _head(path: Path) -> bytes:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _refusal(head: bytes) -> str | None:
+def refusal_of(head: bytes) -> str | None:
+    """Phrase for a file that begins so and is no weights; None if its beginning says nothing."""
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "this is a web page, not weights: the download link needs a browser or a login"

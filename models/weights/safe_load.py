@@ -86,7 +86,7 @@ def _stand_ins(path: Path) -> list[Any]:
     """
     return [
         (_stand_in_dict if name == "collections.defaultdict" else StandIn, name)
-        for name in {*_foreign_globals(path)}
+        for name in {*foreign_globals(path)}
         if not _runs_code(name)
     ]
 
@@ -97,7 +97,7 @@ def _reason(path: Path, error: Exception) -> str:
         error = error.__context__  # type: ignore[assignment]
     text = str(error)
     told = torch_internals.refused_global(text)
-    foreign = _foreign_globals(path)
+    foreign = foreign_globals(path)
     forbidden = [told] if told else list(filter(_runs_code, foreign))
     if forbidden:
         return (
@@ -119,7 +119,7 @@ def _reason(path: Path, error: Exception) -> str:
 _TORCH_KNOWS = ("collections.OrderedDict", "collections.Counter", "_codecs.encode")
 
 
-def _foreign_globals(path: Path) -> list[str]:
+def foreign_globals(path: Path) -> list[str]:
     """Names that the pickles in a file would import from outside torch, found without running them.
 
     torch's unpickler knows the opcodes of protocol 2 only and names no global of a later one.

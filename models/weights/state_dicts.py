@@ -64,7 +64,8 @@ def unwrap(content: Any) -> tuple[dict[str, Tensor], list[str]]:
     """
     notes: list[str] = []
     for _ in range(3):  # {"net": {"state_dict": ...}} has been seen
-        found = [name for name in WRAPPERS if isinstance(_entry(content, name), Mapping)]
+        entries = content if isinstance(content, Mapping) else {}
+        found = [name for name in WRAPPERS if isinstance(entries.get(name), Mapping)]
         if not found:
             break
         content = content[found[0]]
@@ -93,10 +94,6 @@ def unwrap(content: Any) -> tuple[dict[str, Tensor], list[str]]:
             f"left out {len(others)} entries that are no tensors: {', '.join(others[:10])}"
         )
     return without_prefixes(tensors, notes), notes
-
-
-def _entry(content: Any, name: str) -> Any:
-    return content.get(name) if isinstance(content, Mapping) else None
 
 
 def without_prefixes(tensors: dict[str, Value], notes: list[str]) -> dict[str, Value]:

@@ -31,6 +31,7 @@ from tests.helpers import processes
 from trainer import checkpoints
 from trainer.errors import UserError
 from trainer.monitoring import run_logger
+from trainer.monitoring.tensorboard import Events
 from trainer.runs import mend, read, side_files
 from trainer.runs.report import pages
 from trainer.runs.report.table import table
@@ -221,9 +222,8 @@ def campaign(whole: Path, copies: int, seed: int) -> dict[str, Counter[str]]:
             try:
                 found[name][check_report(run)] += 1
                 check_resume(run, state, config, told)
-                run_logger.event_writer(
-                    run / "tensorboard", 4
-                ).close() if name == "events" else None
+                if name == "events":
+                    Events(run / "tensorboard", 4).close()
             except Exception as error:
                 raise AssertionError(f"{name}, copy {number}, {kind}: {run}") from error
             took = time.monotonic() - began

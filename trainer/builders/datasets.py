@@ -27,8 +27,7 @@ def load_data(options: Mapping[str, Any]) -> Dataset:
 
 @functools.lru_cache(maxsize=1)
 def _load_data(options: str) -> Dataset:
-    dataset: Dataset = instantiate_group("data", OmegaConf.create(options))  # type: ignore[arg-type]
-    return dataset
+    return instantiate_group("data", OmegaConf.create(options))  # type: ignore[arg-type]
 
 
 def class_names(options: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -42,8 +41,7 @@ def load_whole(options: Mapping[str, Any]) -> Dataset | None:
     """Dataset with all its images in the test split, from the function `load_whole` in the loader's
     module, which takes the same keys; None if there is no such function, or the dataset has a test
     split of its own. For a model that was trained on none of the images. Raises UserError."""
-    dataset: Dataset | None = _of_loader("load_whole", options)
-    return dataset
+    return _of_loader("load_whole", options)
 
 
 def _of_loader(name: str, options: Mapping[str, Any]) -> Any:

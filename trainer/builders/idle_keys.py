@@ -1,5 +1,8 @@
 """Keys without an effect in a given configuration. They are an error on the command line, and
-allowed in a file, such as an experiment's."""
+allowed in a file, such as an experiment's.
+
+Torch, which takes seconds to import, is imported where a key can only be judged by its model.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from trainer.builders import pretrained
 from trainer.checkpoints.description import Cost, Description
 from trainer.config.targets import instantiate_group
 from trainer.errors import UserError
-from trainer.system.device import float_dtype, is_convolutional
+from trainer.system.device import float_dtype
 from trainer.system.torch_internals import counting_flops
 from trainer.text.values import format_value
 
@@ -38,8 +38,7 @@ def make_model(
                 f"Leave the key out, or set data.{key}."
             )
         options[key] = found
-    model: nn.Module = instantiate_group("model", options)
-    return model
+    return instantiate_group("model", options)
 
 
 def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module, Dataset]:
@@ -117,7 +116,8 @@ def enlargement(model: nn.Module, shape: tuple[int, int, int]) -> str:
 def memory_format(config: Mapping[str, Any], model: nn.Module) -> torch.memory_format:
     wanted = config["channels_last"]
     if wanted == "auto":
-        wanted = config["layers"] == "torch" and is_convolutional(model)
+        is_convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        wanted = config["layers"] == "torch" and is_convolutional
     return torch.channels_last if wanted else torch.contiguous_format
 
 

@@ -18,9 +18,10 @@ from models.weights.reader import load_official, read
 from models.weights.safetensors_files import description_in
 from trainer import checkpoints
 from trainer.checkpoints import entries, exported
-from trainer.checkpoints.finite import listed, not_finite
+from trainer.checkpoints.finite import not_finite
 from trainer.errors import UserError
 from trainer.system.paths import at_home
+from trainer.text.values import listed
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -53,25 +54,22 @@ def from_file(path: Path, model: nn.Module) -> Start:
             "weights, or IMAGENET1K_V1 for torchvision's."
         )
     if checkpoints.is_ours(path):
-        found = entries.read(path)
-        if names := not_finite(found["model"]):
+        told = entries.read(path)
+        if names := not_finite(told["model"]):
             raise UserError(
                 f"{path}: NaN or infinite in {len(names):,} tensors: {listed(names)}. No training "
                 "can start from it; use an earlier checkpoint."
             )
-        channels, height, width = found["shape"]
-        return Start(
-            found["model"], found["classes"], tuple(found["mean"]), tuple(found["std"]),
-            found["resize"], (channels, height, width),
-        )  # fmt: skip
-    told, ignored = described(path)
-    arch = None if told else getattr(model, "torchvision_name", None)
-    try:
-        start = read(path, shapes_of(model), arch=arch)
-    except WeightsError as error:
-        raise UserError(str(error)) from error
-    if not told:
-        return replace(start, notes=[*start.notes, ignored]) if ignored else start
+        start = Start(told["model"])
+    else:
+        told, ignored = described(path)
+        arch = None if told else getattr(model, "torchvision_name", None)
+        try:
+            start = read(path, shapes_of(model), arch=arch)
+        except WeightsError as error:
+            raise UserError(str(error)) from error
+        if not told:
+            return replace(start, notes=[*start.notes, ignored]) if ignored else start
     channels, height, width = told["shape"]
     return replace(
         start, classes=told["classes"], mean=tuple(told["mean"]), std=tuple(told["std"]),
@@ -161,16 +159,12 @@ def check_fit(
 
 
 def load_into(
-    model: nn.Module,
-    state_dict: dict[str, Tensor],
-    replace_head: bool,
-    source: str,
-    head_advice: str = HEAD_ADVICE,
+    model: nn.Module, state_dict: dict[str, Tensor], replace_head: bool, source: str
 ) -> list[str]:
     """Copy weights into a model, except for a head that is initialised anew, whose tensor names are
     returned; arguments as in `check_fit`. Raises UserError, with the model unchanged, if they do
     not fit."""
-    heads = check_fit(model, state_dict, replace_head, source, head_advice)
+    heads = check_fit(model, state_dict, replace_head, source)
     own = model.state_dict()
     model.load_state_dict({n: own[n] if n in heads else state_dict[n] for n in own})
     return heads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from trainer.checkpoints.tensors import differences
 from trainer.config import choices, knobs, stored
 from trainer.config.targets import check_options, instantiate_group
 from trainer.errors import UserError
-from trainer.system.device import pick_device
+from trainer.system.device import check_precision, pick_device
 from trainer.text.values import unknown_name_message
 
 
@@ -70,6 +71,19 @@ def typed(key: str, text: str) -> Any:
         raise UserError(f"{key}={text}: the value is not valid YAML.") from error
 
 
+def usable(entries: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+    """Configuration in a checkpoint, for using its model on this machine; a line on stderr tells
+    what is not as in the training. Raises UserError.
+
+    Args:
+        values: keys of this command line, which come first.
+    """
+    config, notes = stored.on_this_machine(stored.configuration(entries, values), values)
+    for note in notes:
+        print(note, file=sys.stderr)
+    return config
+
+
 def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
     """Model of a checkpoint with its weights, on the configuration's device, in eval mode. Raises
     UserError if weights and configuration do not fit."""
@@ -79,7 +93,9 @@ def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
     else:
         model = instantiate_group("model", sized(entries, config))
         model.load_state_dict(weights)
-    return placed(config, model, pick_device(config["device"], config["layers"])).eval()
+    device = pick_device(config["device"], config["layers"])
+    check_precision(config["precision"], device)
+    return placed(config, model, device).eval()
 
 
 def sized(entries: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

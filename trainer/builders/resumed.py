@@ -36,7 +36,10 @@ def resumed(
         log.info("%s", note)
     config = restore.reconfigure(begun, values)
     check_changes(begun, config, force)
-    refuse_weights(values)
+    idle_keys.refuse(
+        values, (*idle_keys.FRESH_WEIGHTS, "weights", "replace_head"),
+        "a resumed run has its own weights; weights=FILE is for a new one",
+    )  # fmt: skip
     check_machine(config, values)
     restore.check_weights(state, config)
     state["progress"] = placed(state["progress"], begun, config)
@@ -49,17 +52,6 @@ def resumed(
     training_run.check_data(config)  # download or pack while a signal still ends the command
     mend_side_files(folder, state["config"], config)
     return config, state
-
-
-def refuse_weights(values: Mapping[str, str]) -> None:
-    """Raises UserError for a key of other weights, or of fresh ones."""
-    idle_keys.refuse(values, idle_keys.FRESH_WEIGHTS, "a resumed run has its own weights")
-    for key in ("weights", "replace_head"):
-        if key in values:
-            raise UserError(
-                f"{key}={values[key]}: a resumed run has its own weights. Leave the key out, or "
-                "start a new run with weights=FILE."
-            )
 
 
 def check_machine(config: Mapping[str, Any], values: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from trainer.config import knobs
 from trainer.config.targets import check_options, instantiate_group
 from trainer.errors import UserError
 from trainer.monitoring.profiling import profiled
-from trainer.monitoring.run_logger import MUTE, RunLogger, event_writer
+from trainer.monitoring.run_logger import MUTE, RunLogger
 from trainer.monitoring.visualizer import Visualizer
 from trainer.runs.progress import CompileTime, Progress, SaveInterval
 from trainer.system.device import autocast, check_precision, pick_device
@@ -43,7 +44,6 @@ from trainer.training.run import Plan, Run, Update, Watcher
 from trainer.training.sizes import check_memory
 from trainer.training.snapshot import About
 from trainer.training.step import CheckedStep, ScaledStep
-from trainer.training.world import World
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -96,7 +96,7 @@ def check_data(config: Mapping[str, Any]) -> None:
     """Load the data, downloading or packing it if need be, and check the model if its size depends
     on them. Raises UserError."""
     dataset = load_data(config["data"])
-    describable.check_description(networks.describe(config, dataset))
+    describable.check(asdict(networks.describe(config, dataset)))
     if known_size(config["data"]) is None:
         check_model(config, dataset.shape, len(dataset.classes))
 
@@ -151,7 +151,6 @@ def build(
         signals=signals,
         compile_time=timer,
         watchers=watchers,
-        world=World(),
     )
     return profiled(run, writer, folder / "profile") if config["profile"] else run
 
@@ -203,7 +202,7 @@ def build_update(
         timer: counts the seconds of compilation.
     """
     loss = optimizers.make_loss(config)
-    train, val = (full_size(split) for split in batches)
+    train, val = (min(split.batch_size, split.num_images) for split in batches)
     if config["compile"] == "step":
         return compiled.CompiledStep(model, loss, stepper, context, train, timer)
     if config["compile"] == "model":
@@ -236,7 +235,12 @@ def build_watchers(
         probabilities: kind of the model's outputs, see `losses.probabilities`.
     """
     first_step = rows_up_to(progress, num_steps)
-    writer = event_writer(folder / "tensorboard", first_step) if config["tensorboard"] else None
+    writer = None
+    if config["tensorboard"]:
+        # Imported here: it takes half a second that no other command should wait for.
+        from trainer.monitoring.tensorboard import Events
+
+        writer = Events(folder / "tensorboard", first_step)
     run_log = RunLogger(
         folder, writer or MUTE, config["batch_size"], first_step,
         progress.epoch if progress else 0, hparams(config, choices), is_over=signals.is_received,
@@ -254,11 +258,6 @@ def hparams(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, 
         "lr": config["optimizer"].get("lr", 0.0),
         "weight_decay": config["optimizer"].get("weight_decay", 0.0),
     }
-
-
-def full_size(batches: Batches) -> int:
-    """Number of images in each batch except, possibly, the last one."""
-    return min(batches.batch_size, batches.num_images)
 
 
 def rows_up_to(progress: Progress | None, num_steps: int) -> int:

@@ -3,21 +3,15 @@ read the file again."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.checkpoints.description import Description
 from trainer.checkpoints.entries import TABLE, shown
 from trainer.checkpoints.kinds import LONGEST_NAME, MOST_NAMES
 from trainer.errors import UserError
 from trainer.text.values import format_value
 
-# The key of an entry, where it has one.
-KEYS = {
-    "shape": "data.shape", "mean": "data.mean", "std": "data.std", "resize": "data.resize",
-    "pixel_range": "data.pixel_range", "fit": "data.fit",
-}  # fmt: skip
+KEYS = ("shape", "mean", "std", "resize", "pixel_range", "fit")  # entries that are keys of data
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -32,11 +26,6 @@ def check_number(num_classes: int) -> None:
             f"data.num_classes={num_classes}: a checkpoint holds at most {MOST_NAMES:,} classes. "
             "Train on fewer."
         )
-
-
-def check_description(description: Description) -> None:
-    """Raises UserError for the first entry of a description that a checkpoint cannot hold."""
-    check(dataclasses.asdict(description))
 
 
 def check(entries: Mapping[str, Any], is_whole: bool = True) -> None:
@@ -64,7 +53,7 @@ def said(name: str, value: Any) -> str:
     """Key and value as typed on the command line; for an entry without a key, its name and
     value."""
     if name in KEYS:
-        return f"{KEYS[name]}={format_value(value):.300}"
+        return f"data.{name}={format_value(value):.300}"
     if name == "config":
         return f"the configuration has {len(value):,} characters as YAML"
     return f"{name}: {shown(value)}"

@@ -7,9 +7,7 @@ flipped bit in a tensor would load silently.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import pickletools
 import warnings
 import zipfile
 from pathlib import Path
@@ -17,9 +15,11 @@ from typing import Any
 
 import torch
 
+from models.torch_internals import refused_global
+from models.weights.formats import refusal_of
+from models.weights.safe_load import foreign_globals
 from trainer.checkpoints.digest import digest
 from trainer.errors import UserError
-from trainer.system.error_texts import refused_global
 from trainer.system.files import write_bytes
 
 FORMAT = 1
@@ -102,43 +102,20 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
     loading."""
     try:
         with open(path, "rb") as file:
-            head = file.read(64)
+            head = file.read(1024)
     except OSError as unreadable:
         error, head = unreadable, b"?"
     if not head:
         return "the file is empty."
     if isinstance(error, OSError) and error.errno is not None:
         return f"it cannot be read: {error.strerror}."
-    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
-        return "this is a web page, not a checkpoint; download the file again."
-    if head.startswith(b"version https://git-lfs"):
-        return "this is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`."
+    if refusal := refusal_of(head):
+        return f"{refusal}."
     if is_safetensors(path):
         return (
             "this is a safetensors file, which holds weights alone and no model. Make a checkpoint "
             "of it: python -m trainer import-weights FILE --model NAME -o FILE.pth"
         )
-    forbidden = refused_global(error) or _looked_up(path)
-    if forbidden:
+    if forbidden := refused_global(str(error)) or next(iter(foreign_globals(path)), None):
         return f"it holds {forbidden!r}, which could run code, and is not loaded."
     return "damaged, truncated or not a checkpoint."
-
-
-def _looked_up(path: Path) -> str | None:
-    """First name outside torch that a plain pickle would import, found without running it; None if
-    there is none. The format of torch before 1.6 is a sequence of pickles; the data after them ends
-    the loop with an error."""
-    strings: list[str] = []
-    with contextlib.suppress(Exception), open(path, "rb") as file:
-        while True:
-            for opcode, argument, _ in pickletools.genops(file):
-                name = None
-                if opcode.name in ("GLOBAL", "INST"):
-                    name = str(argument).replace(" ", ".")
-                elif opcode.name == "STACK_GLOBAL":
-                    name = ".".join(strings[-2:])
-                elif isinstance(argument, str):
-                    strings.append(argument)
-                if name and not name.startswith(("torch.", "collections.")):
-                    return name
-    return None

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST_NAMES = 4  # in a message
-
 
 def not_finite(entries: Any) -> list[str]:
     """Dotted names of the tensors in nested dicts and lists that hold a NaN or an infinity.
@@ -46,9 +44,3 @@ def floats_in(entries: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 def plain(tensor: Tensor) -> Tensor:
     """The tensor in a dtype that has norms on every device: 8-bit floats have none."""
     return tensor if tensor.itemsize > 1 else tensor.float()
-
-
-def listed(names: list[str]) -> str:
-    """The first few names, and the number of others."""
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")

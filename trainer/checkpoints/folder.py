@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from data.files import replace_durably
 from trainer.checkpoints.file import write
-from trainer.system.files import remove_half_written, sync_folder, write_bytes
+from trainer.system.files import remove_half_written, write_bytes
 
 
 def states_in(folder: Path) -> list[Path]:
@@ -64,7 +65,6 @@ class CheckpointFolder:
             temporary.unlink()
         try:
             os.link(path, temporary)
-            os.replace(temporary, last)
-            sync_folder(self.folder)
+            replace_durably(temporary, last)
         except OSError:  # no hard links on this file system (exFAT, some network drives)
             write_bytes(last, path.read_bytes())

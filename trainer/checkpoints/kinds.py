@@ -141,8 +141,8 @@ def is_pixel_range(value: Any) -> bool:
 
 
 def is_scale(value: Any) -> bool:
-    """True for the state of a guard: empty, or in fp16 the loss scale and the steps since its last
-    change."""
+    """True for the state of a `Stepper`: empty, or in fp16 the loss scale and the steps since its
+    last change."""
     return value == {} or (
         is_dict(value) and value.keys() == {"scale", "_growth_tracker"}
         and is_number(value["scale"]) and value["scale"] > 0

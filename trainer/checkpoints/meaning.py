@@ -27,8 +27,7 @@ def fit_of(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Fit:
         config: the configuration in the checkpoint.
     """
     if "fit" in entries:
-        fit: Fit = entries["fit"]
-        return fit
+        return entries["fit"]
     target = str(config["data"].get("_target_"))  # import-weights names none
     return "squash" if target.startswith(("data.mnist.", "data.cifar.", "data.synth")) else "crop"
 
@@ -41,8 +40,7 @@ def probabilities_of(entries: Mapping[str, Any], config: Mapping[str, Any]) -> P
         config: the configuration in the checkpoint.
     """
     if "probabilities" in entries:
-        how: Probabilities = entries["probabilities"]
-        return how
+        return entries["probabilities"]
     loss = config["loss"]
     if loss.get("_target_") == "trainer.losses.BCE":
         return "sigmoid"

@@ -11,12 +11,12 @@ from typing import Any
 
 from trainer import checkpoints
 from trainer.checkpoints import entries
-from trainer.checkpoints.finite import listed, not_finite
+from trainer.checkpoints.finite import not_finite
 from trainer.config.changes import differences, is_free
 from trainer.config.plain_yaml import parse
 from trainer.errors import UserError
 from trainer.runs.side_files import kept, read_text, readable
-from trainer.text.values import format_value
+from trainer.text.values import format_value, listed
 
 log = logging.getLogger("trainer")
 
@@ -66,7 +66,7 @@ class Traits:
 
     Attributes:
         shapes: of the weights, by name. Not even --force can change these, the data and the
-            optimizer's class, see `snapshot.check_same_run`.
+            optimizer's class, see `snapshot.load`.
         data: fingerprint of the dataset; None for one of earlier versions, which a resume replaces.
         optimizer: name of its class; None in best.pth.
         config: the configuration; {} if it cannot be read.

@@ -39,6 +39,7 @@ def parse_words(
     ends them.
     """
     keys = tuple(keys)
+    parser.usage = f"{parser.format_usage().removeprefix('usage: ').rstrip()} [key=value ...]"
     end = argv.index("--") if "--" in argv else len(argv)
     words: list[str] = []
     values: dict[str, str] = {}
@@ -116,7 +117,10 @@ def takes_value(parser: argparse.ArgumentParser, words: Sequence[str]) -> bool:
 
 
 def refuse_to_replace(path: Path, source: Path, force: bool) -> None:
-    """Raises UserError if a file is there that may not be replaced; what is read never may."""
+    """Raises UserError if there is no folder for a file, or one is there that may not be replaced;
+    what is read never may."""
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"-o {path}: there is no folder {path.parent}.")
     if path.exists() and path.samefile(source):
         raise UserError(f"-o {path}: this is the checkpoint itself. Give another name.")
     if path.exists() and not force:

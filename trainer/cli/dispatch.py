@@ -90,8 +90,7 @@ def _command(name: str, argv: list[str]) -> int:
     if name == "resume":
         refuse_several()
     module = importlib.import_module("trainer.cli." + name.replace("-", "_"))
-    code: int = module.main(argv)
-    return code
+    return module.main(argv)
 
 
 def versions() -> list[str]:

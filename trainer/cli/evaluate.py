@@ -1,4 +1,7 @@
-"""`trainer evaluate CHECKPOINT [key=value ...]`: metrics of a model, in all and class by class."""
+"""`trainer evaluate CHECKPOINT [key=value ...]`: metrics of a model, in all and class by class.
+
+What imports torch, which takes seconds, is imported once the words are known to be right.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainer.cli.arguments import MACHINE_KEYS, existing, parse_words
+from trainer.cli.arguments import MACHINE_KEYS, parse_words
 from trainer.errors import UserError
 
 KEYS = (*MACHINE_KEYS, "split", "limit_batches", "data", "data.", "loss", "loss.")
@@ -20,7 +23,6 @@ def main(argv: list[str]) -> int:
     split = values.pop("split", "test")
     if split not in SPLITS:
         raise UserError(f"split={split}: must be one of {', '.join(SPLITS)}.")
-    existing(args.checkpoint)
     folder = args.output or default_folder(args.checkpoint, split, values, args.flip)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: this is no folder; -o DIR names another.")

@@ -1,4 +1,7 @@
-"""`trainer export CHECKPOINT --format FORMAT [-o FILE]`: a trained model for other programs."""
+"""`trainer export CHECKPOINT --format FORMAT [-o FILE]`: a trained model for other programs.
+
+What imports torch, which takes seconds, is imported once the words are known to be right.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-from trainer.cli.arguments import existing, parse_words, refuse_to_replace
+from trainer.cli.arguments import parse_words, refuse_to_replace
 from trainer.errors import UserError
 
 KEYS = ("device", "layers", "trust")
@@ -20,7 +23,6 @@ ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 def main(argv: list[str]) -> int:
     args, values = parse(argv)
-    existing(args.checkpoint)
     paths = output_files(args)
     if args.format == "onnx":
         check_onnx_packages()
@@ -68,8 +70,6 @@ def output_files(args: argparse.Namespace) -> list[Path]:
         raise UserError(
             f"-o {path}: the name of a {args.format} file ends in {' or '.join(endings)}."
         )
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"-o {path}: there is no folder {path.parent}.")
     paths = [path, path.with_suffix(".json")] if args.format == "state_dict" else [path]
     for file in paths:
         refuse_to_replace(file, args.checkpoint, args.force)

@@ -1,4 +1,7 @@
-"""`trainer import-weights FILE --model NAME -o FILE.pth`: their checkpoint."""
+"""`trainer import-weights FILE --model NAME -o FILE.pth`: their checkpoint.
+
+What imports torch, which takes seconds, is imported once the words are known to be right.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ def main(argv: list[str]) -> int:
     args, values = parse(argv)
     existing(args.file, TAKEN)
     idle_keys.refuse(values, idle_keys.FRESH_WEIGHTS, idle_keys.FROM_THE_FILE)
-    check_output(args.output, args.file, args.force)
+    if args.output.suffix != ".pth":
+        raise UserError(f"-o {args.output}: a checkpoint's name ends in .pth.")
+    refuse_to_replace(args.output, args.file, args.force)
 
     from trainer.inference.import_weights import import_weights
 
@@ -48,12 +53,3 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     keys = ("model.", "data", "data.root", *(f"data.{key}" for key in DESCRIBING))
     return parse_words(parser, argv, keys)
-
-
-def check_output(path: Path, source: Path, force: bool) -> None:
-    """Refuse a file that cannot be written, or may not be replaced. Raises UserError."""
-    if path.suffix != ".pth":
-        raise UserError(f"-o {path}: a checkpoint's name ends in .pth.")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"-o {path}: there is no folder {path.parent}.")
-    refuse_to_replace(path, source, force)

@@ -1,4 +1,7 @@
-"""`trainer predict CHECKPOINT IMAGE_OR_FOLDER ...`: class names and probabilities per image."""
+"""`trainer predict CHECKPOINT IMAGE_OR_FOLDER ...`: class names and probabilities per image.
+
+What imports torch, which takes seconds, is imported once the words are known to be right.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from trainer.cli.arguments import MACHINE_KEYS, existing, parse_words
+from trainer.cli.arguments import MACHINE_KEYS, parse_words
 from trainer.errors import UserError
 from trainer.inference.image_paths import copies, find
 
@@ -16,7 +19,6 @@ MAX_PIXELS = 250_000_000  # data.images.fitting has the same, and is imported la
 
 def main(argv: list[str]) -> int:
     args, values = parse(argv)
-    existing(args.checkpoint)
     found, others = find(args.images)
     files = [one.file for one in found]
     targets = copies(found, args.output) if args.output else {}

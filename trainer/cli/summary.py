@@ -1,4 +1,7 @@
-"""`trainer summary [key=value ...]`: the layer table of a model on a dataset."""
+"""`trainer summary [key=value ...]`: the layer table of a model on a dataset.
+
+What imports torch, which takes seconds, is imported once the words are known to be right.
+"""
 
 from __future__ import annotations
 

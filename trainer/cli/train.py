@@ -1,31 +1,35 @@
-"""`python -m trainer [key=value ...]`: train, validate each epoch, test the best weights once."""
+"""`python -m trainer [key=value ...]`: train, validate each epoch, test the best weights once.
+
+Imports of torch, which take seconds, stand where no wrong word can end the command any more.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from trainer.builders import idle_keys
+from trainer.cli.resume import resume
 from trainer.config import knobs, start
 from trainer.config.compose import Composer, parse, plain
 from trainer.errors import Stopped, UserError, named
+from trainer.runs import lock, out_of_fold
+from trainer.runs.folder import claim_folder, refuse_used, remove_half_made
+from trainer.runs.read import read_runs, runs_and_jobs
+from trainer.runs.report.table import table
+from trainer.runs.selection import selected
+from trainer.system.paths import shell_path
 from trainer.text.values import format_value
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
 CHECKED_WITH_TORCH = (
-    "device",
-    "precision",
-    "layers",
-    "compile",
-    "weights",
-    "replace_head",
-    "freeze",
-    *knobs.GROUPS,
-)
+    "device", "precision", "layers", "compile", "weights", "replace_head", "freeze", *knobs.GROUPS
+)  # fmt: skip
 
 
 class JobFailedError(Exception):
@@ -39,9 +43,6 @@ def main(argv: list[str]) -> int:
     if args.hydra_help or args.shell_completion:
         start.tell(argv)
         return 0
-    from trainer.runs import folder as folders
-    from trainer.runs import lock
-
     composer = Composer(args)
     master = composer.master()
     jobs = [plain(job) for job in composer.jobs(master)]
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
         return 0
     check_with_torch(jobs, typed)
     kind = "sweep" if args.multirun else "run"
-    folder = folders.claim_folder(master, args.overrides, kind)
+    folder = claim_folder(master, args.overrides, kind)
     failed = False
     try:
         with named(folder):
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> int:
             report_sweep(folder)
         raise
     finally:
-        folders.remove_half_made(folder)
+        remove_half_made(folder)
     if not args.multirun:
         return 0
     if jobs[0]["test"] == "selected":
@@ -90,10 +91,6 @@ def refuse_trust(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> N
 def test_selected(folder: Path) -> bool:
     """Read the test split for the runs of a sweep that validation has selected. False: some of it
     failed, and was told why."""
-    from trainer.cli.resume import resume
-    from trainer.runs.read import read_runs
-    from trainer.runs.selection import selected
-
     done = True
     chosen = [row for one in selected(read_runs(folder)) for row in one.rows]
     for row in (row for row in chosen if row.test_accuracy is None):
@@ -104,11 +101,6 @@ def test_selected(folder: Path) -> bool:
 
 def report_sweep(folder: Path) -> int:
     """The table of all jobs, the failed ones with their reason."""
-    from trainer.job import shell_path
-    from trainer.runs import out_of_fold
-    from trainer.runs.read import runs_and_jobs
-    from trainer.runs.report.table import table
-
     rows = runs_and_jobs(folder)
     print(f"\n{table(rows, folder)}")
     if any(row.fold is not None for row in rows) and (line := out_of_fold.write(folder, rows)):
@@ -144,17 +136,12 @@ def check_once(
 def task(cfg: DictConfig) -> None:
     """One job, in the folder that Hydra has made. A failure is told in the job's own log; a job of
     a sweep then raises, so that Hydra goes on with the next."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
     from trainer import job
-    from trainer.runs.folder import refuse_used
-    from trainer.runs.lock import locked
 
     hydra = HydraConfig.get()
     folder, in_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
     try:
-        with locked(folder):
+        with lock.locked(folder):
             refuse_used(folder)  # hydra.sweep.subdir may repeat
             (folder / "summary.json").unlink(missing_ok=True)  # of a start that came to nothing
             job.run(plain(cfg), folder, dict(hydra.runtime.choices), in_sweep)

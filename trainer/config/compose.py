@@ -242,9 +242,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 def plain(config: DictConfig) -> dict[str, Any]:
     """As resolved dicts and lists. Raises UserError for `${nope}` and `???`."""
     with user_errors():
-        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(container, dict)
-    return container  # type: ignore[return-value]
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
 
 
 def quoted(text: str) -> str:

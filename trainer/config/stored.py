@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainer.config import choices, knobs
 from trainer.config.plain_yaml import UnplainError, parse
 from trainer.config.targets import calls_in, locate
@@ -175,8 +177,6 @@ def is_torch_optimizer(target: str) -> bool:
     module, _, name = target.rpartition(".")
     if module != "torch.optim" or name.startswith("_"):
         return False
-    import torch.optim
-
     found = getattr(torch.optim, name, None)
     base = torch.optim.Optimizer
     return isinstance(found, type) and issubclass(found, base) and found is not base

@@ -18,7 +18,7 @@ from trainer import checkpoints
 from trainer.builders import datasets, idle_keys, networks, optimizers, restore
 from trainer.checkpoints import meaning
 from trainer.checkpoints.entries import read
-from trainer.checkpoints.finite import listed, not_finite
+from trainer.checkpoints.finite import not_finite
 from trainer.config import plain_yaml, stored
 from trainer.config.targets import check_options, locate, parameters_of
 from trainer.errors import TrainingError, UserError
@@ -28,7 +28,7 @@ from trainer.evaluation.metrics import Metrics, no_better_than_guessing
 from trainer.inference.evaluation_data import is_same_data, load, relabelled
 from trainer.inference.evaluation_report import as_json, figures, show
 from trainer.runs import predictions, readings
-from trainer.system.device import autocast, check_precision, pick_device
+from trainer.system.device import autocast, pick_device
 from trainer.system.files import write_bytes
 from trainer.system.memory import keep_freed_memory
 from trainer.system.seeds import set_deterministic
@@ -36,6 +36,7 @@ from trainer.system.threads import pick_num_threads, set_num_threads
 from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.system.versions import versions
 from trainer.text.printable import printable
+from trainer.text.values import listed
 from trainer.training import loop
 from trainer.training.batches import BatchesWithBar
 
@@ -66,7 +67,6 @@ def evaluate(
     entries = read(checkpoint)
     config = configured(entries, values, flip)
     device = pick_device(config["device"], config["layers"])
-    check_precision(config["precision"], device)
     set_deterministic(config["deterministic"])
     model = restore.restore(entries, config)
     dataset = load(config["data"], entries, values if split == "test" else None)
@@ -161,11 +161,10 @@ def measure(
 
 def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool) -> dict[str, Any]:
     """Configuration of the checkpoint with these keys changed. Raises UserError."""
-    checked = stored.configuration(entries, values)
-    fit = meaning.fit_of(entries, checked)
-    config, notes = stored.on_this_machine(checked, values)
-    config, told = stored.own_sources(config, values)
-    for note in notes + told:
+    config = restore.usable(entries, values)
+    fit = meaning.fit_of(entries, config)
+    config, notes = stored.own_sources(config, values)
+    for note in notes:
         print(note, file=sys.stderr)
     config = restore.reconfigure(config, values)
     if "limit_batches" not in values:  # a quick training deserves a whole evaluation
@@ -202,8 +201,7 @@ def average_over_mirror(model: nn.Module) -> None:
     forward = model.forward
 
     def averaged(images: Tensor) -> Tensor:
-        logits: Tensor = (forward(images) + forward(images.flip(-1))) / 2
-        return logits
+        return (forward(images) + forward(images.flip(-1))) / 2
 
     model.forward = averaged
 

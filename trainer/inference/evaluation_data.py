@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.image_folder.class_folders import join_first_ten
+from data.image_folder.names import join_first_ten
 from data.types import Dataset, Split
 from trainer.builders import datasets
 from trainer.config import plain_yaml
@@ -17,9 +17,7 @@ from trainer.errors import UserError
 
 
 def load(
-    options: Mapping[str, Any],
-    entries: Mapping[str, Any],
-    values: Mapping[str, str] | None,
+    options: Mapping[str, Any], entries: Mapping[str, Any], values: Mapping[str, str] | None
 ) -> Dataset:
     """The dataset. A folder that the model was not trained on, without a test split of its own, is
     taken whole, for no image of it needs to be held back.
@@ -62,8 +60,7 @@ def is_elsewhere(
 
 
 def stored_data(entries: Mapping[str, Any]) -> Mapping[str, Any]:
-    data: Mapping[str, Any] = plain_yaml.parse(entries["config"])["data"]
-    return data
+    return plain_yaml.parse(entries["config"])["data"]
 
 
 def source(of_data: Mapping[str, Any]) -> tuple[str | None, Path]:

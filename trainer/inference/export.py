@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from data.files import replace_durably
 from data.loading.preprocess import pads
 from trainer import checkpoints
 from trainer.builders import networks, restore
 from trainer.checkpoints import meaning
 from trainer.checkpoints.entries import read, value_of
-from trainer.config import plain_yaml, stored
+from trainer.config import plain_yaml
 from trainer.errors import TrainingError, UserError
 from trainer.inference import export_formats
-from trainer.system import files
-from trainer.system.device import check_precision, pick_device
+from trainer.system.files import write_bytes
 from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.system.versions import versions
 
@@ -40,7 +39,11 @@ def export(checkpoint: Path, format: str, paths: Sequence[Path], values: Mapping
     Raises UserError, or TrainingError if the file, loaded again, computes something else."""
     leave_compiler_unimported()
     entries = read(checkpoint)
-    config = configuration(entries, values)
+    # Torch's layers on the CPU, if the user says nothing else; no dataset plays a part, and
+    # import-weights names none.
+    values = {"device": "cpu", "layers": "torch", **values}
+    config = {**restore.usable(entries, values), "data": {"_target_": None}}
+    config = restore.reconfigure(config, values)
     model = restore.restore(entries, config)
     description = describe(entries, config, model)
     if format in export_formats.WEIGHTS:
@@ -62,19 +65,6 @@ def export(checkpoint: Path, format: str, paths: Sequence[Path], values: Mapping
     write(dict(zip(paths, (content, described), strict=False)))
     print(f"{paths[0]}: {len(content) / 1e6:,.1f} MB, loaded again: its logits are within "
           f"{difference:.1e} of the largest")  # fmt: skip
-
-
-def configuration(entries: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """Configuration of the model that the file is compared with: the checkpoint's, with torch's
-    layers on the CPU if the user says nothing else, in the precision of the weights."""
-    values = {"device": "cpu", "layers": "torch", **values}
-    config, notes = stored.on_this_machine(stored.configuration(entries, values), values)
-    for note in notes:
-        print(note, file=sys.stderr)
-    # No dataset plays a part, and import-weights names none.
-    config = restore.reconfigure({**config, "data": {"_target_": None}}, values)
-    check_precision(config["precision"], pick_device(config["device"], "torch"))
-    return config
 
 
 def describe(
@@ -138,12 +128,11 @@ def write(contents: Mapping[Path, bytes]) -> None:
     beside = {path: path.with_name(f".{path.name}.new.{os.getpid()}") for path in contents}
     try:
         for path, content in contents.items():
-            files.write_bytes(beside[path], content)
+            write_bytes(beside[path], content)
         for path in contents:
-            os.replace(beside[path], path)
+            replace_durably(beside[path], path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}.") from error
     finally:
         for temporary in beside.values():
             temporary.unlink(missing_ok=True)
-    files.sync_folder(path.parent)

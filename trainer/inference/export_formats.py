@@ -29,8 +29,8 @@ BATCH_SIZES = (1, 5)
 DESCRIPTION = "description.json"  # its name among the extra files of a .pt2
 ONNX_LIMIT = 2**31 - 2**24  # bytes of weights: a protobuf message ends at 2 GiB, graph included
 
+# Normalised images, (N, C, H, W) float32 on the CPU -> logits, (N, K) float64 on the CPU.
 Forward = Callable[[Tensor], Tensor]
-"""Normalised images, (N, C, H, W) float32 on the CPU -> logits, (N, K) float64 on the CPU."""
 
 
 def forward_of(model: nn.Module) -> Forward:
@@ -59,16 +59,14 @@ def state_dict_bytes(state_dict: Mapping[str, Tensor], _: Mapping[str, Any]) -> 
 
 
 def read_state_dict(content: bytes) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = torch.load(io.BytesIO(content), weights_only=True)
-    return tensors
+    return torch.load(io.BytesIO(content), weights_only=True)
 
 
 def safetensors_bytes(state_dict: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
     """Tensors, and the description as JSON under one name of the metadata: of several the library
     writes the order by chance, and the bytes are to be the same each time."""
     metadata = {"description": json.dumps(description)}
-    content: bytes = safetensors.torch.save(contiguous(state_dict), metadata)
-    return content
+    return safetensors.torch.save(contiguous(state_dict), metadata)
 
 
 WEIGHTS = {
@@ -152,8 +150,7 @@ def onnx_bytes(program: ExportedProgram, description: Mapping[str, Any]) -> byte
     for key, value in description.items():
         text = value if isinstance(value, str) else json.dumps(value)
         made.model.metadata_props[key] = printable(text)
-    content: bytes = made.model_proto.SerializeToString()
-    return content
+    return made.model_proto.SerializeToString()
 
 
 def open_onnx(content: bytes) -> Forward:

@@ -28,7 +28,7 @@ def find(words: Sequence[str]) -> tuple[list[Found], str]:
     """The images that the words mean, in the order of the words, and a line about other files that
     are passed over, which may be empty.
 
-    A word is a file, which is taken as it is, a folder (`in_folder`) or a pattern (`*`, `?`,
+    A word is a file, which is taken as it is, a folder (`_in`) or a pattern (`*`, `?`,
     `[a-z]`; `**` for any number of folders) of such, of which only images are taken. Raises
     UserError for a word that means none.
     """
@@ -76,27 +76,16 @@ def _matches(pattern: str) -> list[Path]:
 
 
 def _in(path: Path, others: set[str]) -> list[Found]:
-    if path.is_dir():
-        return [Found(file, path) for file in in_folder(path, others)]
-    if claims_to_be_an_image(path):
-        return [Found(path, path.parent)]
-    others.add(str(path))
-    return []
-
-
-def in_folder(folder: Path, others: set[str] | None = None) -> list[Path]:
-    """All images at any depth, sorted: what `data.images.file_types` says is one, which lies in no
-    folder of `data.images.ignored_files`. A training takes the same.
-
-    Args:
-        others: gets the other files.
-    """
+    """The images at or below a path, sorted: what `data.images.file_types` says is one, which lies
+    in no folder of `data.images.ignored_files`. A training takes the same. `others` gets the other
+    files."""
+    is_folder = path.is_dir()
     found = []
-    for path in walk(folder, _refuse):
-        if claims_to_be_an_image(path):
-            found.append(Path(path))
-        elif others is not None:
-            others.add(path)
+    for file in walk(path, _refuse) if is_folder else [str(path)]:
+        if claims_to_be_an_image(file):
+            found.append(Found(Path(file), path if is_folder else path.parent))
+        else:
+            others.add(file)
     return sorted(found)
 
 

@@ -11,6 +11,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from data.preparation import fit_channels
+from data.types import Dataset
 from trainer import checkpoints
 from trainer.builders import datasets, networks, pretrained
 from trainer.builders.pretrained import Start
@@ -19,7 +21,6 @@ from trainer.checkpoints.kinds import LONGEST_NAME, MOST_NAMES
 from trainer.config.compose import one_job, parse
 from trainer.config.targets import check_options
 from trainer.errors import UserError
-from trainer.inference import state_dict_input
 from trainer.runs.side_files import is_no_file
 from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.system.versions import versions
@@ -49,7 +50,10 @@ def import_weights(
     describable.check_options(config["data"])
     describable.check_number(config["data"]["num_classes"])
     try:
-        start, state_dict = fitted(file, config, bool({"data", "data.shape"} & values.keys()))
+        start = fitted(
+            file, config, bool({"data", "data.shape"} & values.keys()),
+            "The file has another number of classes: give data.num_classes=N.",
+        )  # fmt: skip
     except UserError as error:
         raise UserError(f"{error}\nNote: {ignored}." if ignored else str(error)) from error
     if names and len(names) != config["data"]["num_classes"]:
@@ -61,7 +65,9 @@ def import_weights(
         start, classes=names or told.classes or start.classes,
         mean=told.mean or start.mean, std=told.std or start.std,
     )  # fmt: skip
-    entries = describe(config, start, state_dict, told)
+    model = sized(config)
+    model.load_state_dict(start.state_dict)
+    entries = describe(config, start, model.state_dict(), told)
     describable.check(entries)
     checkpoints.write(output, entries)
     for note in start.notes:
@@ -78,9 +84,10 @@ def import_weights(
     print(f"mean {numbers[0]}, std {numbers[1]}, resized to {entries['resize']}")
 
 
-def fitted(file: Path, config: dict[str, Any], has_shape: bool) -> tuple[Start, dict[str, Any]]:
-    """Content of the file, and the state_dict of the model with these weights. If the shape was
-    not given and the file tells one, the configuration takes it. Raises UserError."""
+def fitted(file: Path, config: dict[str, Any], has_shape: bool, advice: str) -> Start:
+    """Content of the file, which fits the model. If the shape was not given and the file tells one,
+    the configuration takes it. Raises UserError, with advice where the number of classes
+    differs."""
     with torch.device("meta"):  # its size may be the file's own word, which its tensors must prove
         model = sized(config)
     start = pretrained.from_file(file, model)
@@ -88,17 +95,12 @@ def fitted(file: Path, config: dict[str, Any], has_shape: bool) -> tuple[Start, 
         config["data"]["shape"] = list(start.shape)  # another size may mean another head or stem
         with torch.device("meta"):
             model = sized(config)
-    pretrained.check_fit(
-        model, start.state_dict, False, str(file),
-        "The file has another number of classes: give data.num_classes=N.",
-    )  # fmt: skip
-    model = sized(config)
-    model.load_state_dict(start.state_dict)
+    pretrained.check_fit(model, start.state_dict, False, str(file), advice)
     num_classes = config["data"]["num_classes"]
     if start.classes and len(start.classes) != num_classes:
         note = f"the file names {len(start.classes):,} classes and has {num_classes:,}: the names "
         start = replace(start, classes=None, notes=[*start.notes, f"{note}are not used"])
-    return start, model.state_dict()
+    return start
 
 
 def sized(config: Mapping[str, Any]) -> nn.Module:
@@ -106,15 +108,15 @@ def sized(config: Mapping[str, Any]) -> nn.Module:
 
 
 class Told(NamedTuple):
-    """Images and classes as the command line describes them; None: not at all."""
+    """Images and classes as the command line and the file describe them; None: not at all."""
 
-    classes: list[str] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    fit: str = "crop"
-    resize: int | None = None
-    probabilities: str = "softmax"
-    pixel_range: Sequence[float] | None = None
+    classes: list[str] | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    fit: str
+    resize: int | None
+    probabilities: str
+    pixel_range: Sequence[float] | None
 
 
 def compose(
@@ -153,34 +155,53 @@ def told_by(
 ) -> Told:
     """Description of the images by these options of data, as far as they were given, and by the
     file in what `pretrained.from_file` has no place for."""
-    told = Told()
-    if "data" in values:
-        if dataset := state_dict_input.at_hand(options):
-            told = Told(
-                list(dataset.classes), dataset.mean, dataset.std, pixel_range=dataset.pixel_range
-            )
-        else:
-            mean, std = state_dict_input.normalisation(options)
-            told = Told(None, mean, std)
-    else:
-        given = [key for key in ("mean", "std") if f"data.{key}" in values]
-        if len(given) == 1:
-            raise UserError(f"data.{given[0]}: give data.mean and data.std, both or neither.")
-        if given:
-            mean, std = state_dict_input.normalisation(options)
-            told = Told(None, mean, std)
-        told = told._replace(pixel_range=described.get("pixel_range"))
-    is_told = "data" in values or "data.fit" in values
-    told = told._replace(
-        fit=options["fit"] if is_told else described.get("fit", "crop"), resize=options["resize"],
-        probabilities=described.get("probabilities", "softmax"),
-    )  # fmt: skip
+    is_named = "data" in values
+    dataset = at_hand(options) if is_named else None
+    given = [key for key in ("mean", "std") if f"data.{key}" in values]
+    if len(given) == 1 and not is_named:
+        raise UserError(f"data.{given[0]}: give data.mean and data.std, both or neither.")
+    mean, std = None, None
+    if dataset:
+        mean, std = dataset.mean, dataset.std
+    elif is_named or given:
+        mean, std = normalisation(options)
+    pixel_range = (options if is_named else described).get("pixel_range")
+    told = Told(
+        list(dataset.classes) if dataset else None,
+        mean,
+        std,
+        options["fit"] if is_named or "data.fit" in values else described.get("fit", "crop"),
+        options["resize"],
+        described.get("probabilities", "softmax"),
+        dataset.pixel_range if dataset else pixel_range,
+    )
     if told.fit == "squash" and told.resize:
         raise UserError(
             f"data.resize={told.resize}: is for data.fit=crop; squash resizes both sides to "
             "data.shape. Leave the key out."
         )
     return told
+
+
+def at_hand(options: Mapping[str, Any]) -> Dataset | None:
+    """The dataset, if that needs no download. Raises UserError if only its files can tell how
+    many classes it has."""
+    try:
+        return datasets.load_data(
+            {**options, **({"download": False} if "download" in options else {})}
+        )
+    except UserError:
+        if options["num_classes"] is None:
+            raise
+        return None
+
+
+def normalisation(options: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
+    """mean and std as the set's YAML has them, for the channels that the model sees."""
+    return tuple(
+        fit_channels(f"data.{key}", options[key], len(options[key]), options["shape"][0])
+        for key in ("mean", "std")
+    )
 
 
 def read_classes(file: Path) -> list[str]:

@@ -14,8 +14,8 @@ from trainer.config.targets import check_options
 from trainer.system.torch_internals import counting_flops, leave_compiler_unimported
 from trainer.text.tables import align
 
+# Name, type, output shape without the batch, parameters, multiply-adds.
 Row = tuple[str, str, tuple[int, ...], int, int]
-"""Name, type, output shape without the batch, parameters, multiply-adds."""
 
 
 def table_of(config: dict[str, Any], typed: Collection[str]) -> str:

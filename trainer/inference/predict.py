@@ -22,13 +22,12 @@ from trainer import checkpoints
 from trainer.builders import networks, restore
 from trainer.checkpoints import meaning
 from trainer.checkpoints.entries import read
-from trainer.config import stored
 from trainer.errors import UserError
 from trainer.inference import state_dict_input
 from trainer.inference.image_paths import mark
 from trainer.inference.prediction_output import NO_MEMORY, progress, show_json, table, with_copy
 from trainer.losses import probabilities
-from trainer.system.device import autocast, check_precision, pick_device
+from trainer.system.device import autocast, pick_device
 from trainer.system.seeds import set_deterministic
 from trainer.system.threads import set_num_threads
 
@@ -64,13 +63,20 @@ def predict(
     entries, config = described(checkpoint, values)
     classify = classifier(entries, config)
     say_how(entries, options.fit)
-    decoding = {"background": background(options.invert), "max_pixels": options.max_pixels,
-                "scale": scale_of(entries)}  # fmt: skip
-    read_image = partial(
-        read_as_seen,
-        shape=tuple(entries["shape"]), resize=entries["resize"],
-        fit=options.fit or entries["fit"], invert=options.invert, how=decoding,
-    )  # fmt: skip
+    decoding: dict[str, Any] = {
+        # Behind what is transparent: paper, if it has to become the black that digits lie on.
+        "background": 255 if options.invert else 0,
+        "max_pixels": options.max_pixels,
+        # Range of deep grey that becomes 0 to 255, as in the training; None: none was noted.
+        "scale": entries.get("pixel_range"),
+    }
+    shape, fit = tuple(entries["shape"]), options.fit or entries["fit"]
+
+    def read_as_seen(file: Path) -> NDArray[np.uint8]:
+        """Image file as the model sees it, (C, H, W) uint8. Raises DataError."""
+        pixels = read_image(file, shape, entries["resize"], fit, **decoding)
+        return 255 - pixels if options.invert else pixels
+
     name = partial(
         best, classes=entries["classes"], top_k=options.top_k, how=entries["probabilities"]
     )
@@ -78,7 +84,7 @@ def predict(
     at_once = max(1, min(READ_AT_ONCE, PIXELS_AT_ONCE // math.prod(entries["shape"][1:])))
     num_failed = 0
     with progress(len(files)) as advance:
-        for result in predictions(files, read_image, classify, name, at_once):
+        for result in predictions(files, read_as_seen, classify, name, at_once):
             if "top" in result and output:
                 result = with_copy(result, options.targets, decoding)
                 if is_new:
@@ -110,9 +116,7 @@ def described(path: Path, values: Mapping[str, str]) -> tuple[dict[str, Any], di
             f"{told[0]}={values[told[0]]}: the checkpoint has fixed it. Leave the key out."
         )
     # The dataset that the model was trained on plays no part here, and import-weights names none.
-    config, notes = stored.on_this_machine(stored.configuration(found, values), values)
-    for note in notes:
-        print(note, file=sys.stderr)
+    config = restore.usable(found, values)
     found["fit"] = meaning.fit_of(found, config)
     found["probabilities"] = meaning.probabilities_of(found, config)
     return found, restore.reconfigure({**config, "data": {"_target_": None}}, values)
@@ -124,7 +128,6 @@ def classifier(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Callabl
     if entries["shape"][0] not in MODES:
         raise UserError(f"This model sees {entries['shape'][0]} channels; images have 1 or 3.")
     device = pick_device(config["device"], config["layers"])
-    check_precision(config["precision"], device)
     set_deterministic(config["deterministic"])
     if config["num_threads"]:
         set_num_threads(config["num_threads"], config["layers"])
@@ -151,31 +154,6 @@ def say_how(entries: Mapping[str, Any], fit: str | None) -> None:
         )
     if entries["probabilities"] in meaning.EXPLAINED:
         print(meaning.EXPLAINED[entries["probabilities"]], file=sys.stderr)
-
-
-def read_as_seen(
-    file: Path,
-    shape: tuple[int, int, int],
-    resize: int,
-    fit: Fit,
-    invert: bool,
-    how: Mapping[str, Any],
-) -> NDArray[np.uint8]:
-    """Image file as the model sees it, (C, H, W) uint8. Raises DataError."""
-    pixels = read_image(file, shape, resize, fit, **how)
-    return 255 - pixels if invert else pixels
-
-
-def scale_of(entries: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Range of deep grey that becomes 0 to 255, as in the training; None: of older checkpoints, and
-    where no image of the training was deep."""
-    given = entries.get("pixel_range")
-    return (given[0], given[1]) if given else None
-
-
-def background(invert: bool) -> int:
-    """Behind what is transparent: paper, if it has to become the black that digits lie on."""
-    return 255 if invert else 0
 
 
 def predictions(

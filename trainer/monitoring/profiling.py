@@ -26,7 +26,7 @@ from trainer.checkpoints import CheckpointFolder
 from trainer.evaluation.metrics import Metrics
 from trainer.system.device import synchronize
 from trainer.system.torch_internals import memory_events, memory_profiler, range_events
-from trainer.training.batches import BatchSource
+from trainer.training.batches import BatchSource, SeenBatches
 from trainer.training.run import Run, Watcher
 from trainer.training.step import Stepper
 
@@ -74,7 +74,7 @@ class Clock:
             self.switch(before)
 
 
-class TimedBatches:
+class TimedBatches(SeenBatches):
     """The same batches.
 
     Args:
@@ -83,21 +83,14 @@ class TimedBatches:
     """
 
     def __init__(self, batches: BatchSource, clock: Clock, phase: str) -> None:
-        self.batches, self.clock, self.phase = batches, clock, phase
-        self.num_images = batches.num_images
+        super().__init__(batches)
+        self.clock, self.phase = clock, phase
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
-        with contextlib.closing(self.batches.epoch(epoch, start)) as batches:
-            if self.phase == "data":
-                yield from self._timed_each(batches)
-            else:
-                with self.clock.phase(self.phase):
-                    yield from batches
-
-    def _timed_each(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def seen(self, batches: Iterator[Any]) -> Iterator[Any]:
+        if self.phase == "eval":
+            with self.clock.phase(self.phase):
+                yield from batches
+            return
         while True:
             with self.clock.phase(self.phase):
                 batch = next(batches, None)

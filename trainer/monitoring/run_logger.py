@@ -10,7 +10,9 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tqdm import tqdm
 
 from trainer.errors import named
 from trainer.evaluation.metrics import Metrics
@@ -19,10 +21,8 @@ from trainer.runs.progress import Progress
 from trainer.system import progress_bars
 from trainer.system.files import write_bytes
 from trainer.text.json_text import json_of
+from trainer.text.values import listed
 from trainer.training.run import Run, Watcher
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 log = logging.getLogger("trainer")
 
@@ -36,12 +36,11 @@ class RunLogger(Watcher):
 
     Args:
         folder: the run's.
-        writer: TensorBoard's, from `event_writer`, or MUTE.
+        writer: TensorBoard's, or MUTE.
         batch_size: images per step, for the bar's images/s.
         first_step: rows after this step are dropped; they come again.
         num_epochs: complete ones, of which there must be rows.
         hparams: the run's row on TensorBoard's HParams page.
-        show_bar: None = only where stderr is a terminal.
         is_over: True from when on the bar is not drawn again.
     """
 
@@ -53,13 +52,12 @@ class RunLogger(Watcher):
         first_step: int = 0,
         num_epochs: int = 0,
         hparams: dict[str, Any] | None = None,
-        show_bar: bool | None = None,
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.writer, self.batch_size, self.hparams = writer, batch_size, hparams or {}
         drop_rows_after(folder / "metrics.jsonl", first_step, num_epochs)
         self.rows = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
-        self.show_bar = progress_bars.is_watched() if show_bar is None else show_bar
+        self.show_bar = progress_bars.is_watched()
         self.is_over = is_over
         self.bar: tqdm[Any] | None = None
         self.bar_shown_at = 0.0
@@ -157,14 +155,6 @@ class RunLogger(Watcher):
             closing.callback(self.close_bar)
 
 
-def event_writer(folder: Path, first_step: int) -> Any:
-    """TensorBoard's writer."""
-    # Imported here: it takes half a second that no other command should wait for.
-    from trainer.monitoring.tensorboard import Events
-
-    return Events(folder, first_step)
-
-
 class _Mute:
     """Takes every call and does nothing."""
 
@@ -185,11 +175,11 @@ def drop_rows_after(file: Path, step: int, num_epochs: int = 0) -> None:
         aside = file.with_name(f"{file.name}.damaged")
         write_bytes(aside, text)
         log.warning("%s: %d of its lines cannot be used (%s) and are left out; the file as it was "
-                    "is %s", file, len(bad), side_files.numbered(bad), aside)  # fmt: skip
+                    "is %s", file, len(bad), listed(bad, 8), aside)  # fmt: skip
     there = {row["epoch"] for row, _ in kept if row["split"] == "train"}
     lost = [epoch for epoch in range(1, num_epochs + 1) if epoch not in there]
     if lost:
         log.warning("%s: the curves lack epoch %s, whose row is not there", file,
-                    side_files.numbered(lost))  # fmt: skip
+                    listed(lost, 8))  # fmt: skip
     if text:
         write_bytes(file, b"".join(line for _, line in kept))

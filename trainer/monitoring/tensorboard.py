@@ -144,6 +144,3 @@ class EventFile:
     def close(self) -> None:
         with named(self.path):
             self.file.close()
-
-    def get_logdir(self) -> str:
-        return os.fspath(self.path.parent)

@@ -158,8 +158,8 @@ def write_predictions(file: Path, run: Run, found: dict[str, Examiner]) -> None:
 
 
 def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
-    """Write what `report` shows of the best weights, by split: `confusion`, the cells that are not
-    0 as [true, predicted, count]; `top5`; `calibration_error`; `mistakes`, the most confident
+    """Write what `report` shows of the best weights, by split: `confusion_cells`, [true, predicted,
+    count] of those that are not 0; `top5`; `calibration_error`; `mistakes`, the most confident
     first, each with its image as a data: URI, so that the dataset is not needed again."""
     content: dict[str, Any] = {"epoch": run.best.epoch, "classes": run.about.description.classes}
     for split, findings in found.items():
@@ -167,7 +167,7 @@ def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
         rows = mistakes_as_json(findings.mistakes, run.about.description.classes, file_at)
         images = tensorboard_images.pictures_of(run, split, findings.mistakes)
         content[split] = {
-            "confusion": findings.confusion.cells.tolist(),
+            "confusion_cells": findings.confusion.cells.tolist(),
             "top5": finite(findings.top5),
             "calibration_error": finite(findings.calibration_error),
             "mistakes": [

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
 
 from trainer.errors import UserError
 from trainer.runs import lock
+from trainer.runs.side_files import read_json, readable
 from trainer.system.paths import at_home
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
 
 # Files that Hydra writes before a job starts.
 HYDRAS = {
@@ -99,12 +96,8 @@ def holds_run(folder: Path) -> bool:
     summary, states = folder / "summary.json", folder / "checkpoints"
     if os.path.isdir(states) and any(states.glob("*.pth*")):
         return True
-    if not os.path.exists(summary):
-        return False
-    try:
-        return bool(json.loads(summary.read_text("utf-8"))["status"] == "finished")
-    except (ValueError, KeyError, TypeError):
-        return True
+    found = readable({}, read_json, summary)
+    return os.path.exists(summary) and found.get("status", "finished") == "finished"
 
 
 def remove_half_made(folder: Path) -> None:

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trainer.runs.side_files import content
 from trainer.system.files import write_bytes
 from trainer.text.printable import in_csv
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from data.types import Split
     from trainer.evaluation.findings import ImagePredictions
 
@@ -55,6 +55,8 @@ class Predictions:
     @property
     def is_right(self) -> NDArray[np.bool_]:
         """(N,), True where the predicted class is the label."""
+        import numpy as np  # here: it takes a tenth of a second that a training need not wait for
+
         return np.array([a == b for a, b in zip(self.label, self.predicted, strict=True)])
 
 

@@ -136,17 +136,10 @@ def read_run(folder: Path) -> Row:
     status, reason = summary.get("status", "unfinished"), summary.get("reason")
     if faults:
         status, reason = "unreadable", ", ".join(faults)
-    if is_running(folder):
+    if is_locked(folder):
         status, reason = "running", None
     known = {name: summary.get(name) for name in (*NUMBERS, "dataset")}
     return Row(folder, overrides, status, reason, **known)
-
-
-def is_running(folder: Path) -> bool:
-    try:
-        return is_locked(folder)
-    except OSError:  # the check needs write permission
-        return False
 
 
 OVERRIDES = ".hydra/overrides.yaml"

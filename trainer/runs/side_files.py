@@ -132,12 +132,6 @@ def rising(items: Sequence[Any], key: Callable[[Any], Any]) -> list[Any]:
     return part[::-1]
 
 
-def numbered(numbers: Sequence[int], most: int = 8) -> str:
-    """List of numbers, the first `most` of them spelled out: "3, 4 and 5 more"."""
-    more = len(numbers) - most
-    return ", ".join(map(str, numbers[:most])) + (f" and {more:,} more" if more > 0 else "")
-
-
 def set_aside(file: Path) -> Path:
     """Rename a file to an unused name FILE.damaged[.N] beside it. Returns the new path."""
     aside, number = file.with_name(f"{file.name}.damaged"), 2

@@ -6,7 +6,6 @@ import contextlib
 from typing import Any
 
 import torch
-from torch import nn
 
 from trainer.errors import UserError
 
@@ -58,10 +57,6 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     if precision not in AUTOCAST:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=AUTOCAST[precision])
-
-
-def is_convolutional(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
 def synchronize(device: torch.device) -> None:

@@ -7,8 +7,6 @@ error it stands for ends in a traceback, or in a message that says less.
 
 from __future__ import annotations
 
-import re
-
 NO_CPU_MEMORY = "can't allocate memory"  # torch, RuntimeError of its allocator
 # torch, of sizes that it cannot have, or cannot even count.
 BEYOND_MEMORY = (
@@ -17,9 +15,3 @@ BEYOND_MEMORY = (
 OVERFLOW = "without overflow"  # torch, RuntimeError of a factor that its dtype cannot hold
 UNRECOGNIZED = "unrecognized arguments"  # argparse
 UNKNOWN_KEY = ("not in struct", "not in '")  # OmegaConf
-
-
-def refused_global(error: BaseException) -> str | None:
-    """The name that torch.load(weights_only=True) refuses to look up."""
-    told = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return told[1] if told else None

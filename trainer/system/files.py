@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from trainer.errors import named
+from data.files import replace_durably
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -19,14 +19,13 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_durably(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):  # report the first error
             temporary.unlink()
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None  # not the temporary file's
         raise
-    sync_folder(path.parent)
 
 
 # Files of a run's folder that are written to a temporary file first, see `write_bytes`.
@@ -42,14 +41,3 @@ def remove_half_written(folder: Path) -> None:
     for temporary in folder.glob(".*.tmp.*"):
         if re.fullmatch(rf"\.({OWN_FILES})\.tmp\.\d+", temporary.name) and temporary.is_file():
             temporary.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with named(folder):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,9 @@
-"""Paths typed by the user."""
+"""Paths as the user types them."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 
@@ -15,3 +16,10 @@ def at_home(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:  # ~nobody
         return path
+
+
+def shell_path(path: Path) -> str:
+    """The path for use in a shell: relative to the working folder if it lies below it, quoted if
+    need be."""
+    short = os.path.relpath(path)
+    return shlex.quote(str(path) if short.startswith("..") else short)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +37,6 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-if TYPE_CHECKING:
-    from torch.utils.flop_counter import FlopCounterMode
-
 __all__ = ["tree_leaves", "tree_map_only"]  # and all that is defined here
 
 
@@ -47,7 +44,7 @@ __all__ = ["tree_leaves", "tree_map_only"]  # and all that is defined here
 
 
 @contextlib.contextmanager
-def counting_flops() -> Iterator[FlopCounterMode]:
+def counting_flops() -> Iterator[Any]:
     """torch's FLOP counter, with attention computed in the form that it has formulas for."""
     # Imported here: it imports triton, a tenth of a second.
     from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
@@ -146,8 +143,7 @@ def once(scalar: Tensor) -> Tensor:
 
 def compiled_call(model: nn.Module) -> Callable[..., Any]:
     """Function that `model.compile()` has put in the place of the model's call."""
-    found: Any = model._compiled_call_impl
-    return cast(Callable[..., Any], found)
+    return cast(Callable[..., Any], model._compiled_call_impl)
 
 
 def eager_call(model: nn.Module) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 LONGEST_NAME = 100  # characters of an unknown name in a message
@@ -22,6 +22,12 @@ def unknown_name_message(what: str, name: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.removeprefix(group), short, n=1, cutoff=0.5)
     hint = f" Did you mean {short[near[0]]}?" if near else ""
     return f"There is no {what} '{name}'.{hint}\nValid: {', '.join(valid)}."
+
+
+def listed(items: Sequence[object], most: int = 4) -> str:
+    """The first of some names or numbers, and how many more: "3, 4 and 5 more"."""
+    more = len(items) - most
+    return ", ".join(map(str, items[:most])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def format_value(value: Any) -> str:

@@ -20,34 +20,11 @@ class BatchSource(Protocol):
     def epoch(self, epoch: int = 0, start: int = 0) -> Any: ...
 
 
-class BatchesWithBar:
-    """Batches with a progress bar on a terminal, drawn until `is_over` returns True."""
+class SeenBatches:
+    """Batches of a source, which a subclass sees pass by."""
 
-    def __init__(
-        self, batches: BatchSource, what: str, is_over: Callable[[], bool] = lambda: False
-    ) -> None:
-        self.batches, self.what, self.is_over = batches, what, is_over
-        self.num_images = batches.num_images
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
-        with (
-            contextlib.closing(self.batches.epoch(epoch, start)) as batches,
-            bar(len(self), self.what, is_over=self.is_over) as shown,
-        ):
-            for batch in batches:
-                yield batch
-                shown.update()
-
-
-class StoppableBatches:
-    """Batches with a stop check: `ends` is called after each, and True ends the epoch. It may
-    raise."""
-
-    def __init__(self, batches: BatchSource, ends: Callable[[], bool]) -> None:
-        self.batches, self.ends, self.num_images = batches, ends, batches.num_images
+    def __init__(self, batches: BatchSource) -> None:
+        self.batches, self.num_images = batches, batches.num_images
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -55,7 +32,39 @@ class StoppableBatches:
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
         # Closed at once, with its threads: an error's traceback would keep it open.
         with contextlib.closing(self.batches.epoch(epoch, start)) as batches:
+            yield from self.seen(batches)
+
+    def seen(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches; the iterator may end or raise earlier."""
+        raise NotImplementedError
+
+
+class BatchesWithBar(SeenBatches):
+    """Batches with a progress bar on a terminal, drawn until `is_over` returns True."""
+
+    def __init__(
+        self, batches: BatchSource, what: str, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        super().__init__(batches)
+        self.what, self.is_over = what, is_over
+
+    def seen(self, batches: Iterator[Any]) -> Iterator[Any]:
+        with bar(len(self), self.what, is_over=self.is_over) as shown:
             for batch in batches:
                 yield batch
-                if self.ends():
-                    return
+                shown.update()
+
+
+class StoppableBatches(SeenBatches):
+    """Batches with a stop check: `ends` is called after each, and True ends the epoch. It may
+    raise."""
+
+    def __init__(self, batches: BatchSource, ends: Callable[[], bool]) -> None:
+        super().__init__(batches)
+        self.ends = ends
+
+    def seen(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            yield batch
+            if self.ends():
+                return

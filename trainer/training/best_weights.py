@@ -6,11 +6,12 @@ import logging
 from typing import Any
 
 from trainer.checkpoints import entries
-from trainer.checkpoints.finite import listed, not_finite
+from trainer.checkpoints.finite import not_finite
 from trainer.checkpoints.tensors import differences
 from trainer.errors import UserError
 from trainer.runs.progress import Best
 from trainer.runs.side_files import set_aside
+from trainer.text.values import listed
 from trainer.training import loop, snapshot
 from trainer.training.run import Run
 
@@ -33,13 +34,12 @@ def mend(run: Run, trained: bool = False) -> None:
         return
     lost = run.best.epoch
     state = best_state(run)
-    if state is not None and state["epoch"] == lost:
-        log.warning("%s It was rewritten from the state of step %s.", reason, state["step"])
-        run.checkpoints.save_best({key: state[key] for key in snapshot.portable(run)})
-        return
     if state is not None:
-        run.best.load_state_dict(state["best"] | {"lost_epoch": lost})
         run.checkpoints.save_best({key: state[key] for key in snapshot.portable(run)})
+        if state["epoch"] == lost:
+            log.warning("%s It was rewritten from the state of step %s.", reason, state["step"])
+            return
+        run.best.load_state_dict(state["best"] | {"lost_epoch": lost})
     else:
         run.best.load_state_dict(best_of_now(run).state_dict() | {"lost_epoch": lost})
         if run.best.epoch:

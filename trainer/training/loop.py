@@ -19,7 +19,7 @@ from trainer.training.run import Run
 from trainer.training.step import Stepper
 
 
-# NumPy layers would warn of each NaN; the guard reports the first one, with its step.
+# NumPy layers would warn of each NaN; the step reports the first one, with its step.
 @np.errstate(all="ignore")
 def fit(run: Run) -> None:
     """Train to the last epoch, validating and saving after each. The path of a batch:

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from trainer.checkpoints.kinds import is_number, is_tensor
 from trainer.errors import UserError
+from trainer.text.values import listed
 from trainer.training.step import undecorated_step
 
 # Sides of the parameter of a trial step: each length identifies its dimension.
@@ -70,17 +71,14 @@ def check_names(saved: Sequence[str] | None, own: Sequence[str]) -> None:
         return
     gone, new = ([n for n in a if n not in b] for a, b in ((saved, own), (own, saved)))
     lists = (("no longer trained", gone), ("not trained before", new))
-    changes = "; ".join(f"{what}: {_few(names)}" for what, names in lists if names)
+    changes = "; ".join(
+        f"{what}: {listed([name[:100] for name in names])}" for what, names in lists if names
+    )
     raise UserError(
         f"optimizer: the state is for {len(saved)} parameters, the run trains {len(own)}, and they "
         f"differ: {changes or 'their order changed'}. A state fits only the parameters it was "
         "saved for: leave freeze unchanged, or start a new run with weights=FILE from this one."
     )
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return ", ".join(name[:100] for name in names[:4]) + more
 
 
 def check_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:

@@ -25,7 +25,6 @@ from trainer.training.optimizer_state import StoredOptimizer
 from trainer.training.snapshot import About, Part
 from trainer.training.soundness import SMALLER_STEPS, Soundness
 from trainer.training.step import Stepper
-from trainer.training.world import World
 
 Update = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -106,7 +105,6 @@ class Run:
     signals: StopSignals
     compile_time: CompileTime = field(default_factory=CompileTime)
     watchers: tuple[Watcher, ...] = ()
-    world: World = field(default_factory=World)
     parts: dict[str, Part] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     best: Best = field(default_factory=Best)
@@ -118,7 +116,7 @@ class Run:
         self.parts = {
             "model": self.model,
             "optimizer": StoredOptimizer(self.optimizer),
-            "guard": self.stepper,
+            "guard": self.stepper,  # its name in files of all versions
             "schedule": self.schedule,
             "progress": self.progress,
             "best": self.best,
@@ -240,8 +238,7 @@ class Run:
             watcher.epoch(self, train, val)
         self.save()
         if is_best:
-            if self.world.is_main:
-                self.checkpoints.save_best(self.checked(snapshot.portable(self)))
+            self.checkpoints.save_best(self.checked(snapshot.portable(self)))
             for watcher in self.watchers:
                 watcher.best(self)
         if not self.is_done:
@@ -251,8 +248,7 @@ class Run:
         """Write the full state. Raises TrainingError if it is not finite. A sync."""
         for watcher in self.watchers:
             watcher.save(self)
-        if self.world.is_main:
-            self.checkpoints.save_state(self.progress.step, self.checked(snapshot.full(self)))
+        self.checkpoints.save_state(self.progress.step, self.checked(snapshot.full(self)))
         self.plan.save_interval.saved()
 
     def finish(self, test: Metrics | None) -> None:

@@ -105,7 +105,16 @@ def load(run: Saved, state: dict[str, Any]) -> list[str]:
     Raises:
         UserError: the state is of another run; nothing was changed.
     """
-    check_same_run(run, state)
+    # Before anything is overwritten: a failed load_state_dict leaves a half-loaded model.
+    same_run.check(state, run.model, run.optimizer, run.schedule)
+    if not run.about.data.has_fingerprint(state["data"]):
+        then, today = state["machine"].get("pillow"), versions()["pillow"]
+        other = f"; they were decoded by Pillow {then}, now by {today}" if then else ""
+        raise UserError(
+            "data: the images or labels are not those that the training started with"
+            f"{other if then != today else ''}.\n"
+            "Restore them, or start a new run with weights=FILE from this one."
+        )
     for name, part in run.parts.items():
         if name in state:
             part.load_state_dict(state[name])
@@ -119,17 +128,3 @@ def load(run: Saved, state: dict[str, Any]) -> list[str]:
         for key, before in state["machine"].items()
         if now.get(key) != before and (key != "pillow" or run.about.data.sums is not None)
     ]
-
-
-def check_same_run(run: Saved, state: dict[str, Any]) -> None:
-    """Raises UserError if a state is of another model, optimizer, schedule or dataset. Called
-    before anything is overwritten: a failed load_state_dict leaves a half-loaded model."""
-    same_run.check(state, run.model, run.optimizer, run.schedule)
-    if not run.about.data.has_fingerprint(state["data"]):
-        before, now = state["machine"].get("pillow"), versions()["pillow"]
-        other = f"; they were decoded by Pillow {before}, now by {now}" if before else ""
-        raise UserError(
-            "data: the images or labels are not those that the training started with"
-            f"{other if before != now else ''}.\n"
-            "Restore them, or start a new run with weights=FILE from this one."
-        )

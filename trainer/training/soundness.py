@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from trainer.checkpoints.finite import listed, not_finite
+from trainer.checkpoints.finite import not_finite
 from trainer.errors import TrainingError
+from trainer.text.values import listed
 from trainer.training.step import Stepper
 
 SMALLER_STEPS = (

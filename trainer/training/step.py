@@ -208,26 +208,21 @@ def undecorated_step(optimizer: Optimizer) -> Callable[[Optimizer], Any]:
     other code or has hooks is `optimizer.step()` in full."""
     if not has_torchs_step(optimizer):
         return lambda optimizer: optimizer.step()
-    step: Callable[[Optimizer], Any] = _layers(type(optimizer).step)[-1]
-    return step
+    return _layers(type(optimizer).step)[-1]
 
 
 def has_torchs_step(optimizer: Optimizer) -> bool:
     """True if `optimizer.step()` is a step of torch.optim without wrappers or hooks of other
     code."""
-    return (
-        "step" not in vars(optimizer)  # put there by hand, round the class's
-        and not has_hooks(optimizer)
-        and all(_home(f).startswith("torch.") for f in _layers(type(optimizer).step))
-        and _home(_layers(type(optimizer).step)[-1]).startswith("torch.optim.")
-    )
+    own = _layers(type(optimizer).step)[-1]
+    return not is_wrapped(optimizer) and _home(own).startswith("torch.optim.")
 
 
 def is_wrapped(optimizer: Optimizer) -> bool:
     """True if code outside torch runs around the step: a hook or a decorator."""
     wrappers = _layers(type(optimizer).step)[:-1]
     return (
-        "step" in vars(optimizer)
+        "step" in vars(optimizer)  # put there by hand, round the class's
         or has_hooks(optimizer)
         or not all(_home(f).startswith("torch.") for f in wrappers)
     )

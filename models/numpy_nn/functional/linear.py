@@ -51,12 +51,10 @@ def linear_backward(
     return (grad_out @ weight if need_grad_x else None), grad_weight, grad_bias
 
 
-def flatten_forward(x: Array, start_axis: int = 1) -> tuple[Array, Cache]:
-    """(N, C, H, W) -> (N, C H W), in that order whatever the memory order; 0 flattens all."""
+def flatten_forward(x: Array) -> tuple[Array, Cache]:
+    """(N, C, H, W) -> (N, C H W), in that order whatever the memory order."""
     check_array("flatten", "x", x, ANY)
-    if not 0 <= start_axis <= x.ndim:
-        raise ValueError(f"flatten: start_axis={start_axis} for shape {x.shape}: 0..{x.ndim}")
-    out = np.reshape(x, (*x.shape[:start_axis], math.prod(x.shape[start_axis:])))
+    out = np.reshape(x, (len(x), math.prod(x.shape[1:])))
     return out, (x.shape, out.shape, x.dtype)
 
 

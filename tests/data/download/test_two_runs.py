@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import data.download.fetch
-import data.files
+import data.locked_files
 from data.types import DataError
 from tests.helpers.commands import ROOT
 from tests.helpers.dataset_files import md5
@@ -61,7 +61,7 @@ def meanwhile(part: Path, action: Any) -> Iterator[None]:
         print(*args, **options)
         waits.set()
 
-    data.files.print = print_busy  # type: ignore[attr-defined]
+    data.locked_files.print = print_busy  # type: ignore[attr-defined]
 
     def act() -> None:
         try:
@@ -75,7 +75,7 @@ def meanwhile(part: Path, action: Any) -> Iterator[None]:
         yield
     finally:
         thread.join()
-        del data.files.print  # type: ignore[attr-defined]
+        del data.locked_files.print  # type: ignore[attr-defined]
 
 
 def test_the_part_of_a_run_that_is_killed_is_taken_over_at_once(

@@ -68,7 +68,6 @@ BAD_OPTIONS = {
     "output_size": [0, (2, -1), None, (1,)],
     "size": [0, -3],
     "axis": [4, -5],
-    "start_axis": [5, -1],
     "p": [-0.1, 1.5, float("nan")],
     "label_smoothing": [-0.1, 1.1, float("nan")],
     "on": ["pixels", None],

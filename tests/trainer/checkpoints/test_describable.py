@@ -3,6 +3,7 @@ is not finite, or takes an empty path for the current folder. Each has a twin th
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable
@@ -102,10 +103,11 @@ def description(**changed: Any) -> Description:
 )
 def test_what_a_data_set_of_ones_own_may_say(changed: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(UserError) as error:
-        describable.check_description(description(**changed))
+        describable.check(dataclasses.asdict(description(**changed)))
     assert all(part in str(error.value) for part in parts), error.value
-    describable.check_description(description())  # the twin
-    describable.check_description(description(classes=["b" * 1000], pixel_range=[1.0, 5.0]))
+    describable.check(dataclasses.asdict(description()))  # the twin
+    sound = description(classes=["b" * 1000], pixel_range=[1.0, 5.0])
+    describable.check(dataclasses.asdict(sound))
 
 
 # --- import-weights -------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_a_cut_file_is_named(tmp_path: Path, share: float) -> None:
     ("content", "said"),
     [
         (b"<!DOCTYPE html><html>404</html>", "web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git-lfs"),
         (b"just some text", "not a checkpoint"),
     ],
 )

@@ -230,6 +230,12 @@ def test_the_table_of_options_is_whole(dispatch: Dispatch) -> None:
         assert told - {"-h"} == set(options), command
 
 
+def test_the_usage_says_whether_keys_are_taken(dispatch: Dispatch) -> None:
+    for command in OPTIONS:
+        usage = dispatch(command, "--help").stdout.partition("\n\n")[0]
+        assert ("[key=value ...]" in usage) == (command != "report"), command
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [

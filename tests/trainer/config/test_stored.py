@@ -94,7 +94,7 @@ BILLION = "z: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: b: {", "no YAML"), ("a: \x00", "no YAML"), ("- a\n", "keys and values"), ("", "keys"),
         ("3\n", "keys and values"), ("a: 1\n--- \nb: 2\n", "no YAML"), ("a: 1\na: 2\n", "twice"),
         ("? [a, b]\n: 1\n", "no text"), ("a: " + "[" * 40 + "]" * 40, "deep"),
-        ("a: " + "{b: " * 40 + "1" + "}" * 40, "deep"), ("a: " + "[" * 60000, "deep"),
+        ("a: " + "{b: " * 40 + "1" + "}" * 40, "deep"), ("a: " + "[" * 60000, "deep|depth"),
         ("a: " + "x" * 70000, "bytes"), ("a: " + "é" * 33000, "bytes"),
     ],
     ids=lambda text: text[:20],

@@ -63,7 +63,7 @@ def test_accuracies_per_class_are_those_of_their_epoch(default_run: TrainedRun) 
     """Each class as often as it stands in the 400 images, their mean is the epoch's accuracy."""
     found = events(default_run.folder)
     of_step = {point.step: point.value for point in found.Scalars("accuracy/val")}
-    cells = read_json(default_run.folder / "findings.json")["val"]["confusion"]
+    cells = read_json(default_run.folder / "findings.json")["val"]["confusion_cells"]
     counts = [sum(count for true, _, count in cells if true == digit) for digit in range(10)]
     for number, step in enumerate(57 * epoch for epoch in (1, 4, 16, 20)):
         shares = [found.Scalars(f"accuracy_per_class/{k}")[number].value for k in range(10)]
@@ -75,7 +75,7 @@ def test_findings_agree_with_the_summary(default_run: TrainedRun) -> None:
     found = read_json(default_run.folder / "findings.json")
     assert found["epoch"] == default_run.summary["best_epoch"]
     for split, pictures in (("test", 1000), ("val", 400)):
-        cells = found[split]["confusion"]
+        cells = found[split]["confusion_cells"]
         assert sum(count for _, _, count in cells) == pictures
         right = sum(count for true, said, count in cells if true == said)
         assert right / pictures == pytest.approx(default_run.summary[f"{split}_accuracy"])

@@ -146,7 +146,7 @@ def test_more_classes_than_a_picture_has_pixels(
     finish(run)
     run.close()
     found = read_json(tmp_path / "findings.json")
-    assert sum(count for _, _, count in found["test"]["confusion"]) == num
+    assert sum(count for _, _, count in found["test"]["confusion_cells"]) == num
     shown = events(tmp_path)
     for split in ("val", "test"):
         image = shown.Images(f"confusion/{split}")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,12 +14,14 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jinja2
 import pytest
 import yaml
 
 from tests.helpers.commands import ROOT, Finished, TrainedRun
+from trainer.errors import fault_in
 from trainer.runs.read import read_run
-from trainer.runs.report import pages
+from trainer.runs.report import html, pages
 
 VOID = {"meta", "img", "br"}  # elements without an end
 
@@ -212,6 +215,19 @@ def test_damaged_findings_leave_the_rest(run: Path, dispatch: Dispatch, content:
     text = read_page(run).text
     assert "Test split" not in text
     assert "Learning rate" in text
+
+
+def test_a_missing_template_is_no_fault_of_the_disk(
+    run: Path, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """jinja2's error is an OSError by class."""
+    empty = jinja2.Environment(loader=jinja2.DictLoader({}))
+    monkeypatch.setattr(html, "environment", lambda: empty)
+    with pytest.raises(jinja2.TemplateNotFound, match=r"run\.html"):
+        dispatch("report", str(run))
+    assert fault_in(jinja2.TemplateNotFound("run.html")) is None
+    gone = FileNotFoundError(errno.ENOENT, "No such file", "run.html")
+    assert fault_in(gone) is gone
 
 
 def test_unfinished_runs(default_run: TrainedRun, tmp_path: Path, dispatch: Dispatch) -> None:

@@ -43,9 +43,8 @@ class Evaluation:
 def evaluation(found: dict[str, Any], classes: Sequence[str]) -> Evaluation:
     """Of a split in findings.json. Raises KeyError, TypeError, ValueError or IndexError if it is
     not what it should be."""
-    cells = [
-        (int(true), int(predicted), int(count)) for true, predicted, count in found["confusion"]
-    ]
+    noted = found["confusion_cells"] if "confusion_cells" in found else found["confusion"]  # older
+    cells = [(int(true), int(predicted), int(count)) for true, predicted, count in noted]
     if any(not (0 <= t < len(classes) and 0 <= s < len(classes) and 0 <= n < 2**53)
            for t, s, n in cells):  # fmt: skip
         raise ValueError("a cell of no class")

@@ -9,13 +9,12 @@ import base64
 import functools
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
 
 from trainer.text.printable import in_lines, printable
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -25,9 +24,7 @@ def render(template: str, **values: Any) -> str:
 
 
 @functools.cache
-def environment() -> Environment:
-    import jinja2  # when the table has been printed: it takes a tenth of a second
-
+def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -49,8 +46,6 @@ def cleaned(value: Any) -> str:
 
 def lines(text: str) -> Markup:
     """A text that has lines."""
-    from markupsafe import escape
-
     return escape(in_lines(text))
 
 

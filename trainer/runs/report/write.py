@@ -7,7 +7,6 @@ from pathlib import Path
 
 from trainer.errors import UserError, complain
 from trainer.runs.read import NOT_STARTED, Row, runs_and_jobs, unlisted
-from trainer.runs.report import pages
 from trainer.runs.report.table import as_csv, as_json, table
 from trainer.system.files import write_bytes
 
@@ -43,6 +42,9 @@ def report(folder: Path, kind: str = "table") -> None:
 def write_pages(rows: list[Row], folder: Path) -> None:
     """report.html in each run's folder and, over several, in `folder`, and what is to be said of
     it. A folder that cannot be written to is no failure: the table has been printed."""
+    # Imported here, when the table has been printed: jinja2 takes a tenth of a second.
+    from trainer.runs.report import pages
+
     page, problem = folder / PAGE, None
     for row in rows:
         if row.status == NOT_STARTED:
@@ -50,6 +52,8 @@ def write_pages(rows: list[Row], folder: Path) -> None:
         try:
             content = pages.run_page(row)
         except OSError as error:
+            if error.errno is None:  # jinja2's, of a template
+                raise
             problem = f"{error.filename}: cannot be read: {error.strerror}."
             continue
         problem = write_page(row.folder / PAGE, content) or problem

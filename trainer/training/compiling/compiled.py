@@ -141,15 +141,15 @@ class CompiledStep:
         self,
         model: nn.Module,
         loss: nn.Module,
-        guard: CheckedStep,
+        stepper: CheckedStep,
         autocast: AbstractContextManager[Any],
         batch_size: int,
         timer: CompileTime | None = None,
     ) -> None:
         self.timer = timer or CompileTime()
-        self.parts = (model, loss, guard, autocast)
+        self.parts = (model, loss, stepper, autocast)
         self.update = functools.partial(update, *self.parts)
-        self.optimizer, self.found_inf = guard.optimizer, guard.found_inf
+        self.optimizer, self.found_inf = stepper.optimizer, stepper.found_inf
         self.batch_size = batch_size
         self.optimizer_has_state = has_state(self.optimizer)
         self.dtype = dtype_under(autocast, next(model.parameters()))

@@ -37,7 +37,7 @@ class StepGraph:
     returns the mean loss (0-dim) and the logits (N, K).
 
     Attributes:
-        tensors: those that a step writes: weights, buffers, the optimizer's state, the guard's
+        tensors: those that a step writes: weights, buffers, the optimizer's state, the step's
             flags. Once a loss or a gradient is not finite, they keep their values.
     """
 
@@ -45,15 +45,15 @@ class StepGraph:
         self,
         model: nn.Module,
         loss: nn.Module,
-        guard: CheckedStep,
+        stepper: CheckedStep,
         autocast: AbstractContextManager[Any],
         images: Tensor,
         targets: Tensor,
     ) -> None:
-        self.model, self.loss, self.guard, self.autocast = model, loss, guard, autocast
-        self.groups = guard.optimizer.param_groups
+        self.model, self.loss, self.stepper, self.autocast = model, loss, stepper, autocast
+        self.groups = stepper.optimizer.param_groups
         self.named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        state = guard.optimizer.state
+        state = stepper.optimizer.state
         self.state = [  # in the same order for a state loaded from a file
             (parameter, key)
             for parameter in model.parameters()
@@ -61,7 +61,7 @@ class StepGraph:
             if isinstance(state[parameter][key], Tensor)
         ]
         kept = [state[parameter][key] for parameter, key in self.state]
-        flags = [guard.found_inf, guard.num_bad_steps]
+        flags = [stepper.found_inf, stepper.num_bad_steps]
         self.tensors = [t.detach() for t in (*self.named.values(), *kept, *flags)]
         # float64, as in eager steps: float32 would round the learning rate.
         self.lrs = [images.new_zeros((), dtype=torch.float64) for _ in self.groups]
@@ -115,17 +115,17 @@ class StepGraph:
             state[real][key] = tensor.double() if key == "step" else tensor
         every, off, on = len(self.groups), [False], [True]
         optimizer = clone_with_parameters(
-            self.guard.optimizer,
+            self.stepper.optimizer,
             [[parameters[real] for real in group["params"]] for group in self.groups],
             {parameters[real]: of_one for real, of_one in state.items()},
             # Options that can be traced: no fused kernel, no values read on the CPU.
             lr=lrs, fused=every * off, foreach=every * on, capturable=every * on,
         )  # fmt: skip
         model: Any = partial(functional_call, self.model, named)
-        guard: Any = _TracedStep(optimizer, parameters.values(), self.guard.clip_norm)
-        mean_loss, logits = update(model, self.loss, guard, self.autocast, images, targets)
+        stepper: Any = _TracedStep(optimizer, parameters.values(), self.stepper.clip_norm)
+        mean_loss, logits = update(model, self.loss, stepper, self.autocast, images, targets)
         after = [*named.values(), *(state[real][key] for real, key in self.state)]
-        bad = once((found_inf > 0) | ~guard.finite)
+        bad = once((found_inf > 0) | ~stepper.finite)
         with torch.no_grad():
             for tensor, value in zip(before, after, strict=True):
                 # A step counter on the CPU, beside a GPU, is not worth a sync.
