@@ -44,6 +44,7 @@ from trainer.training.run import Plan, Run, Update, Watcher
 from trainer.training.sizes import check_memory
 from trainer.training.snapshot import About
 from trainer.training.step import CheckedStep, ScaledStep
+from trainer.training.world import World
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -151,6 +152,7 @@ def build(
         signals=signals,
         compile_time=timer,
         watchers=watchers,
+        world=World(),
     )
     return profiled(run, writer, folder / "profile") if config["profile"] else run
 

@@ -25,6 +25,7 @@ from trainer.training.optimizer_state import StoredOptimizer
 from trainer.training.snapshot import About, Part
 from trainer.training.soundness import SMALLER_STEPS, Soundness
 from trainer.training.step import Stepper
+from trainer.training.world import World
 
 Update = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -105,6 +106,7 @@ class Run:
     signals: StopSignals
     compile_time: CompileTime = field(default_factory=CompileTime)
     watchers: tuple[Watcher, ...] = ()
+    world: World = field(default_factory=World)
     parts: dict[str, Part] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     best: Best = field(default_factory=Best)
@@ -238,7 +240,8 @@ class Run:
             watcher.epoch(self, train, val)
         self.save()
         if is_best:
-            self.checkpoints.save_best(self.checked(snapshot.portable(self)))
+            if self.world.is_main:
+                self.checkpoints.save_best(self.checked(snapshot.portable(self)))
             for watcher in self.watchers:
                 watcher.best(self)
         if not self.is_done:
@@ -248,7 +251,8 @@ class Run:
         """Write the full state. Raises TrainingError if it is not finite. A sync."""
         for watcher in self.watchers:
             watcher.save(self)
-        self.checkpoints.save_state(self.progress.step, self.checked(snapshot.full(self)))
+        if self.world.is_main:
+            self.checkpoints.save_state(self.progress.step, self.checked(snapshot.full(self)))
         self.plan.save_interval.saved()
 
     def finish(self, test: Metrics | None) -> None:

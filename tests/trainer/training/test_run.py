@@ -19,6 +19,7 @@ from trainer.evaluation.metrics import Meter, Metrics
 from trainer.training import loop, snapshot
 from trainer.training.run import Run, Watcher
 from trainer.training.step import CheckedStep
+from trainer.training.world import World
 
 
 class Average:
@@ -197,6 +198,15 @@ def test_one_bad_loss_among_several_is_found(bad: int) -> None:
     guard.step()
     assert guard.num_skipped_steps() == 1
     assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_the_world_of_one_process() -> None:
+    world = World()
+    assert (world.rank, world.size, world.is_main) == (0, 1, True)
+    assert not World(rank=1, size=2).is_main
+    assert torch.equal(world.reduce(torch.arange(3)), torch.arange(3))
+    with pytest.raises(AssertionError):  # no sum of one process in the place of that of two
+        World(size=2).reduce(torch.arange(3))
 
 
 @pytest.mark.parametrize("averaged", [True, False])
