@@ -1,8 +1,8 @@
 """Statistics of accuracies: intervals, paired tests, corrections for several comparisons, power.
 
 All of it is arithmetic on counts and small arrays, without torch, scipy or NumPy's functions, so
-that `compare` and `report` start at once. Accuracies and probabilities are shares, 0..1; `level` is the coverage of
-an interval, 0.95 unless said otherwise.
+that `compare` and `report` start at once. Accuracies and probabilities are shares, 0..1; `level` is
+the coverage of an interval, 0.95 unless said otherwise.
 """
 
 from __future__ import annotations
