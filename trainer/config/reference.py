@@ -54,7 +54,7 @@ def of_choices(group: str) -> Iterator[str]:
     yield from head("choice", "what it is")
     for name in choices.names(group):
         is_default = " (default)" if chosen.get(group) == name else ""
-        extended = [f"Extends `{base}`." for base in choices.bases(group, name)]
+        extended = [f"Extends `{other}`." for other in choices.extended(group, name)]
         title = html.escape(choices.title(group, name), quote=False)
         yield row(f"`{group}={name}`{is_default}", " ".join([f"{title.rstrip('.')}.", *extended]))
 
@@ -62,8 +62,8 @@ def of_choices(group: str) -> Iterator[str]:
 def of_options(group: str) -> Iterator[str]:
     """A row per key of the group, over all choices whose files have it."""
     names = choices.names(group)
-    defaults = {name: choices.own_options(group, name) for name in names}
-    meanings = {name: choices.comments(choices.text_of(group, name)) for name in names}
+    defaults = {name: choices.options(group, name, own=True) for name in names}
+    meanings = {name: choices.meanings(group, name, own=True) for name in names}
     keys = dict.fromkeys(key for own in defaults.values() for key in own if key[0] != "_")
     shared = {key for key in keys if all(key in choices.options(group, n) for n in names)}
     yield from head("key", "default", "allowed", "meaning")
