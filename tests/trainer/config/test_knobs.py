@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.helpers.commands import ROOT
 from trainer.config import choices, knobs, reference
 from trainer.config.compose import Composer, parse
 from trainer.config.compose import plain as resolved
+from trainer.config.targets import locate
 from trainer.errors import UserError
 
 CONFIGS = ROOT / "configs"
@@ -62,24 +64,30 @@ def test_every_key_has_a_meaning() -> None:
         assert choices.meanings(group, name).keys() == keys - sizes, (group, name)
 
 
-def repeated(group: str, name: str) -> Iterator[str]:
-    """What the file of a choice says that a file says, too, which its defaults list names."""
-    own, *others = sorted(choices.files(group, name), key=lambda file: file.stem != name)
-    values, meanings = yaml.safe_load(own.read_text()), choices.comments(own.read_text())
-    for other in others:
-        text = other.read_text()
-        yield from (
-            key
-            for key, value in yaml.safe_load(text).items()
-            if key not in ("defaults", "_partial_") and values.get(key, ...) == value
-        )
-        yield from (key for key, said in choices.comments(text).items()
-                    if meanings.get(key) == said)  # fmt: skip
-
-
 def test_a_choice_does_not_repeat_what_it_extends() -> None:
     for group, name in CHOICES:
-        assert not list(repeated(group, name)), (group, name)
+        own, *others = sorted(choices.files(group, name), key=lambda file: file.stem != name)
+        values = yaml.safe_load(own.read_text())
+        for key, value in (item for f in others for item in yaml.safe_load(f.read_text()).items()):
+            assert key in ("defaults", "_partial_") or values.get(key, ...) != value, (own, key)
+
+
+def meanings_in(files: Iterable[Path]) -> Counter[tuple[str, str]]:
+    return Counter(said for file in files for said in choices.comments(file.read_text()).items())
+
+
+@pytest.mark.parametrize("group", knobs.GROUPS)
+def test_the_meaning_of_a_key_stands_once(group: str) -> None:
+    found = meanings_in((CONFIGS / group).rglob("*.yaml"))
+    assert found
+    assert not [said for said, number in found.items() if number > 1]
+
+
+def test_a_meaning_that_stands_twice_is_found(tmp_path: Path) -> None:
+    """The twin."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text("lr: 1.0  # learning rate\n")
+    assert meanings_in(tmp_path.iterdir()) == {("lr", "learning rate"): 2}
 
 
 def test_a_base_has_no_value_that_hides_one_of_a_choice() -> None:
@@ -144,6 +152,19 @@ def test_the_reference_is_current() -> None:
     options = {f"{g}.{key}" for g, name in CHOICES for key in choices.options(g, name)}
     for key in (*knobs.KNOBS, *(o for o in options if not o.partition(".")[2].startswith("_"))):
         assert f"| `{key}` |" in written, key
+
+
+def test_the_words_in_the_reference_are_those_that_a_network_takes() -> None:
+    words = []
+    for name in choices.names("model"):
+        target = choices.options("model", name)["_target_"]
+        for key in choices.meanings("model", name):
+            allowed = reference.allowed("model", name, key)
+            if allowed.startswith("one of ") and key != "name":
+                words += allowed.removeprefix("one of ").split(", ")
+                with pytest.raises(ValueError, match=f"{key}=other: must be {re.escape(allowed)}"):
+                    locate("model", target)((3, 32, 32), 10, **{key: "other"})
+    assert {"relu", "xavier", "paper_half", "adaptive", "small", "1x1", "19", "152"} <= {*words}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONFIGS)))
