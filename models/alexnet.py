@@ -9,10 +9,11 @@ has 64, 192, 384, 384 and 256 maps, and torchvision's fourth convolution has 256
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from models.init import check_choice, check_data, check_dropout, initialise
+from models.init import Dropout, Init, check_data, check_dropout, check_options, initialise
 
 # variant: maps of the five convolutions, groups of the 2nd, 4th and 5th, width of the hidden layers
 VARIANTS: dict[str, tuple[tuple[int, ...], int, int]] = {
@@ -38,12 +39,11 @@ class AlexNet(nn.Module):
     Args:
         shape: (C, H, W) of an image; a side below 63 is brought to 63 before the network sees it.
         num_classes: number of logits.
-        variant: torchvision (64-192-384-256-256 maps), paper (96-256-384-384-256, grouped) or
-            paper_half.
+        variant: see above; maps and groups in `VARIANTS`.
         lrn: local response normalisation after the ReLUs of the first two convolutions; None: as
             the variant says (the paper's have it, torchvision's does not).
         dropout: probability of dropping a unit around the hidden linear layers; 0 = off.
-        init: default, xavier, kaiming or normal (the paper's).
+        init: see `initialise`; the paper's is normal.
     """
 
     min_size = 63  # below it the third pooling has nothing left to look at
@@ -52,15 +52,14 @@ class AlexNet(nn.Module):
         self,
         shape: Sequence[int],
         num_classes: int,
-        variant: str = "torchvision",
+        variant: Annotated[str, VARIANTS] = "torchvision",
         lrn: bool | None = None,
-        dropout: float = 0.5,
-        init: str = "default",
+        dropout: Dropout = 0.5,
+        init: Init = "default",
     ) -> None:
         super().__init__()
         channels, _, _ = check_data(shape, num_classes)
-        check_choice("variant", variant, VARIANTS)
-        check_choice("lrn", lrn, (True, False, None))
+        check_options(self, variant=variant, lrn=lrn)
         check_dropout(dropout)
         is_paper = variant != "torchvision"
         use_lrn = is_paper if lrn is None else lrn

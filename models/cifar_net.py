@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.init import check_data, initialise
+from models.init import Init, check_data, initialise
 
 
 class CifarNet(nn.Module):
@@ -19,12 +19,12 @@ class CifarNet(nn.Module):
     Args:
         shape: (C, H, W) of an image; a side below 28 is brought to 28 before the network sees it.
         num_classes: number of logits.
-        init: default, xavier, kaiming or normal.
+        init: see `initialise`.
     """
 
     min_size = 28
 
-    def __init__(self, shape: Sequence[int], num_classes: int, init: str = "default") -> None:
+    def __init__(self, shape: Sequence[int], num_classes: int, init: Init = "default") -> None:
         super().__init__()
         channels, *sides = check_data(shape, num_classes)
         # Each 5x5 window takes 4 off a side, each pooling halves it.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from models.init import check_choice, check_data, check_dropout, initialise
+from models.init import Dropout, Init, check_data, check_dropout, check_options, initialise
 
 
 class GoogLeNet(nn.Module):
@@ -36,12 +37,12 @@ class GoogLeNet(nn.Module):
         shape: (C, H, W) of an image; a side below 32 is brought to 32 before the network sees it.
         num_classes: number of logits.
         batch_norm: a batch norm after each convolution, in place of its bias; else as in the paper.
-        branch5x5: kernel of the third branch: 5 (the paper's) or 3 (torchvision's).
+        branch5x5: kernel of the third branch; the paper's is 5, torchvision's 3.
         aux_pool: paper (5x5 average with stride 3, if that leaves 4x4 as at 224 px, else adaptive)
             or adaptive (to 4x4, torchvision's).
         dropout: probability of dropping a feature before the last layer; 0 = off. The paper's is
             0.4; the auxiliary heads always have its 0.7.
-        init: default, xavier, kaiming or normal.
+        init: see `initialise`.
     """
 
     min_size = 32  # leaves 2x2 to the fourth pooling, the least that it takes
@@ -51,16 +52,14 @@ class GoogLeNet(nn.Module):
         shape: Sequence[int],
         num_classes: int,
         batch_norm: bool = False,
-        branch5x5: int = 5,
-        aux_pool: str = "paper",
-        dropout: float = 0.4,
-        init: str = "kaiming",
+        branch5x5: Annotated[int, (5, 3)] = 5,
+        aux_pool: Annotated[str, ("paper", "adaptive")] = "paper",
+        dropout: Dropout = 0.4,
+        init: Init = "kaiming",
     ) -> None:
         super().__init__()
         channels, height, width = check_data(shape, num_classes)
-        check_choice("batch_norm", batch_norm, (True, False))
-        check_choice("branch5x5", branch5x5, (5, 3))
-        check_choice("aux_pool", aux_pool, ("paper", "adaptive"))
+        check_options(self, batch_norm=batch_norm, branch5x5=branch5x5, aux_pool=aux_pool)
         check_dropout(dropout)
         self.torchvision_name = "googlenet" if batch_norm and branch5x5 == 3 else None
         conv = partial(BasicConv2d, batch_norm=batch_norm)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 from torch import nn
 
@@ -15,6 +15,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
+
+# Types of options, with the values that are allowed, which `check_options` and the reference of all
+# keys read, or with words for them.
+Init = Annotated[str, INITS]
+Activation = Annotated[str, ACTIVATIONS]
+Dropout = Annotated[float, "a probability at least 0 and less than 1"]
 
 
 def initialise(model: nn.Module, name: str, *heads: nn.Module) -> None:
@@ -41,7 +47,7 @@ def initialise(model: nn.Module, name: str, *heads: nn.Module) -> None:
         heads: the linear layers of `model` that give logits.
 
     Raises:
-        ValueError: `name` is none of the four.
+        ValueError: `name` is none of `INITS`.
     """
     check_choice("init", name, INITS)
     if name == "default":
@@ -59,6 +65,26 @@ def initialise(model: nn.Module, name: str, *heads: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def check_options(model: nn.Module, **options: Any) -> None:
+    """Raise ValueError, naming `model.<key>`, for an option whose value is none of those in its
+    annotation in the constructor."""
+    hints = get_type_hints(type(model).__init__, include_extras=True)
+    for key, value in options.items():
+        check_choice(key, value, allowed_values(hints[key]))
+
+
+def allowed_values(hint: Any) -> tuple[Any, ...]:
+    """Values that an annotation lists: those in an Annotated, or of bool; the parts of a union
+    together."""
+    if hint is bool:
+        return (True, False)
+    if hint is type(None):
+        return (None,)
+    if hasattr(hint, "__metadata__"):
+        return tuple(hint.__metadata__[0])
+    return tuple(value for part in get_args(hint) for value in allowed_values(part))
+
+
 def check_choice(key: str, value: Any, allowed: Collection[Any]) -> None:
     """Raise ValueError, naming `model.<key>`, unless `value` is one of `allowed`."""
     if value not in list(allowed):  # a list, as the value may be one and have no hash
@@ -69,9 +95,7 @@ def check_choice(key: str, value: Any, allowed: Collection[Any]) -> None:
 def check_dropout(value: Any) -> None:
     """Raise ValueError unless `value`, the probability of dropping a unit, is in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(
-            f"model.dropout={_as_typed(value)}: must be a probability, 0 (off) <= dropout < 1"
-        )
+        raise ValueError(f"model.dropout={_as_typed(value)}: must be {get_args(Dropout)[1]}")
 
 
 def check_data(shape: Sequence[int], num_classes: int) -> tuple[int, int, int]:

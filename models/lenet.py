@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.init import check_data, initialise, make_activation
+from models.init import Activation, Init, check_data, initialise, make_activation
 
 
 class LeNet5(nn.Module):
@@ -27,9 +27,9 @@ class LeNet5(nn.Module):
     Args:
         shape: (C, H, W) of an image; a side below 28 is brought to 28 before the network sees it.
         num_classes: number of logits.
-        activation: relu, leaky_relu, tanh (the paper's) or sigmoid; stands after every layer up to
-            F6, the subsampling ones included.
-        init: default, xavier, kaiming or normal.
+        activation: stands after every layer up to F6, the subsampling ones included; the paper's is
+            tanh.
+        init: see `initialise`.
     """
 
     min_size = 28
@@ -38,8 +38,8 @@ class LeNet5(nn.Module):
         self,
         shape: Sequence[int],
         num_classes: int,
-        activation: str = "tanh",
-        init: str = "default",
+        activation: Activation = "tanh",
+        init: Init = "default",
     ) -> None:
         super().__init__()
         channels, *sides = check_data(shape, num_classes)
@@ -86,8 +86,8 @@ class LeNetCaffe(nn.Module):
     Args:
         shape: (C, H, W) of an image; a side below 28 is brought to 28 before the network sees it.
         num_classes: number of logits.
-        activation: relu (Caffe's), leaky_relu, tanh or sigmoid.
-        init: default, xavier (Caffe's), kaiming or normal.
+        activation: of the hidden linear layer; Caffe's is relu.
+        init: see `initialise`; Caffe's is xavier.
     """
 
     min_size = 28
@@ -96,8 +96,8 @@ class LeNetCaffe(nn.Module):
         self,
         shape: Sequence[int],
         num_classes: int,
-        activation: str = "relu",
-        init: str = "default",
+        activation: Activation = "relu",
+        init: Init = "default",
     ) -> None:
         super().__init__()
         channels, *sides = check_data(shape, num_classes)

@@ -7,18 +7,23 @@ sigmoid units are ReLUs here by default, and the sizes are the usual ones for MN
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, get_args
 
 from torch import Tensor, nn
 
 from models.init import (
-    ACTIVATIONS,
-    check_choice,
+    Activation,
+    Dropout,
+    Init,
     check_data,
     check_dropout,
+    check_options,
     initialise,
     is_count,
     make_activation,
 )
+
+Widths = Annotated[Sequence[int], "a list, each a whole number at least 1"]
 
 
 class MLP(nn.Module):
@@ -28,9 +33,9 @@ class MLP(nn.Module):
         shape: (C, H, W) of an image.
         num_classes: number of logits.
         hidden: width of each hidden layer; none at all makes it a linear classifier.
-        activation: relu, leaky_relu, tanh or sigmoid.
+        activation: of each hidden layer.
         dropout: probability of dropping a hidden unit in training; 0 = off.
-        init: default, xavier, kaiming or normal.
+        init: see `initialise`.
     """
 
     min_size = 1
@@ -39,17 +44,17 @@ class MLP(nn.Module):
         self,
         shape: Sequence[int],
         num_classes: int,
-        hidden: Sequence[int] = (128, 64),
-        activation: str = "relu",
-        dropout: float = 0.0,
-        init: str = "default",
+        hidden: Widths = (128, 64),
+        activation: Activation = "relu",
+        dropout: Dropout = 0.0,
+        init: Init = "default",
     ) -> None:
         super().__init__()
         channels, height, width = check_data(shape, num_classes)
         check_dropout(dropout)
-        check_choice("activation", activation, ACTIVATIONS)
+        check_options(self, activation=activation)
         if not isinstance(hidden, Sequence) or not all(map(is_count, hidden)):
-            raise ValueError(f"model.hidden={hidden}: must be a list of integers >= 1, as [128,64]")
+            raise ValueError(f"model.hidden={hidden}: must be {get_args(Widths)[1]}, as [128,64]")
 
         self.flatten = nn.Flatten()
         self.hidden = nn.Sequential()

@@ -7,10 +7,11 @@ table 1 and figure 5.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from models.init import check_choice, check_data, initialise
+from models.init import Init, check_choice, check_data, check_options, initialise
 
 
 class BasicBlock(nn.Module):
@@ -99,7 +100,7 @@ class ResNet(nn.Module):
     Args:
         shape: (C, H, W) of an image; a side below 28 is brought to 28 before the network sees it.
         num_classes: number of logits.
-        depth: 18, 34, 50, 101 or 152.
+        depth: number of layers with weights.
         stem: imagenet (7x7 with stride 2, then 3x3 pooling with stride 2), small (3x3, stride 1, no
             pooling) or auto: imagenet if both sides are at least 64. The small one leaves 16 times
             as many pixels to every later layer and takes about as much longer.
@@ -108,7 +109,7 @@ class ResNet(nn.Module):
         zero_init_last: start the last norm's scale of every block at 0, so that each block begins
             as its shortcut (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Without it, as in
             the paper, the deep ones start to learn far more slowly.
-        init: default, xavier, kaiming or normal.
+        init: see `initialise`.
     """
 
     min_size = 28
@@ -117,18 +118,18 @@ class ResNet(nn.Module):
         self,
         shape: Sequence[int],
         num_classes: int,
-        depth: int = 18,
-        stem: str = "auto",
-        stride_on: str = "3x3",
+        depth: Annotated[int, BLOCKS] = 18,
+        stem: Annotated[str, ("auto", "imagenet", "small")] = "auto",
+        stride_on: Annotated[str, ("3x3", "1x1")] = "3x3",
         zero_init_last: bool = True,
-        init: str = "kaiming",
+        init: Init = "kaiming",
     ) -> None:
         super().__init__()
         channels, height, width = check_data(shape, num_classes)
-        check_choice("depth", depth, BLOCKS)
-        check_choice("stem", stem, ("auto", "imagenet", "small"))
-        check_choice("stride_on", stride_on, ("3x3", "1x1") if depth >= 50 else ("3x3",))
-        check_choice("zero_init_last", zero_init_last, (True, False))
+        check_options(self, depth=depth, stem=stem, stride_on=stride_on,
+                      zero_init_last=zero_init_last)  # fmt: skip
+        if depth < 50:
+            check_choice("stride_on", stride_on, ("3x3",))
         # The paper's stride has the same shapes and another function: no weights of torchvision's.
         self.torchvision_name = f"resnet{depth}" if stride_on == "3x3" else None
         if stem == "auto":

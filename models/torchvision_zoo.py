@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torchvision
 from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 
-from models.init import check_choice, check_data, initialise
+from models.init import Init, check_choice, check_data, initialise
+
+Name = Annotated[str, "one of torchvision.models.list_models(module=torchvision.models)"]
 
 
 def torchvision_classifier(
     shape: Sequence[int],
     num_classes: int,
-    name: str = "mobilenet_v3_small",
-    init: str = "default",
+    name: Name = "mobilenet_v3_small",
+    init: Init = "default",
 ) -> nn.Module:
     """torchvision's own module, with random weights and an attribute `min_size` added.
 
@@ -30,11 +33,11 @@ def torchvision_classifier(
         shape: (C, H, W) of an image; a side below `min_size` is brought to it before the network
             sees it.
         num_classes: number of logits.
-        name: one of torchvision.models.list_models(module=torchvision.models).
-        init: default (torchvision's, but PyTorch's for a first layer that had to be replaced),
-            xavier, kaiming or normal, for convolutions and linear layers, the last as all others
-            (with kaiming the loss of an untrained network is then farther from ln K than with our
-            networks); parameters of a transformer outside such layers stay torchvision's.
+        name: of the network, as in torchvision.
+        init: see `initialise`, of convolutions and linear layers, the last as all others (with
+            kaiming the loss of an untrained network is then farther from ln K than with our
+            networks); parameters of a transformer outside such layers stay torchvision's, and with
+            default all but a first layer that had to be replaced.
     """
     channels, height, width = check_data(shape, num_classes)
     check_choice("name", name, list_models(module=torchvision.models))

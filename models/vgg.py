@@ -7,10 +7,11 @@ Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from models.init import check_choice, check_data, check_dropout, initialise
+from models.init import Dropout, Init, check_data, check_dropout, check_options, initialise
 
 # Table 1: maps of the 3x3 convolutions of the five stages; a 2x2 max pooling ends each stage.
 STAGES: dict[int, tuple[tuple[int, ...], ...]] = {
@@ -34,12 +35,12 @@ class VGG(nn.Module):
     Args:
         shape: (C, H, W) of an image; a side below 32 is brought to 32 before the network sees it.
         num_classes: number of logits.
-        depth: number of layers with weights under the ImageNet head: 11, 13, 16 or 19.
+        depth: number of layers with weights under the ImageNet head.
         batch_norm: a batch norm after each convolution.
         head: imagenet (7x7 pool, 4096, 4096, logits), small (global average, logits) or auto:
             imagenet if both sides are at least 128, so that stage 5 leaves 4x4 or more to pool.
         dropout: probability of dropping a hidden unit of the ImageNet head; 0 = off.
-        init: default, xavier, kaiming or normal.
+        init: see `initialise`.
     """
 
     min_size = 32  # five poolings halve it to 1
@@ -48,17 +49,15 @@ class VGG(nn.Module):
         self,
         shape: Sequence[int],
         num_classes: int,
-        depth: int = 16,
+        depth: Annotated[int, STAGES] = 16,
         batch_norm: bool = False,
-        head: str = "auto",
-        dropout: float = 0.5,
-        init: str = "kaiming",
+        head: Annotated[str, ("auto", "imagenet", "small")] = "auto",
+        dropout: Dropout = 0.5,
+        init: Init = "kaiming",
     ) -> None:
         super().__init__()
         channels, height, width = check_data(shape, num_classes)
-        check_choice("depth", depth, STAGES)
-        check_choice("batch_norm", batch_norm, (True, False))
-        check_choice("head", head, ("auto", "imagenet", "small"))
+        check_options(self, depth=depth, batch_norm=batch_norm, head=head)
         check_dropout(dropout)
         if head == "auto":
             head = "imagenet" if min(height, width) >= 128 else "small"

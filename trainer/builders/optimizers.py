@@ -39,9 +39,11 @@ def make_evaluation_loss(config: Mapping[str, Any]) -> nn.Module:
 def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
     """Optimizer over the trainable parameters, in its fused form if there is one: one kernel per
     step instead of several per parameter."""
+    if "betas" in options:  # of whole numbers, such as [0,0], torch says that they are no floats
+        options = {**options, "betas": [float(beta) for beta in options["betas"]]}
     create = instantiate_group("optimizer", options)
     parameters = trainable(model)
-    with constructor_errors("optimizer"):
+    with constructor_errors("optimizer", options):
         on_mps = any(parameter.device.type == "mps" for parameter in parameters)
         if "fused" not in options and takes_fused(create, on_mps):
             with contextlib.suppress(RuntimeError):  # no fused form on this device
@@ -51,7 +53,7 @@ def make_optimizer(options: Mapping[str, Any], model: nn.Module) -> Optimizer:
 
 def make_schedule(options: Mapping[str, Any], total_steps: int, steps_per_epoch: int) -> Schedule:
     create = instantiate_group("scheduler", options)
-    with constructor_errors("scheduler"):
+    with constructor_errors("scheduler", options):
         schedule: Schedule = create(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         return schedule
 

@@ -28,7 +28,7 @@ Examples:
 More:
   python -m trainer --cfg job                             every key, its value (with your overrides)
   python -m trainer --cfg job -p optimizer                one group of it
-  configs/config.yaml, configs/<group>/<choice>.yaml      the same with a comment for every key
+  configs/config.yaml, configs/<group>/<choice>.yaml      the same with comments
   README.md, docs/                                        the structure, and how to add to it
 
 Hydra's own flags are listed by --hydra-help."""

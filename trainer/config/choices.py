@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from trainer.config.knobs import CONFIGS
 from trainer.config.plain_yaml import parse
 from trainer.errors import UserError
 from trainer.text.values import unknown_name_message
+
+MISSING = "???"  # as in Hydra: a key whose value another file has
 
 
 def groups() -> list[str]:
@@ -23,24 +27,44 @@ def names(group: str) -> list[str]:
     return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
 
 
-def options(group: str, name: str) -> dict[str, Any]:
-    """The options of a choice, after those of the choices that its defaults list extends. Raises
-    UserError if the group has none of that name."""
-    extended: dict[str, Any] = {}
-    for base in bases(group, name):
-        extended.update(options(group, base))
-    return {**extended, **own_options(group, name)}
+def options(group: str, name: str, own: bool = False) -> dict[str, Any]:
+    """The options of a choice, as Hydra merges its files. Raises UserError if the group has none of
+    that name."""
+    merged: dict[str, Any] = {}
+    for file in files(group, name, own):
+        for key, value in parse(file.read_text("utf-8")).items():
+            if key != "defaults" and (value != MISSING or key not in merged):
+                merged[key] = value
+    return merged
 
 
-def own_options(group: str, name: str) -> dict[str, Any]:
-    """Options in the choice's own file."""
-    return {k: v for k, v in parse(text_of(group, name)).items() if k != "defaults"}
+def meanings(group: str, name: str, own: bool = False) -> dict[str, str]:
+    """The comment behind each key of a choice; that of a base only where no choice has one."""
+    found: dict[str, str] = {}
+    for file in sorted(files(group, name, own), key=lambda file: file.parent.name == group):
+        found |= comments(file.read_text("utf-8"))
+    return found
 
 
-def bases(group: str, name: str) -> list[str]:
+def files(group: str, name: str, own: bool = False) -> Iterator[Path]:
+    """Files of a choice in the order of its defaults list: its own, bases, which lie in a folder of
+    the group and are no choices, and those of the choices that it extends.
+
+    Args:
+        own: without those of the choices that it extends.
+    """
+    for entry in parse(text_of(group, name)).get("defaults", ["_self_"]):
+        if entry == "_self_" or "/" in entry:
+            yield CONFIGS / group / f"{name if entry == '_self_' else entry}.yaml"
+        elif not own:
+            yield from files(group, entry)
+
+
+def extended(group: str, name: str) -> list[str]:
     """The choices that a choice extends, by the defaults list of its file."""
     entries = parse(text_of(group, name)).get("defaults", ())
-    return [entry for entry in entries if isinstance(entry, str) and entry != "_self_"]
+    texts = [entry for entry in entries if isinstance(entry, str)]
+    return [text for text in texts if text != "_self_" and "/" not in text]
 
 
 def comments(text: str) -> dict[str, str]:

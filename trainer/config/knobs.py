@@ -1,9 +1,11 @@
 """Types and ranges of all keys. What is said of a key stands in one place:
 
 - its type and range in the table below, with which `check` holds a composed configuration, before
-  anything is loaded; of a model's options in the model's class, which is used from Python, too;
+  anything is loaded; of a model's options in the annotations of the model's constructor, which is
+  used from Python, too, and checks them;
 - its default, and as a comment its meaning with unit and the value that turns it off, in its YAML
-  file in configs/; of a key that several choices share, in the one that the others extend;
+  file in configs/; of a key that several choices share, in the one that the others extend, or in a
+  base in a folder of the group, which has ??? where each choice has its own default;
 - nothing of it in docs/configuration.md, which `trainer.config.reference` makes of these.
 
 A class checks itself what a wrong value of would give wrong results in silence from Python.
@@ -85,8 +87,7 @@ class Knob:
         if self.hint or self.choices:
             phrase = self.hint or "one of " + ", ".join(format_value(c) for c in self.choices)
         else:
-            phrase = {"int": "a whole number", "float": "a number", "bool": "true or false",
-                      "str": "a text"}[self.kind]  # fmt: skip
+            phrase = KINDS[self.kind]
             bounds = [("at least", self.low), ("greater than", self.above),
                       ("at most", self.high), ("less than", self.below)]  # fmt: skip
             if beyond and self.kind == "float" and not math.isfinite(min(self.high, self.below)):
@@ -98,6 +99,8 @@ class Knob:
             phrase = f"a list{f' of {self.length}' if self.length else ''}, each {phrase}"
         return phrase + (", or null" if self.nullable else "")
 
+
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 # Bounds from here on are the machine's and not worth a word.
 MACHINES = 2**31

@@ -5,11 +5,13 @@ knobs; nothing is said here a second time."""
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
-from typing import Any
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, get_args, get_origin
 
 from trainer.config import choices, knobs
 from trainer.config.plain_yaml import parse
+from trainer.config.targets import locate
 from trainer.text.values import format_value
 
 COMMAND = "python -m trainer.config.reference > docs/configuration.md"
@@ -25,8 +27,6 @@ choices that extend it, too, unless they have their own.
 
 Generated from `configs/` and `trainer/config/knobs.py` by `{COMMAND}`.
 """
-# Of an option of a model, by its default; the rest the model's class says.
-OF_A_CLASS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
 
 
 def reference() -> str:
@@ -43,7 +43,7 @@ def of_the_run() -> Iterator[str]:
     yield from head("key", "default", "allowed", "meaning")
     for key, meaning in meanings.items():
         meaning = html.escape(meaning, quote=False)
-        yield row(code(key), value(defaults[key]), allowed(key, defaults[key]), meaning)
+        yield row(code(key), value(defaults[key]), knobs.KNOBS[key].allowed(), meaning)
 
 
 def of_choices(group: str) -> Iterator[str]:
@@ -54,7 +54,7 @@ def of_choices(group: str) -> Iterator[str]:
     yield from head("choice", "what it is")
     for name in choices.names(group):
         is_default = " (default)" if chosen.get(group) == name else ""
-        extended = [f"Extends `{base}`." for base in choices.bases(group, name)]
+        extended = [f"Extends `{other}`." for other in choices.extended(group, name)]
         title = html.escape(choices.title(group, name), quote=False)
         yield row(f"`{group}={name}`{is_default}", " ".join([f"{title.rstrip('.')}.", *extended]))
 
@@ -62,8 +62,8 @@ def of_choices(group: str) -> Iterator[str]:
 def of_options(group: str) -> Iterator[str]:
     """A row per key of the group, over all choices whose files have it."""
     names = choices.names(group)
-    defaults = {name: choices.own_options(group, name) for name in names}
-    meanings = {name: choices.comments(choices.text_of(group, name)) for name in names}
+    defaults = {name: choices.options(group, name, own=True) for name in names}
+    meanings = {name: choices.meanings(group, name, own=True) for name in names}
     keys = dict.fromkeys(key for own in defaults.values() for key in own if key[0] != "_")
     shared = {key for key in keys if all(key in choices.options(group, n) for n in names)}
     yield from head("key", "default", "allowed", "meaning")
@@ -74,7 +74,7 @@ def of_options(group: str) -> Iterator[str]:
         yield row(
             code(f"{group}.{key}"),
             told({name: value(default) for name, default in values.items()}, key in shared),
-            allowed(f"{group}.{key}", next(iter(values.values()))),
+            told({name: allowed(group, name, key) for name in values}, True),
             told(said, True) or "taken from the dataset",
         )
 
@@ -89,9 +89,26 @@ def told(by_choice: Mapping[str, str], for_all: bool) -> str:
     return "<br>".join(f"{text} ({', '.join(names)})" for text, names in groups.items())
 
 
-def allowed(key: str, default: Any) -> str:
-    knob = knobs.KNOBS.get(key)
-    return knob.allowed() if knob else OF_A_CLASS.get(type(default), "see the meaning")
+def allowed(group: str, name: str, key: str) -> str:
+    """By the table of knobs, or by the annotation in the choice's class or function."""
+    if knob := knobs.KNOBS.get(f"{group}.{key}"):
+        return knob.allowed()
+    target = locate(group, choices.options(group, name)["_target_"])
+    return phrase(inspect.signature(target, eval_str=True).parameters[key].annotation)
+
+
+def phrase(hint: Any) -> str:
+    """Allowed values of an annotation, in words."""
+    if isinstance(hint, type):
+        return knobs.KINDS[hint.__name__]
+    origin, (first, *others) = get_origin(hint), get_args(hint)
+    if origin is Annotated and not isinstance(others[0], str):
+        return knobs.Knob("str", choices=tuple(others[0])).allowed()
+    if origin is Annotated:
+        return others[0]
+    if origin is Sequence:
+        return f"a list, each {phrase(first)}"
+    return f"{phrase(others[0])} per name" if origin is Mapping else f"{phrase(first)}, or null"
 
 
 def value(default: Any) -> str:

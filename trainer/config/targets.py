@@ -16,9 +16,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from trainer.config.knobs import KNOBS
 from trainer.errors import UserError
 from trainer.system.error_texts import BEYOND_MEMORY
-from trainer.text.values import unknown_name_message
+from trainer.text.values import format_value, unknown_name_message
 
 # What `build` hands in, beside the options.
 SUPPLIED = {
@@ -31,14 +32,16 @@ SUPPLIED = {
 def instantiate_group(group: str, options: Mapping[str, Any], **supplied: Any) -> Any:
     """Instantiate a group's target, and nothing below it; what its constructor says against the
     values is shown to the user."""
-    with constructor_errors(group):
+    with constructor_errors(group, options):
         return instantiate(
             OmegaConf.create(dict(options)), _convert_="all", _recursive_=False, **supplied
         )
 
 
 @contextlib.contextmanager
-def constructor_errors(group: str) -> Iterator[None]:
+def constructor_errors(group: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Turns what a constructor says against values into UserError, which names those options that
+    the table of knobs does not have: it has let the others pass."""
     try:
         yield
     except InstantiationException as error:
@@ -50,10 +53,14 @@ def constructor_errors(group: str) -> Iterator[None]:
         if isinstance(cause, (ValueError, TypeError, OSError, ImportError)):
             raise UserError(shortened(str(cause))) from error
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         message = str(error)
-        named = message.startswith(f"{group}.")
-        raise UserError(shortened(message if named else f"{group}: {message}")) from error
+        if not message.startswith(f"{group}."):
+            given = {f"{group}.{key}": value for key, value in options.items() if key[0] != "_"}
+            unlisted = [f"{key}={format_value(value)}" for key, value in given.items()
+                        if key not in KNOBS]  # fmt: skip
+            message = f"{' '.join(unlisted) or group}: refused by {options['_target_']}: {message}"
+        raise UserError(shortened(message)) from error
 
 
 def shortened(message: str) -> str:

@@ -31,6 +31,11 @@ WRONG = [
     (["optimizer.lr=-1"], ["optimizer.lr=-1", "greater than 0"]),
     (["optimizer.lr=abc"], ["optimizer.lr=abc", "number"]),
     (["optimizer.lr=nan"], ["optimizer.lr=nan", "number"]),
+    (["optimizer.betas=[0,1]"], ["optimizer.betas=[0,1]", "less than 1"]),
+    (["optimizer._target_=torch.optim.NAdam", "+optimizer.momentum_decay=-1"],
+     ["optimizer.momentum_decay=-1: refused by torch.optim.NAdam", "momentum_decay value"]),
+    (["+optimizer.fused=true", "+optimizer.foreach=true"],
+     ["optimizer.fused=true optimizer.foreach=true: refused by torch.optim.Adam"]),
     (["optimizer=sgd", "optimizer.momentum=0"], ["nesterov", "momentum"]),
     (["optimizer=sgd", "optimizer.momentum=1"], ["optimizer.momentum=1", "less than 1"]),
     (["device=gpu"], ["device=gpu", "auto", "cpu"]),
@@ -114,6 +119,7 @@ RIGHT = [
     ["epochs=1", "batch_size=1", "seed=9223372036854775807"],
     ["optimizer.lr=1e-5"],
     ["optimizer.lr=1"],
+    ["optimizer.betas=[0,0]"],
     ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false"],
     ["+optimizer.amsgrad=true"],
     ["device=cpu", "precision=fp64", "channels_last=false"],
@@ -230,10 +236,10 @@ def test_what_a_limit_of_memory_refuses_is_one_message(group: str) -> None:
     ):  # fmt: skip
         with (
             pytest.raises(UserError, match=f"^{group}: takes more memory"),
-            constructor_errors(group),
+            constructor_errors(group, {}),
         ):
             raise InstantiationException("Error in call") from cause
-    with pytest.raises(InstantiationException), constructor_errors(group):
+    with pytest.raises(InstantiationException), constructor_errors(group, {}):
         raise InstantiationException("Error in call") from RuntimeError("shapes do not match")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from omegaconf import OmegaConf
 
 from tests.helpers.commands import ROOT
 from trainer.config import choices, knobs, reference
+from trainer.config.compose import Composer, parse
+from trainer.config.compose import plain as resolved
+from trainer.config.targets import locate
 from trainer.errors import UserError
 
 CONFIGS = ROOT / "configs"
-FILES = sorted(f for f in CONFIGS.rglob("*.yaml") if "hydra" not in f.relative_to(CONFIGS).parts)
+FILES = sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("*/*.yaml")])
 CHECKED_GROUPS = ("optimizer", "scheduler", "loss", "data", "augment")
 CHOICES = [(group, name) for group in knobs.GROUPS for name in choices.names(group)]
 
@@ -37,7 +42,8 @@ def test_run_wide_keys_and_the_table_agree() -> None:
 
 @pytest.mark.parametrize("group", CHECKED_GROUPS)
 def test_group_keys_and_the_table_agree(group: str) -> None:
-    in_files = set().union(*(keys_of(f) for f in (CONFIGS / group).glob("*.yaml")))
+    options = [key for name in choices.names(group) for key in choices.options(group, name)]
+    in_files = {key for key in options if not key.startswith("_")}
     in_table = {key.partition(".")[2] for key in knobs.KNOBS if key.startswith(group + ".")}
     assert in_table <= in_files
     own = {"num_train", "num_test", "noise", "seed", "file_md5"}
@@ -49,30 +55,70 @@ def test_the_first_line_says_what_this_is(file: Path) -> None:
     assert file.read_text().startswith("# ")
 
 
-def meanings(group: str, name: str) -> dict[str, str]:
-    """With those of the choices that it extends."""
-    found: dict[str, str] = {}
-    for base in choices.bases(group, name):
-        found |= meanings(group, base)
-    return found | choices.comments(choices.text_of(group, name))
-
-
 def test_every_key_has_a_meaning() -> None:
     of_run = {key for key in knobs.KNOBS if "." not in key}
     assert choices.comments((CONFIGS / "config.yaml").read_text()).keys() == of_run
     for group, name in CHOICES:
         keys = {key for key in choices.options(group, name) if not key.startswith("_")}
         sizes = {"shape", "num_classes"} if group == "model" else set()
-        assert meanings(group, name).keys() == keys - sizes, (group, name)
+        assert choices.meanings(group, name).keys() == keys - sizes, (group, name)
 
 
-def test_a_choice_that_extends_another_does_not_repeat_it() -> None:
+def test_a_choice_does_not_repeat_what_it_extends() -> None:
     for group, name in CHOICES:
-        own, said = choices.own_options(group, name), choices.comments(choices.text_of(group, name))
-        for base in choices.bases(group, name):
-            extended, known = choices.options(group, base), meanings(group, base)
-            assert not [key for key in own if own[key] == extended.get(key)], (group, name)
-            assert not [key for key in said if said[key] == known.get(key)], (group, name)
+        own, *others = sorted(choices.files(group, name), key=lambda file: file.stem != name)
+        values = yaml.safe_load(own.read_text())
+        for key, value in (item for f in others for item in yaml.safe_load(f.read_text()).items()):
+            assert key in ("defaults", "_partial_") or values.get(key, ...) != value, (own, key)
+
+
+def meanings_in(files: Iterable[Path]) -> Counter[tuple[str, str]]:
+    return Counter(said for file in files for said in choices.comments(file.read_text()).items())
+
+
+@pytest.mark.parametrize("group", knobs.GROUPS)
+def test_the_meaning_of_a_key_stands_once(group: str) -> None:
+    found = meanings_in((CONFIGS / group).rglob("*.yaml"))
+    assert found
+    assert not [said for said, number in found.items() if number > 1]
+
+
+def test_a_meaning_that_stands_twice_is_found(tmp_path: Path) -> None:
+    """The twin."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text("lr: 1.0  # learning rate\n")
+    assert meanings_in(tmp_path.iterdir()) == {("lr", "learning rate"): 2}
+
+
+def test_a_base_has_no_value_that_hides_one_of_a_choice() -> None:
+    """One that is merged after the choice's own file, whose keys then keep their order."""
+    for group, name in CHOICES:
+        files = list(choices.files(group, name))
+        own = next(i for i, file in enumerate(files) if file.stem == name)
+        given = {key for file in files[: own + 1] for key in yaml.safe_load(file.read_text())}
+        for base in files[own + 1 :]:
+            values = yaml.safe_load(base.read_text())
+            assert not {key for key in values if values[key] != "???"} & given, (group, name)
+
+
+def test_every_base_is_used() -> None:
+    bases = set(CONFIGS.glob("*/base/*.yaml"))
+    assert len(bases) >= 6
+    assert bases <= {file for one in CHOICES for file in choices.files(*one)}
+
+
+@pytest.mark.parametrize("group", ["data", "optimizer"])
+def test_a_base_is_no_choice(group: str) -> None:
+    assert (CONFIGS / group / "base").is_dir()
+    with pytest.raises(UserError, match="There is no choice") as refused:
+        Composer(parse([f"{group}=xyz"])).master()
+    listed = str(refused.value).partition("Valid: ")[2].rstrip(".").split(", ")
+    assert listed == choices.names(group)
+    assert "base" not in " ".join(listed)
+    base = next((CONFIGS / group / "base").iterdir()).stem
+    composer = Composer(parse([f"{group}=base/{base}"]))
+    with pytest.raises(UserError, match="Missing mandatory value"):
+        resolved(*composer.jobs(composer.master()))
 
 
 RANGE = re.compile(
@@ -82,9 +128,10 @@ RANGE = re.compile(
 
 
 def test_no_comment_has_a_range_that_the_table_has() -> None:
-    texts = [(f"{group}.", choices.text_of(group, name)) for group, name in CHOICES]
-    for prefix, text in [("", (CONFIGS / "config.yaml").read_text()), *texts]:
-        for key, comment in choices.comments(text).items():
+    said = [(f"{group}.", choices.meanings(group, name)) for group, name in CHOICES]
+    of_run = choices.comments((CONFIGS / "config.yaml").read_text())
+    for prefix, comments in [("", of_run), *said]:
+        for key, comment in comments.items():
             if prefix + key in knobs.KNOBS:
                 assert not RANGE.search(comment), (prefix + key, comment)
 
@@ -105,6 +152,19 @@ def test_the_reference_is_current() -> None:
     options = {f"{g}.{key}" for g, name in CHOICES for key in choices.options(g, name)}
     for key in (*knobs.KNOBS, *(o for o in options if not o.partition(".")[2].startswith("_"))):
         assert f"| `{key}` |" in written, key
+
+
+def test_the_words_in_the_reference_are_those_that_a_network_takes() -> None:
+    words = []
+    for name in choices.names("model"):
+        target = choices.options("model", name)["_target_"]
+        for key in choices.meanings("model", name):
+            allowed = reference.allowed("model", name, key)
+            if allowed.startswith("one of ") and key != "name":
+                words += allowed.removeprefix("one of ").split(", ")
+                with pytest.raises(ValueError, match=f"{key}=other: must be {re.escape(allowed)}"):
+                    locate("model", target)((3, 32, 32), 10, **{key: "other"})
+    assert {"relu", "xavier", "paper_half", "adaptive", "small", "1x1", "19", "152"} <= {*words}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONFIGS)))

@@ -16,7 +16,7 @@ from tests.helpers.commands import ROOT, Finished
 from tests.helpers.tiny_training import whole_run
 from trainer import checkpoints
 from trainer.builders import restore
-from trainer.config import knobs, plain_yaml, stored
+from trainer.config import choices, knobs, plain_yaml, stored
 from trainer.errors import UserError
 
 Dispatch = Callable[..., Finished]
@@ -286,7 +286,7 @@ def located(edit: Edit, *words: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def mnist(**changes: Any) -> Edit:
-    own = yaml.safe_load((ROOT / "configs" / "data" / "mnist.yaml").read_text())
+    own = choices.options("data", "mnist")
     here = {"shape": [1, 4, 4], "num_classes": 10}
     return lambda c: c.update(data=own | here | changes)
 
@@ -299,7 +299,7 @@ def as_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("as_mnist")
 def test_no_address_and_no_sum_comes_out_of_a_file() -> None:
-    own = yaml.safe_load((ROOT / "configs" / "data" / "mnist.yaml").read_text())
+    own = choices.options("data", "mnist")
     config, notes = located(mnist())
     assert notes == []
     assert {k: config["data"][k] for k in ("mirrors", "file_md5")} == {

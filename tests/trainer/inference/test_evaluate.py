@@ -21,6 +21,7 @@ from models.mlp import MLP
 from tests.helpers.commands import ROOT, Finished, TrainedRun, run_trainer
 from trainer import checkpoints
 from trainer.cli.evaluate import default_folder
+from trainer.config import choices
 from trainer.evaluation import plots
 from trainer.evaluation.findings import Confusion, Findings, Mistake
 from trainer.inference import evaluate
@@ -232,7 +233,7 @@ def synthetic_checkpoint(file: Path, template: Path, num_classes: int) -> Path:
     """A net that has learned nothing, for made-up pictures of so many classes."""
     entries = checkpoints.read(template)
     config = yaml.safe_load(entries["config"])
-    data = yaml.safe_load((ROOT / "configs" / "data" / "synthetic.yaml").read_text())
+    data = choices.options("data", "synthetic")
     config["data"] = {
         **data,
         "num_classes": num_classes,
