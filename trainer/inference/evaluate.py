@@ -105,7 +105,9 @@ def evaluate(
         print(f"\n{meaning.EXPLAINED[how]}")
     if noted is not None:
         print(f"\n{printable(noted.told(metrics.accuracy, metrics.num_images))}")
-    rows = predictions.rows_of(split, images, examiner.predictions(), entries["classes"])
+    rows = predictions.rows_of(
+        split, examiner.predictions(), entries["classes"], images.index_at, images.file_at
+    )
     written = write(folder, results, findings, images, rows)
     print(f"\nwritten to {folder}: {', '.join(written)}")
 

@@ -150,10 +150,14 @@ def harmless(what: str) -> Iterator[None]:
 def write_predictions(file: Path, run: Run, found: dict[str, Examiner]) -> None:
     """Write predictions.csv: the predictions of the best weights, split by split."""
     classes = run.about.description.classes
-    rows = [
-        predictions.rows_of(split, getattr(run.about.data, split), examiner.predictions(), classes)
-        for split, examiner in found.items()
-    ]
+    rows = []
+    for split, examiner in found.items():
+        images = getattr(run.about.data, split)
+        rows.append(
+            predictions.rows_of(
+                split, examiner.predictions(), classes, images.index_at, images.file_at
+            )
+        )
     predictions.write(file, itertools.chain(*rows))
 
 

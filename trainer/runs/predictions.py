@@ -13,7 +13,7 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from data.types import Split
     from trainer.evaluation.findings import ImagePredictions
 
 NAME = "predictions.csv"
@@ -105,21 +104,26 @@ def read_rows(file: Path, split: str) -> list[list[str]]:
 
 
 def rows_of(
-    name: str, images: Split, found: ImagePredictions, classes: Sequence[str]
+    name: str,
+    found: ImagePredictions,
+    classes: Sequence[str],
+    index_at: Callable[[int], int | None],
+    file_at: Callable[[int], str | None],
 ) -> Iterator[tuple[object, ...]]:
     """Rows of the first images of a split, as many as were evaluated.
 
     Args:
         name: of the split, train, val or test.
         classes: name of each class.
+        index_at, file_at: from a position in the split to its place and its file.
     """
     columns = (found.labels, found.predicted, found.losses, found.top, found.probabilities)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     for i, (label, predicted, loss, top, shares) in enumerate(rows):
         missing = [""] * (TOP - len(top))
-        place = images.index_at(i)
+        place = index_at(i)
         yield (
-            name, i if place is None else place, images.file_at(i) or "", classes[label],
+            name, i if place is None else place, file_at(i) or "", classes[label],
             classes[predicted],
             shares[0], loss, *(classes[k] for k in top), *missing, *shares, *missing,
         )  # fmt: skip
