@@ -127,6 +127,3 @@ def assert_trains_alike(
     assert ours[2].num_skipped_steps() == 0
     assert len(step.graphs) == 1
     return step
-
-
-# Pure logic

@@ -30,22 +30,10 @@ from tests.helpers.packs import (
     SHAPE,
     Reading,
     check,
-    counting_reads,
     files_of,
     names_in,
     pack_of,
-    write_root,
 )
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return write_root(tmp_path / "root")
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    return counting_reads(monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,7 @@ from tests.helpers.every_key import (
     changes,
     joined,
     known,
-    make_places,
     placed,
-    refuse_network,
     traits,
 )
 from trainer import checkpoints
@@ -35,26 +33,7 @@ from trainer.cli.arguments import MACHINE_KEYS, takes
 from trainer.errors import UserError
 from trainer.inference import state_dict_input
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def unchanged() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-    datasets._load_data.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return make_places(tmp_path_factory.mktemp("places"))
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_network(monkeypatch)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchanged", "no_network")]
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import copy
 import functools
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +32,6 @@ from trainer.errors import TrainingError
 from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.training.compiling.compiled import CompiledStep, compile_model
 from trainer.training.loop import update
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    leave_compiler_unimported()  # as every run does before it builds anything
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow
