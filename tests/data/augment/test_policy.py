@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import pytest
@@ -20,10 +21,14 @@ SUPPLIED = {"num_classes", "hflip"}
 OPTIONS = [f.name for f in dataclasses.fields(Augment) if f.init and f.name not in SUPPLIED]
 
 
-def made(choice: str, **options: Any) -> Augment:
+@functools.cache
+def composed(choice: str) -> Any:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = compose("config", overrides=[f"augment={choice}"])
-    augment: Augment = instantiate(config.augment, **options)
+        return compose("config", overrides=[f"augment={choice}"]).augment
+
+
+def made(choice: str, **options: Any) -> Augment:
+    augment: Augment = instantiate(composed(choice), **options)
     return augment
 
 
