@@ -23,6 +23,8 @@ NAMES = [
     *(f"resnet{depth}" for depth in BLOCKS),
 ]
 SHAPE = (3, 224, 224)
+# Of the zoo, computed without values: those of their smaller relatives are computed.
+LARGEST = ("convnext_large", "vit_h_14", "vit_l_16", "vit_l_32")
 
 
 def make_ours(name: str, **options: Any) -> nn.Module:
@@ -148,7 +150,7 @@ def check_zoo(name: str, shape: tuple[int, int, int]) -> None:
         outputs = net.train()(pictures)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     assert [output.shape for output in outputs] == [(2, 42)] * len(outputs)
-    assert outputs[0].isfinite().all()
+    assert outputs[0].is_meta or outputs[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,8 @@ def test_zoo_takes_any_shape(name: str, shape: tuple[int, int, int]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models(module=torchvision.models))
 def test_zoo_holds_every_classifier(name: str) -> None:
-    check_zoo(name, (1, 28, 28))
+    with torch.device("meta" if name in LARGEST else "cpu"):
+        check_zoo(name, (1, 28, 28))
 
 
 @pytest.mark.slow

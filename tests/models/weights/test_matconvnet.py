@@ -219,7 +219,8 @@ def test_full_size_vgg19(tmp_path: Path) -> None:
     blocks = [[64] * 2, [128] * 2, [256] * 4, [512] * 4, [512] * 4]
     layers = mcn.vgg(rng, blocks, hidden=[4096, 4096], num_classes=1000)
     classes = [f"class {i}" for i in range(1000)]
-    path = mcn.save(tmp_path / "imagenet-vgg-verydeep-19.mat", layers, descriptions=classes)
+    path = tmp_path / "imagenet-vgg-verydeep-19.mat"
+    mcn.save(path, layers, descriptions=classes, compress=False)  # half a gigabyte
     with torch.device("meta"):
         net = vgg19(weights=None, init_weights=False).eval()
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}

@@ -220,8 +220,8 @@ def test_what_an_error_of_the_system_says() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "every"),
-    [("training", 41), ("resume", 53), ("packing", 23), ("evaluate", 9), ("export", 9),
-     ("report", 15)],
+    [("training", 83), ("resume", 107), ("packing", 47), ("evaluate", 19), ("export", 9),
+     ("report", 31)],
 )  # fmt: skip
 def test_failing_calls(tmp_path: Path, name: str, every: int) -> None:
     """Some of them: every so many-th."""
