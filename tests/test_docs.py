@@ -20,7 +20,7 @@ from PIL import Image
 
 from tests.helpers.commands import ROOT, Finished, run_trainer, train
 from tests.helpers.doc_pages import PAGES, SHOWN_RUN, Step, blocks, text_of
-from tests.helpers.image_files import write_picture
+from tests.helpers.image_files import write_image
 from trainer.cli.dispatch import COMMANDS
 from trainer.config import knobs
 from trainer.config.compose import Composer, parse, plain
@@ -118,7 +118,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (cut_off / name).unlink()
     for name in ("cat", "dog"):
         for seed in range(20):
-            write_picture(folder / "photos" / name / f"{name}{seed}.png", seed)
+            write_image(folder / "photos" / name / f"{name}{seed}.png", seed)
     with np.load(ROOT / "data" / "mnist_5k.npz") as digits:
         images, labels = (digits[name] for name in ("test_images", "test_labels"))
     for digit in range(10):

@@ -123,9 +123,9 @@ def test_the_keys_that_may_change_on_resume_are_told() -> None:
     assert set(re.findall(r"`([\w.]+)`", told[1])) - {"data"} == set(FREE_KEYS)
 
 
-def test_the_picture_is_small() -> None:
-    with Image.open(ROOT / "docs" / "report.png") as picture:
-        assert picture.width >= 800
+def test_the_image_is_small() -> None:
+    with Image.open(ROOT / "docs" / "report.png") as image:
+        assert image.width >= 800
     assert (ROOT / "docs" / "report.png").stat().st_size < 200_000
 
 

@@ -16,15 +16,15 @@ GREY = COLOUR[..., 0]
 
 
 def read(path: Path, channels: int = 3, height: int = H, width: int = W) -> np.ndarray:
-    """(H, W, C) of a picture that has the input's size, so that nothing is resized."""
-    picture = read_image(path, (channels, height, width), resize=height)
-    assert (picture.shape, picture.dtype) == ((channels, height, width), np.uint8)
-    return picture.transpose(1, 2, 0)
+    """(H, W, C) of an image that has the input's size, so that nothing is resized."""
+    image = read_image(path, (channels, height, width), resize=height)
+    assert (image.shape, image.dtype) == ((channels, height, width), np.uint8)
+    return image.transpose(1, 2, 0)
 
 
 def saved(path: Path, pixels: np.ndarray, mode: str | None = None, **options: Any) -> Path:
-    picture = Image.fromarray(pixels)
-    (picture if mode is None else picture.convert(mode)).save(path, **options)
+    image = Image.fromarray(pixels)
+    (image if mode is None else image.convert(mode)).save(path, **options)
     return path
 
 

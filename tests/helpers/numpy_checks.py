@@ -44,7 +44,7 @@ def for_all(
 
 
 def random_array(rng: np.random.Generator, shape: Sequence[int], dtype: type) -> np.ndarray:
-    """Standard normal; a picture comes in any of the memory orders that layers hand on."""
+    """Standard normal; an image comes in any of the memory orders that layers hand on."""
     order = rng.permutation(len(shape)) if len(shape) == 4 else np.arange(len(shape))
     values = rng.standard_normal([shape[axis] for axis in order]).astype(dtype)
     return values.transpose(np.argsort(order))

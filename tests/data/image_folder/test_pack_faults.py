@@ -122,7 +122,7 @@ print("sum", pack.images.sum().item(), flush=True)
 
 
 def start_packing(root: Path, seconds: float) -> subprocess.Popen[str]:
-    """In a process of its own, so many seconds a picture."""
+    """In a process of its own, so many seconds an image."""
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", PACKING, str(root), str(seconds)],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

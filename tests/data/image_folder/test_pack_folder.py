@@ -19,7 +19,7 @@ from tests.helpers.image_files import (
     pack_folder,
     refused,
     write_classes,
-    write_picture,
+    write_image,
 )
 
 
@@ -33,9 +33,9 @@ def test_later_runs_decode_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         load(root, shape=[3, 10, 10])
 
 
-def test_packed_pictures_can_lie_elsewhere(tmp_path: Path) -> None:
+def test_packed_images_can_lie_elsewhere(tmp_path: Path) -> None:
     cache, roots = tmp_path / "cache", [write_classes(tmp_path / x / "set") for x in "ab"]
-    write_picture(roots[1] / "cat" / "00.png", seed=5)
+    write_image(roots[1] / "cat" / "00.png", seed=5)
     made = [load(root, cache_dir=str(cache)) for root in roots]
     assert made[0].fingerprint != made[1].fingerprint
     assert not any(pack_folder(root).exists() for root in roots)

@@ -1,4 +1,4 @@
-"""Every kind of picture file has one outcome, worked out here without Pillow's conversions."""
+"""Every kind of image file has one outcome, worked out here without Pillow's conversions."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ALPHA = COLOUR[..., 1]
 
 
 def mode_of(file: Path) -> str:
-    with Image.open(file) as picture:
-        return picture.mode
+    with Image.open(file) as image:
+        return image.mode
 
 
 def luma(colour: np.ndarray) -> np.ndarray:
@@ -85,10 +85,10 @@ def test_one_transparent_colour(tmp_path: Path) -> None:
 def test_palettes(tmp_path: Path, transparency: int | bytes | None) -> None:
     colours = np.array([[255, 0, 0], [0, 200, 0], [0, 0, 90], [10, 20, 30]], np.uint8)
     index = (np.arange(H * W, dtype=np.uint8) % 4).reshape(H, W)
-    picture = Image.frombytes("P", (W, H), index.tobytes())
-    picture.putpalette(colours.tobytes())
+    image = Image.frombytes("P", (W, H), index.tobytes())
+    image.putpalette(colours.tobytes())
     options = {} if transparency is None else {"transparency": transparency}
-    picture.save(tmp_path / "a.png", **options)
+    image.save(tmp_path / "a.png", **options)
     alpha = np.full(4, 255.0)
     if transparency is not None:
         alpha = np.array(list(transparency) if isinstance(transparency, bytes)
@@ -155,8 +155,8 @@ def test_deep_pixels_are_scaled_by_their_range(
     assert read(file, 1, 1, len(expected))[0, :, 0].tolist() == expected
 
 
-def test_exif_turns_pictures_upright(tmp_path: Path) -> None:
-    """EXIF 2.3, tag 0x0112: what the stored picture needs to be looked at."""
+def test_exif_turns_images_upright(tmp_path: Path) -> None:
+    """EXIF 2.3, tag 0x0112: what the stored image needs to be looked at."""
     needed = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
               5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
               7: lambda a: np.rot90(a.swapaxes(0, 1), 2), 8: np.rot90}  # fmt: skip
@@ -182,16 +182,16 @@ def test_threads_that_read_at_a_time_leave_the_filters_of_warnings_alone(tmp_pat
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(8) as pool:
-            pictures = list(pool.map(read, files * 40))
+            images = list(pool.map(read, files * 40))
     finally:
         sys.setswitchinterval(interval)
-    assert all(np.array_equal(picture, COLOUR) for picture in pictures)
+    assert all(np.array_equal(image, COLOUR) for image in images)
     assert warnings.filters == before
     with pytest.raises(UserWarning):
         warnings.warn("still heard", stacklevel=1)
 
 
-def test_animations_give_their_first_picture(tmp_path: Path) -> None:
+def test_animations_give_their_first_image(tmp_path: Path) -> None:
     first, second = (Image.fromarray(np.full((H, W), v, np.uint8)) for v in (40, 200))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     assert (read(tmp_path / "a.gif") == 40).all()
@@ -211,15 +211,15 @@ def test_other_sizes_are_resized_and_cropped_as_torchvision_does(
     tmp_path: Path, size: tuple[int, int], shape: tuple[int, int, int], resize: int
 ) -> None:
     pixels = np.random.default_rng(4).integers(0, 256, (*size, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels).convert("L" if shape[0] == 1 else "RGB")
-    picture.save(tmp_path / "a.png")
-    theirs = TF.center_crop(TF.resize(picture, resize), list(shape[1:]))
+    image = Image.fromarray(pixels).convert("L" if shape[0] == 1 else "RGB")
+    image.save(tmp_path / "a.png")
+    theirs = TF.center_crop(TF.resize(image, resize), list(shape[1:]))
     ours = read_image(tmp_path / "a.png", shape, resize)
     np.testing.assert_array_equal(
         ours, np.asarray(theirs).reshape(*shape[1:], -1).transpose(2, 0, 1)
     )
     squashed = read_image(tmp_path / "a.png", shape, resize, fit="squash")
-    theirs = TF.resize(picture, list(shape[1:]))
+    theirs = TF.resize(image, list(shape[1:]))
     # As a set's images are resized, which rounds once; Pillow rounds after each side.
     np.testing.assert_allclose(
         squashed.astype(int), np.asarray(theirs).reshape(*shape[1:], -1).transpose(2, 0, 1), atol=1

@@ -11,7 +11,7 @@ from torch import nn
 
 from models.numpy_nn.bridge import KEPT, TWINS, convert
 from tests.models.numpy_nn.test_bridge import ALLOWED, LOSSES, watched
-from tests.models.test_contract import NAMES, compose_model, make_pictures
+from tests.models.test_contract import NAMES, compose_model, make_images
 from trainer import losses
 from trainer.builders.numpy_losses import convert_loss
 
@@ -62,7 +62,7 @@ def test_one_step_equals_torchs(name: str, forms: list[str]) -> None:
     ours = convert(copy.deepcopy(theirs))
     leaves = [m for m in ours.modules() if not list(m.children())]
     assert all(type(leaf) in TWINS.values() or isinstance(leaf, KEPT) for leaf in leaves)
-    x = make_pictures(theirs, 2, SHAPE).double()
+    x = make_images(theirs, 2, SHAPE).double()
     loss = losses.CrossEntropy(label_smoothing=0.1)
     expected, gradients = step(theirs, loss, x)
     found, by_hand = step(ours, convert_loss(loss), x)
@@ -84,7 +84,7 @@ def test_one_step_equals_torchs(name: str, forms: list[str]) -> None:
 )
 def test_torch_only_reshapes_adds_and_concatenates(name: str) -> None:
     net = make_net(name, FORMS.get(name, []))
-    x, target = make_pictures(net, 2, SHAPE).double(), torch.tensor([0, 41])
+    x, target = make_images(net, 2, SHAPE).double(), torch.tensor([0, 41])
     for loss in LOSSES if name == "mlp" else LOSSES[:1]:
         twin = convert(copy.deepcopy(net))
         assert watched(twin, convert_loss(loss), x, target) <= ALLOWED

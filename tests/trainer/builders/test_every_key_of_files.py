@@ -99,9 +99,9 @@ def using(dispatch: Dispatch, used: dict[str, Any], words: Words) -> Outcome:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(False)
     done = dispatch(*words)
-    if words[0] == "predict" and "seen" in used:  # of its pictures a net alone tells nothing
+    if words[0] == "predict" and "seen" in used:  # of its images a net alone tells nothing
         used["data"] = used["seen"]
-    if done.returncode == 1 and words[0] == "predict":  # of a picture, not of the words
+    if done.returncode == 1 and words[0] == "predict":  # of an image, not of the words
         return 0, (done.output, dict(used))
     if done.returncode:
         return done.returncode, done.output

@@ -62,7 +62,7 @@ def poison(where: str, at: int, value: float) -> None:
 
     def updating(model: Any, loss: Any, stepper: Any, autocast: Any, images: Any, targets: Any):
         now[0] = next(count, None) is None and not now[0]
-        if now[0] and where == "picture":
+        if now[0] and where == "image":
             images = images.clone()
             images[0, 0, 0, 0] = value
         if now[0] and where == "weight":
@@ -81,9 +81,9 @@ def poison(where: str, at: int, value: float) -> None:
 
 
 POISONS = [
-    ("loss", math.nan, "adam"), ("gradient", math.inf, "sgd"), ("picture", math.nan, "rmsprop"),
+    ("loss", math.nan, "adam"), ("gradient", math.inf, "sgd"), ("image", math.nan, "rmsprop"),
     ("loss", math.inf, "adadelta"), ("gradient", math.nan, "adagrad"),
-    ("picture", math.inf, "adamw"), ("gradient", -math.inf, "rmsprop"),
+    ("image", math.inf, "adamw"), ("gradient", -math.inf, "rmsprop"),
 ]  # fmt: skip
 
 

@@ -126,7 +126,7 @@ def test_a_bad_step_and_all_after_it_change_nothing(
 
 @pytest.mark.slow
 def test_each_form_of_targets_has_a_graph() -> None:
-    """Probabilities, as mixed pictures have them; and a state loaded into the same objects."""
+    """Probabilities, as mixed images have them; and a state loaded into the same objects."""
     ours, theirs = parts(), parts()
     step, eager = CompiledStep(*ours, batch_size=BATCH), functools.partial(update, *theirs)
     for i in range(6):
