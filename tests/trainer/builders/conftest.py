@@ -21,7 +21,7 @@ def unchanged() -> Iterator[None]:
     datasets._load_data.cache_clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # packs that one module made would be at hand in the other
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return make_places(tmp_path_factory.mktemp("places"))
 
