@@ -2,7 +2,7 @@
 
     python -m benchmarks.compiled_step [--net mlp|resnet18] [--turns 120] [--threads 1]
 
-mlp: 784-128-64-10, batch 64, Adam, 60,000 resident pictures, turns of 50 steps. resnet18: 32 px,
+mlp: 784-128-64-10, batch 64, Adam, 60,000 resident images, turns of 50 steps. resnet18: 32 px,
 batch 128, SGD with momentum, channels_last, turns of 2 steps. Two runs of the same command, but for
 `compile`, take turns in one process. Compile times are those of two fresh processes that share a
 cache, empty at first. By itself the program gives the mlp one thread, since a second one computes

@@ -2,10 +2,10 @@
 
     python -m benchmarks.image_folder [--repeats 5] [--model mlp]
 
-2,000 pictures of 500 x 375 of ten classes, brought to 64 x 64, batch 64, Adam. Both sides train the
+2,000 images of 500 x 375 of ten classes, brought to 64 x 64, batch 64, Adam. Both sides train the
 same small net and take turns in one run, from the second epoch on: theirs has started its two
-workers and keeps them, ours has packed the pictures. Theirs decodes, resizes, crops and normalises
-each picture in each epoch, as its documentation shows. Loading alone is the same without the net;
+workers and keeps them, ours has packed the images. Theirs decodes, resizes, crops and normalises
+each image in each epoch, as its documentation shows. Loading alone is the same without the net;
 the larger the net, the less of the difference is left.
 """
 
@@ -133,7 +133,7 @@ def main() -> None:
             loading[1].append(our_run(config, lambda run: loading_alone(run.train.epoch())))
         del theirs  # ends its workers
     print(f"{os.cpu_count()} cores, torch {torch.__version__}; {args.model}, {args.images:,} "
-          f"pictures, {args.repeats} rounds; {default_threads} thread(s) and {NUM_WORKERS} workers "
+          f"images, {args.repeats} rounds; {default_threads} thread(s) and {NUM_WORKERS} workers "
           f"for ImageFolder, {torch.get_num_threads()} thread(s) for ours")  # fmt: skip
     show("training", *training, args.images)
     show("loading alone", *loading, args.images)

@@ -1,4 +1,4 @@
-"""Loss curves of torch's layers and of those written in NumPy, in one picture.
+"""Loss curves of torch's layers and of those written in NumPy, in one figure.
 
     python -m benchmarks.numpy_curves [--epochs 5]
 
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MODELS = {"mlp": "#1f77b4", "lenet_caffe": "#d62728"}
-PICTURE = Path(__file__).with_name("numpy_curves.svg")
+FIGURE = Path(__file__).with_name("numpy_curves.svg")
 WIDTH, HEIGHT, MARGIN = 560, 320, 48  # pixels
 
 Curve = list[float]
@@ -41,8 +41,8 @@ def main() -> None:
                     pairs = zip([row["loss"] for row in rows], expected, strict=True)
                     largest = max(abs(ours - theirs) for ours, theirs in pairs)
                     print(f"{model}: {len(rows)} losses, the largest difference {largest:.1e}")
-    PICTURE.write_text(draw(curves))
-    print(f"drawn: {PICTURE}")
+    FIGURE.write_text(draw(curves))
+    print(f"drawn: {FIGURE}")
 
 
 def train(model: str, layers: str, epochs: int, folder: Path) -> list[dict]:

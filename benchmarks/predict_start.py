@@ -1,8 +1,8 @@
-"""`predict` on one picture against the least that any program of torch's needs, in alternation.
+"""`predict` on one image against the least that any program of torch's needs, in alternation.
 
-    python -m benchmarks.predict_start CHECKPOINT PICTURE [--repeats 15]
+    python -m benchmarks.predict_start CHECKPOINT IMAGE [--repeats 15]
 
-    for example, after `python -m trainer` in the same folder, on any picture of a digit:
+    for example, after `python -m trainer` in the same folder, on any image of a digit:
     python -m benchmarks.predict_start outputs/<date>/<time>/checkpoints/best.pth digit.png
 
 The least is a process that imports torch, makes the default net and computes it once, on nothing:
@@ -39,12 +39,12 @@ def seconds(words: list[str]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint")
-    parser.add_argument("picture")
+    parser.add_argument("image")
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
     commands = {
         "import torch, one forward": ["-c", LEAST],
-        "trainer predict": ["-m", "trainer", "predict", args.checkpoint, args.picture],
+        "trainer predict": ["-m", "trainer", "predict", args.checkpoint, args.image],
     }
     for words in commands.values():
         seconds(words)  # fills the file cache

@@ -1,9 +1,9 @@
-"""Training ResNet-18 on pictures of 32 px, batch 128: the usual eager loop in NCHW, and ours.
+"""Training ResNet-18 on images of 32 px, batch 128: the usual eager loop in NCHW, and ours.
 
     python -m benchmarks.resnet18 [--steps 2] [--rounds 5] [--compile none|model|step] [--bf16]
 
 The usual loop is that of the well-known CIFAR repositories: the same net in torch's default layout,
-SGD with momentum, `.item()` each batch, on pictures that are at hand as normalised float tensors
+SGD with momentum, `.item()` each batch, on images that are at hand as normalised float tensors
 (its loading is left out: what is compared is the arithmetic). Ours is the program's own loop with
 its defaults, channels_last among them; --compile and --bf16 add a run of ours with compile=, and
 one with precision=bf16. Each side is a process of its own, with as many threads as the others, for
@@ -44,7 +44,7 @@ from trainer.training.run import Run
 
 BATCH_SIZE, NUM_IMAGES = 128, 2048
 MATRIX = 2048
-MACS = 555_422_720  # multiply-adds of one picture's forward pass
+MACS = 555_422_720  # multiply-adds of one image's forward pass
 USUAL = "usual, NCHW"
 
 

@@ -1,10 +1,10 @@
-"""What an epoch costs as the work grows: with the number of pictures, the batch size, the classes.
+"""What an epoch costs as the work grows: with the number of images, the batch size, the classes.
 
     python -m benchmarks.scaling [--rounds 3] [--largest 600000]
 
-Each point is one training epoch of the MLP (28 x 28, defaults) on random pictures, by the program's
+Each point is one training epoch of the MLP (28 x 28, defaults) on random images, by the program's
 own loop; the points take turns, round after round, and the median counts. Linear cost shows as a
-constant number of microseconds per picture. Draws `benchmarks/scaling.svg`.
+constant number of microseconds per image. Draws `benchmarks/scaling.svg`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainer.config import compose
 from trainer.system.signals import StopSignals
 from trainer.training import loop
 
-PICTURE = Path(__file__).with_suffix(".svg")
+FIGURE = Path(__file__).with_suffix(".svg")
 SIZES = (6_000, 20_000, 60_000, 200_000, 600_000)
 BATCH_SIZES = (16, 64, 256, 1024)
 CLASSES = (2, 10, 100, 1000)
@@ -32,16 +32,16 @@ Point = tuple[str, int]  # what grows, and how large it is
 
 def words_of(point: Point) -> list[str]:
     what, value = point
-    num_images = value if what == "pictures" else 60_000
+    num_images = value if what == "images" else 60_000
     words = ["data=synthetic", f"data.num_train={num_images + 2_000}", "data.num_test=1000",
              f"data.val_size={2_000 / (num_images + 2_000)}", "epochs=1",
              "tensorboard=false"]  # fmt: skip
-    return words + {"pictures": [], "batch size": [f"batch_size={value}"],
+    return words + {"images": [], "batch size": [f"batch_size={value}"],
                     "classes": [f"data.num_classes={value}"]}[what]  # fmt: skip
 
 
 def seconds_of(point: Point) -> tuple[float, int]:
-    """Seconds of the training epoch as the run reports them, and its pictures."""
+    """Seconds of the training epoch as the run reports them, and its images."""
     composer = compose.Composer(compose.parse(words_of(point)))
     config: dict[str, Any] = compose.plain(composer.jobs(composer.master())[0])
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def seconds_of(point: Point) -> tuple[float, int]:
 
 
 def draw(medians: dict[Point, float]) -> str:
-    """Three panels side by side, both axes logarithmic: microseconds per picture."""
+    """Three panels side by side, both axes logarithmic: microseconds per image."""
     low, high = min(medians.values()), max(medians.values())
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
@@ -85,7 +85,7 @@ def draw(medians: dict[Point, float]) -> str:
             parts.append(text(x, HEIGHT - MARGIN + 18, f"{value:,}", "middle"))
         line = f'<polyline points="{" ".join(points)}" fill="none" stroke="#1f5fa8"/>'
         parts += [line, text(left + width / 2, HEIGHT - 8, what, "middle")]
-    parts.append(text(MARGIN - 36, 20, "microseconds per picture of a training epoch, the MLP"))
+    parts.append(text(MARGIN - 36, 20, "microseconds per image of a training epoch, the MLP"))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--largest", type=int, default=SIZES[-1])
     args = parser.parse_args()
-    points = [("pictures", size) for size in SIZES if size <= args.largest]
+    points = [("images", size) for size in SIZES if size <= args.largest]
     points += [("batch size", size) for size in BATCH_SIZES]
     points += [("classes", count) for count in CLASSES]
     micros: dict[Point, list[float]] = {point: [] for point in points}
@@ -107,12 +107,12 @@ def main() -> None:
             seconds, num_images = seconds_of(point)
             values.append(1e6 * seconds / num_images)
     medians = {point: statistics.median(values) for point, values in micros.items()}
-    print("| what | value | epoch, s | microseconds per picture |\n| --- | --- | --- | --- |")
+    print("| what | value | epoch, s | microseconds per image |\n| --- | --- | --- | --- |")
     for (what, value), median in medians.items():
-        num_images = value if what == "pictures" else 60_000
+        num_images = value if what == "images" else 60_000
         print(f"| {what} | {value:,} | {median * num_images / 1e6:.2f} | {median:.1f} |")
-    PICTURE.write_text(draw(medians))
-    print(f"drawn: {PICTURE}")
+    FIGURE.write_text(draw(medians))
+    print(f"drawn: {FIGURE}")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     python -m benchmarks.tensorboard_cost [--epochs 40] [--rounds 3]
 
 Each run is a process of its own with `tensorboard=true` or `false`, so that imports and the
-pictures at the start and the end count as well. The task is made so that many epochs are the best
+images at the start and the end count as well. The task is made so that many epochs are the best
 so far. Two figures: the ratio of the CPU seconds of whole runs, which other work on the machine
 moves by more than what is to be seen; and a stopwatch inside the runs with TensorBoard, round all
-that it does (imports, scalars, pictures, flushing), over all their CPU seconds.
+that it does (imports, scalars, images, flushing), over all their CPU seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One epoch of the MLP on 60,000 pictures: the usual loop, a bare loop, and ours, side by side.
+"""One epoch of the MLP on 60,000 images: the usual loop, a bare loop, and ours, side by side.
 
     python -m benchmarks.training_loop [--repeats 5] [--turns 120]
 
@@ -6,7 +6,7 @@ The usual loop is torchvision's data set, ToTensor, DataLoader, Adam and `.item(
 most tutorials. The bare loop does the same arithmetic over resident uint8 tensors with fused Adam
 and nothing else: no metrics, no checks, no log. The usual loop and ours take turns of an epoch, the
 bare one and ours turns of 50 steps (a log interval), all in one process, so that a machine whose
-speed drifts, drifts for all; what counts is the middle of the ratios of neighbours. The pictures
+speed drifts, drifts for all; what counts is the middle of the ratios of neighbours. The images
 are random (the arithmetic does not care), in IDX files that every side reads with its own reader.
 """
 
@@ -40,7 +40,7 @@ MEAN, STD = 0.1307, 0.3081
 
 
 def write_idx(root: Path) -> None:
-    """Random pictures and labels as MNIST's four files, in torchvision's layout."""
+    """Random images and labels as MNIST's four files, in torchvision's layout."""
     folder, generator = root / "MNIST" / "raw", np.random.default_rng(0)
     folder.mkdir(parents=True)
     for part, count in (("train", NUM_IMAGES), ("t10k", 1000)):
@@ -98,7 +98,7 @@ def bare_steps(images: torch.Tensor, labels: torch.Tensor) -> Iterator[None]:
 
 
 def our_config(root: Path) -> dict[str, Any]:
-    """The defaults, on these files; validation on ten pictures, so that the epoch is training."""
+    """The defaults, on these files; validation on ten images, so that the epoch is training."""
     words = ["data=mnist", f"data.root='{root}'", "data.download=false", "data.val_size=0.0002",
              "epochs=1"]  # fmt: skip
     composer = compose.Composer(compose.parse(words))

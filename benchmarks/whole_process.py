@@ -4,7 +4,7 @@ checkpoints, TensorBoard.
     pip install pytorch-lightning
     python -m benchmarks.whole_process [--rounds 3]
 
-Both train the same net on the same 60,000 random pictures of 28 x 28 in MNIST's files, batch 64,
+Both train the same net on the same 60,000 random images of 28 x 28 in MNIST's files, batch 64,
 Adam, validate on the same share after each epoch, keep the best and the last checkpoint and write
 event files. Lightning is used as its own introduction does: a LightningModule, torchvision's data
 set, DataLoader. The two take turns; each time is that of a process from start to end.

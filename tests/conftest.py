@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import shared_configs
 from tests.helpers.commands import Finished, TrainedRun, train
 
 # Two test processes share two cores: one thread each, for them and for what they start. Before
 # torch is imported, which reads it.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
+# Compiled code is kept, whatever the environment says: to rewrite the asserts of all tests takes
+# each process ten seconds, and to compile the program each of those that tests start half a one.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Packed images go to the user's cache folder: to one of these tests' own.
 CACHE = Path(tempfile.mkdtemp(prefix="trainer-tests-cache-"))
@@ -28,6 +36,18 @@ atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 # What a shell starts in the background has SIGINT ignored, and hands that on; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What all imports made stays: the garbage collector need not look at it again and again."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _configurations_read_once() -> Iterator[None]:
+    shared_configs.share()
+    yield
+    assert shared_configs.unchanged()
 
 
 @pytest.fixture(scope="session")

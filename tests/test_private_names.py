@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from collections.abc import Iterator
 
@@ -113,34 +114,40 @@ def private_uses(tree: ast.AST, ours: set[str]) -> Iterator[tuple[int, str]]:
         yield from ((node.lineno, name) for name in found)
 
 
-TREES = {
-    str(file.relative_to(ROOT)): ast.parse(file.read_text())
-    for package in PACKAGES
-    for file in sorted((ROOT / package).rglob("*.py"))
-}
-# Less those of libraries that classes of ours have, too, for they override them.
-OURS = {name for tree in TREES.values() for name in own_names(tree) if is_private(name)} - {
-    name
-    for tree in TREES.values()
-    for node in ast.walk(tree)
-    if isinstance(node, ast.ClassDef)
-    for name in overridden(node, libraries_of(tree))
-}
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    return {
+        str(file.relative_to(ROOT)): ast.parse(file.read_text())
+        for package in PACKAGES
+        for file in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+@functools.cache
+def own_private_names() -> set[str]:
+    """Less those of libraries that classes of ours have, too, for they override them."""
+    return {name for tree in trees().values() for name in own_names(tree) if is_private(name)} - {
+        name
+        for tree in trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for name in overridden(node, libraries_of(tree))
+    }
 
 
 def test_private_names_stand_in_their_files() -> None:
     wrong = [
         f"{file}:{line} {name}"
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         if file not in HOMES
-        for line, name in private_uses(tree, OURS)
+        for line, name in private_uses(tree, own_private_names())
     ]
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("file", sorted(HOMES))
 def test_each_of_these_files_has_some(file: str) -> None:
-    assert list(private_uses(TREES[file], OURS))
+    assert list(private_uses(trees()[file], own_private_names()))
 
 
 @pytest.mark.parametrize("source", [

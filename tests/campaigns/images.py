@@ -43,11 +43,11 @@ def saved(kind: str, mode: str, **options: object) -> Make:
         smooth = np.add.outer(np.arange(H) * 5, np.arange(W) * 3)[..., None]
         pixels = (smooth + rng.integers(0, 60, (H, W, 4))).astype(np.uint8)
         if mode == "I;16":
-            picture = Image.fromarray((pixels[..., 0].astype("u2") << 8) | pixels[..., 1])
+            image = Image.fromarray((pixels[..., 0].astype("u2") << 8) | pixels[..., 1])
         else:
-            picture = Image.fromarray(pixels, "RGBA").convert(mode)
+            image = Image.fromarray(pixels, "RGBA").convert(mode)
         buffer = io.BytesIO()
-        picture.save(buffer, kind, **options)
+        image.save(buffer, kind, **options)
         return buffer.getvalue()
 
     return make

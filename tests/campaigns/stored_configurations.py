@@ -191,7 +191,7 @@ def forged(text: str, number: int, seed: int) -> tuple[str, str]:
 
 
 def use(state: dict[str, Any]) -> torch.Tensor:
-    """What the commands do with a configuration, up to the logits of a picture."""
+    """What the commands do with a configuration, up to the logits of an image."""
     found = stored.configuration(state)
     found, _ = stored.on_this_machine(found, {})
     found, _ = stored.own_sources(found, {})

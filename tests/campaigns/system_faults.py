@@ -204,7 +204,7 @@ def shutil_folder(folder: Path) -> Path:
 
 
 def photographed(folder: Path) -> None:
-    """Two classes of small pictures."""
+    """Two classes of small images."""
     generator = np.random.default_rng(0)
     for label in ("dark", "light"):
         (folder / "photos" / label).mkdir(parents=True)

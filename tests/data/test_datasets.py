@@ -126,7 +126,7 @@ def test_published_checksums_are_torchvisions() -> None:
 
 
 def test_mean_and_std_are_those_of_the_train_part() -> None:
-    """Checked where the pictures are at hand: the shipped digits and the made-up pictures."""
+    """Checked where the images are at hand: the shipped digits and the made-up images."""
     for name, digits in (("mnist_5k", 4), ("synthetic", 1)):
         config = OmegaConf.load(YAMLS[0].with_name(f"{name}.yaml"))
         made: Dataset = hydra.utils.instantiate(config)

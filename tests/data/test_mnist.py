@@ -46,8 +46,8 @@ def test_mnist_5k_is_balanced_and_split_as_promised() -> None:
         assert split.labels.dtype == torch.int64
         assert split.labels.bincount().tolist() == [per_class] * 10
     assert digits.classes == tuple("0123456789")
-    pictures = torch.cat([s.images for s in (digits.train, digits.val, digits.test)])
-    assert len(pictures.flatten(1).unique(dim=0)) == 5000  # no picture in two splits
+    images = torch.cat([s.images for s in (digits.train, digits.val, digits.test)])
+    assert len(images.flatten(1).unique(dim=0)) == 5000  # no image in two splits
 
 
 def test_mnist_5k_test_part_depends_on_no_seed() -> None:
@@ -125,7 +125,7 @@ def debian() -> Path:
 
 
 def test_real_fashion_mnist_equals_torchvisions_reader(debian: Path, tmp_path: Path) -> None:
-    """All 60,000 and 10,000 pictures, ours read from gz, torchvision's from unpacked copies."""
+    """All 60,000 and 10,000 images, ours read from gz, torchvision's from unpacked copies."""
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for name in data.mnist.FILES:

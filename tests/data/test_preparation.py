@@ -28,13 +28,13 @@ KEYS: dict[str, Any] = {
 
 
 def split(per_class: int, channels: int = 1, side: int = 4) -> Split:
-    """Pictures that carry their own number, labels 0, 1, 2 in turn."""
+    """Images that carry their own number, labels 0, 1, 2 in turn."""
     count = 3 * per_class
     images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
     return Split(images.expand(count, channels, side, side).contiguous(), torch.arange(count) % 3)
 
 
-def test_dataset_has_every_picture_once_with_its_label_in_its_order() -> None:
+def test_dataset_has_every_image_once_with_its_label_in_its_order() -> None:
     train, test = split(8), split(2)
     done = Preparation(**KEYS).dataset(train, test, "abc")
     numbers = {part: getattr(done, part).images[:, 0, 0, 0].tolist() for part in ("train", "val")}
@@ -101,7 +101,7 @@ def test_some_stay_for_another_split() -> None:
     assert validation_counts(counts, 0.9612, "ab", "data.test_size", 2).tolist() == [98, 1]
 
 
-def test_a_class_with_one_picture_is_refused_by_name() -> None:
+def test_a_class_with_one_image_is_refused_by_name() -> None:
     assert validation_counts(np.array([5, 2]), 0.4, ["cat", "dog"]).tolist() == [2, 1]
     with pytest.raises(DataError, match=r"'dog' has too few training images, 1"):
         validation_counts(np.array([5, 1]), 0.4, ["cat", "dog"])

@@ -31,7 +31,7 @@ def load(**changes: Any) -> Dataset:
 
 
 def whole_train(made: Dataset) -> Tensor:
-    """Train and validation pictures as a set, in an order of their own."""
+    """Train and validation images as a set, in an order of their own."""
     return torch.cat([made.train.images, made.val.images]).flatten(1).unique(dim=0)
 
 
@@ -47,7 +47,7 @@ def test_any_shape_and_number_of_classes(shape: tuple[int, int, int]) -> None:
     assert made.mean == (0.5,) * shape[0]
 
 
-def test_pictures_depend_on_seed_and_index_alone() -> None:
+def test_images_depend_on_seed_and_index_alone() -> None:
     torch.manual_seed(1)
     few, again = load(num_test=300), load(num_test=300)
     torch.manual_seed(2)
@@ -58,13 +58,13 @@ def test_pictures_depend_on_seed_and_index_alone() -> None:
     assert not torch.equal(few.test.images, load(num_test=300, seed=1).test.images)
 
 
-def test_no_picture_comes_twice() -> None:
+def test_no_image_comes_twice() -> None:
     made = load(num_train=600, num_test=300)
-    pictures = torch.cat([whole_train(made), made.test.images.flatten(1)])
-    assert len(pictures.unique(dim=0)) == 900
+    images = torch.cat([whole_train(made), made.test.images.flatten(1)])
+    assert len(images.unique(dim=0)) == 900
 
 
-def test_without_noise_a_picture_is_its_pattern_moved() -> None:
+def test_without_noise_an_image_is_its_pattern_moved() -> None:
     made = load(noise=0.0, shape=[3, 12, 20])
     patterns = torch.from_numpy(make_patterns(0, 10, [3, 12, 20]))
     for image, label in zip(made.test.images, made.test.labels, strict=True):

@@ -1,4 +1,4 @@
-"""For tests: a small set of pictures, what prepares them, and batches compared."""
+"""For tests: a small set of images, what prepares them, and batches compared."""
 
 from __future__ import annotations
 

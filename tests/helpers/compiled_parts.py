@@ -31,7 +31,7 @@ OPTIMIZERS: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
 
 
 class Perceptron(nn.Module):
-    """Pictures of 2 x 3 x 3. A batch of zeros has a finite loss and a gradient that is NaN: of
+    """Images of 2 x 3 x 3. A batch of zeros has a finite loss and a gradient that is NaN: of
     sqrt(|w| |x|) at x = 0."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Perceptron(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """Pictures of 2 x 6 x 6, with all that keeps numbers or draws them, and a second head."""
+    """Images of 2 x 6 x 6, with all that keeps numbers or draws them, and a second head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def parts(
 
 
 def batch(step: int, size: int = BATCH, side: int = 3) -> tuple[Tensor, Tensor]:
-    """Pictures whose class can be learnt, in channels_last."""
+    """Images whose class can be learnt, in channels_last."""
     generator = torch.Generator().manual_seed(step)
     targets = torch.randint(CLASSES, (size,), generator=generator)
     images = torch.randn(size, 2, side, side, generator=generator)
@@ -127,6 +127,3 @@ def assert_trains_alike(
     assert ours[2].num_skipped_steps() == 0
     assert len(step.graphs) == 1
     return step
-
-
-# Pure logic

@@ -20,7 +20,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 def mnist_files(num_train: int = 60, num_test: int = 20, seed: int = 0) -> dict[str, bytes]:
-    """The four files of a small set: random 28 x 28 pictures, labels 0..9 in turn."""
+    """The four files of a small set: random 28 x 28 images, labels 0..9 in turn."""
     rng = np.random.default_rng(seed)
     files = {}
     for part, count in (("train", num_train), ("t10k", num_test)):
@@ -136,7 +136,7 @@ class Python2Pickle:
 
 
 def cifar10_files(per_batch: int = 20, seed: int = 0) -> dict[str, bytes]:
-    """The seven files of cifar-10-batches-py with random pictures, labels 0..9 in turn."""
+    """The seven files of cifar-10-batches-py with random images, labels 0..9 in turn."""
     rng = np.random.default_rng(seed)
     files = {}
     parts = [(f"data_batch_{i}", f"training batch {i} of 5") for i in range(1, 6)]
@@ -165,7 +165,7 @@ def cifar10_files(per_batch: int = 20, seed: int = 0) -> dict[str, bytes]:
 
 
 def cifar100_files(num_train: int = 300, num_test: int = 100, seed: int = 0) -> dict[str, bytes]:
-    """The three files of cifar-100-python with random pictures, fine labels 0..99 in turn."""
+    """The three files of cifar-100-python with random images, fine labels 0..99 in turn."""
     rng = np.random.default_rng(seed)
     files = {}
     for name, count in (("train", num_train), ("test", num_test)):

@@ -1,4 +1,4 @@
-"""Held-out digits as picture files, and what `predict --json` says of such."""
+"""Held-out digits as image files, and what `predict --json` says of such."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For tests: folders of small pictures, one folder per class, and what is loaded from them."""
+"""For tests: folders of small images, one folder per class, and what is loaded from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def as_written(path: Path) -> tuple[int, int, int, int]:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def write_picture(path: Path, seed: int = 0, size: tuple[int, int] = (20, 26)) -> Path:
+def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (20, 26)) -> Path:
     """Random colours, (H, W) = size."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -42,11 +42,11 @@ def write_picture(path: Path, seed: int = 0, size: tuple[int, int] = (20, 26)) -
 def write_classes(
     folder: Path, classes: Sequence[str] = ("cat", "dog", "owl"), per_class: int = 10
 ) -> Path:
-    """`folder/<class>/<number>.png`, pictures of several sizes, all different."""
+    """`folder/<class>/<number>.png`, images of several sizes, all different."""
     for label, name in enumerate(classes):
         for i in range(per_class):
             seed = 1000 * label + i
-            write_picture(folder / name / f"{i:02}.png", seed, (16 + i % 3, 16 + label))
+            write_image(folder / name / f"{i:02}.png", seed, (16 + i % 3, 16 + label))
     return folder
 
 
@@ -101,7 +101,7 @@ def read(path: Path) -> torch.Tensor:
     return torch.from_numpy(read_image(path, SHAPE, resize=min(SHAPE[1:])))
 
 
-def pictures_of(split: Split) -> torch.Tensor:
+def images_of(split: Split) -> torch.Tensor:
     """(N, C, H, W) uint8, the split's own, in its order."""
     return split.images_at(torch.arange(len(split)))
 
@@ -110,7 +110,7 @@ def paths_of(split: Split, files: list[Path]) -> list[Path]:
     """Which of the files a split has, told by their pixels."""
     known = {read(path).numpy().tobytes(): path for path in files}
     assert len(known) == len(files)
-    return [known[image.numpy().tobytes()] for image in pictures_of(split)]
+    return [known[image.numpy().tobytes()] for image in images_of(split)]
 
 
 def splits_of(made: Dataset) -> dict[str, Split]:
@@ -121,5 +121,5 @@ def write_parts(root: Path, *parts: str, per_class: int = 10) -> Path:
     for number, part in enumerate(parts):
         write_classes(root / part, per_class=per_class)
         for i, path in enumerate(sorted((root / part).rglob("*.png"))):
-            write_picture(path, seed=10_000 * (number + 1) + i)
+            write_image(path, seed=10_000 * (number + 1) + i)
     return root

@@ -117,16 +117,16 @@ def save(
     return path
 
 
-def forward(layers: list[Layer], picture: np.ndarray, average: np.ndarray) -> np.ndarray:
+def forward(layers: list[Layer], image: np.ndarray, average: np.ndarray) -> np.ndarray:
     """What vl_simplenn computes before the softmax, from the file's own arrays.
 
     Args:
-        picture: (H, W, 3) in 0..255, RGB.
+        image: (H, W, 3) in 0..255, RGB.
 
     Returns:
         (num_classes,) float32.
     """
-    x = picture.astype(np.float32) - average
+    x = image.astype(np.float32) - average
     for layer in layers:
         if layer["type"] == "conv":
             x = _correlate(x, layer["kernel"], layer["pad"]) + layer["bias"]

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-FEW, MANY = 20, 200
+FEW, MANY = 20, 100
 TORCH_TOLERANCE = {np.float32: 1e-5, np.float64: 1e-10}
 FINITE_DIFFERENCE_TOLERANCE = 1e-6
 MAX_PROBES = 30  # entries of each array that finite differences look at
@@ -44,7 +44,7 @@ def for_all(
 
 
 def random_array(rng: np.random.Generator, shape: Sequence[int], dtype: type) -> np.ndarray:
-    """Standard normal; a picture comes in any of the memory orders that layers hand on."""
+    """Standard normal; an image comes in any of the memory orders that layers hand on."""
     order = rng.permutation(len(shape)) if len(shape) == 4 else np.arange(len(shape))
     values = rng.standard_normal([shape[axis] for axis in order]).astype(dtype)
     return values.transpose(np.argsort(order))

@@ -1,4 +1,4 @@
-"""For tests: a folder of pictures, its pack, and the pack checked against the pictures."""
+"""For tests: a folder of images, its pack, and the pack checked against the images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import data.image_folder.packing
 from data.image_folder.pack import packed
 from data.image_folder.packing import File, Pack, Reading, file_at
 from data.images.decode import read_image
-from tests.helpers.image_files import write_picture
+from tests.helpers.image_files import write_image
 
 SHAPE = (3, 8, 10)
 
@@ -35,9 +35,9 @@ def files_of(root: Path) -> list[File]:
 
 
 def write_root(root: Path) -> Path:
-    """Six pictures in two folders."""
+    """Six images in two folders."""
     for i in range(6):
-        write_picture(root / "ab"[i % 2] / f"{i}.png", seed=i)
+        write_image(root / "ab"[i % 2] / f"{i}.png", seed=i)
     return root
 
 

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import TextIO
 
 PRELOADED = [
-    "trainer.job", "trainer.cli.train", "trainer.cli.resume", "trainer.inference.evaluate",
-    "trainer.inference.predict", "torch.utils.tensorboard", "torch.utils.flop_counter",
+    "trainer.job", "trainer.cli.train", "trainer.cli.resume", "trainer.cli.evaluate",
+    "trainer.cli.report", "trainer.inference.predict", "trainer.runs.report.write",
+    "trainer.checkpoints.newest", "torch.utils.tensorboard", "torch.utils.flop_counter",
     "tensorboard.summary.writer.event_file_writer", "hydra.core.plugins", "data.mnist",
-    "data.augment.policy", "data.synthetic", "models.mlp", "models.lenet", "models.resnet",
-    "trainer.__main__", "tests.helpers.processes",
+    "data.augment.policy", "data.synthetic", "data.image_folder.load", "models.mlp", "models.lenet",
+    "models.resnet", "trainer.__main__", "tests.helpers.composed_once", "tests.helpers.processes",
 ]  # fmt: skip
 
 _server = multiprocessing.get_context("forkserver")

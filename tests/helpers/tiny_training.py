@@ -6,6 +6,7 @@ The functions that `prepare` a process are pickled by name, so they stand at the
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import os
 import resource
@@ -62,6 +63,12 @@ def limit_file_size(most: int) -> None:
     """No file may grow beyond so many bytes, as on a full disk, root or not."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def without_privileges() -> None:
+    """Let permissions hold for root, too: no capabilities are left (capset(2))."""
+    header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert ctypes.CDLL(None).capset(header, none) == 0
 
 
 def signal_at(number: int, at: int, evaluating: bool, times: int = 1) -> None:

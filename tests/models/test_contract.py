@@ -41,8 +41,8 @@ def compose_model(name: str, shape: tuple[int, int, int], *overrides: str) -> An
     return hydra.utils.instantiate(config.model)
 
 
-def make_pictures(net: Any, num: int, shape: tuple[int, int, int]) -> Tensor:
-    """(num, C, H, W) noise with the sides that the trainer would bring pictures to."""
+def make_images(net: Any, num: int, shape: tuple[int, int, int]) -> Tensor:
+    """(num, C, H, W) noise with the sides that the trainer would bring images to."""
     channels, height, width = shape
     return torch.randn(num, channels, max(height, net.min_size), max(width, net.min_size))
 
@@ -70,7 +70,7 @@ def check_contract(name: str, shape: tuple[int, int, int], *overrides: str) -> N
     assert isinstance(net.min_size, int)
 
     net.train()
-    outputs = net(make_pictures(net, 2, shape))
+    outputs = net(make_images(net, 2, shape))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     assert len(outputs) == (3 if name == "googlenet" else 1)
     assert all(output.shape == (2, 42) for output in outputs)
@@ -82,16 +82,16 @@ def check_contract(name: str, shape: tuple[int, int, int], *overrides: str) -> N
         assert parameter.grad.isfinite().all(), key
 
     net.eval()
-    picture = make_pictures(net, 1, shape)
+    image = make_images(net, 1, shape)
     with torch.no_grad():
-        logits = net(picture)
+        logits = net(image)
         assert logits.shape == (1, 42)
         file = io.BytesIO()
         torch.save(net.state_dict(), file)
         file.seek(0)
         twin = on_meta(lambda: compose_model(name, shape, *overrides))
         twin.load_state_dict(torch.load(file, weights_only=True), assign=True)
-        assert torch.equal(twin.eval()(picture), logits)
+        assert torch.equal(twin.eval()(image), logits)
 
 
 # The forms of the heavy nets that a quick test has time for; the slow one takes the defaults.
@@ -139,18 +139,18 @@ def test_contract_at_every_size(name: str, channels: int, side: int) -> None:
 def test_shapes_fit_at_every_size(name: str, channels: int, side: int) -> None:
     shape = (channels, side, side)
     net = on_meta(lambda: compose_model(name, shape))
-    assert net.eval()(make_pictures(net, 1, shape).to("meta")).shape == (1, 42)
-    outputs = net.train()(make_pictures(net, 2, shape).to("meta"))
+    assert net.eval()(make_images(net, 1, shape).to("meta")).shape == (1, 42)
+    outputs = net.train()(make_images(net, 2, shape).to("meta"))
     logits = outputs[0] if isinstance(outputs, tuple) else outputs
     assert logits.shape == (2, 42)
 
 
 @pytest.mark.parametrize("name", OUR_NETS)
-def test_pictures_need_not_be_square(name: str) -> None:
+def test_images_need_not_be_square(name: str) -> None:
     shape = (3, 28, 70)
     net = on_meta(lambda: compose_model(name, shape)).eval()
-    pictures = make_pictures(net, 2, shape).to("meta")
-    assert net(pictures).shape == (2, 42)
+    images = make_images(net, 2, shape).to("meta")
+    assert net(images).shape == (2, 42)
 
 
 @pytest.mark.parametrize("name", OUR_NETS)
@@ -223,7 +223,7 @@ def test_a_bad_size_of_the_data_is_named(make: Callable[..., nn.Module]) -> None
             with pytest.raises(ValueError, match=r"data\.num_classes="):
                 make((1, 28, 28), num_classes)
         net = make((1, 1, 1), 1).eval()  # the smallest of all
-        assert net(make_pictures(net, 1, (1, 1, 1)).to("meta")).shape == (1, 1)
+        assert net(make_images(net, 1, (1, 1, 1)).to("meta")).shape == (1, 1)
 
 
 def test_bottlenecks_stride_where_asked() -> None:

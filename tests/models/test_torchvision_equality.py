@@ -23,6 +23,8 @@ NAMES = [
     *(f"resnet{depth}" for depth in BLOCKS),
 ]
 SHAPE = (3, 224, 224)
+# Of the zoo, computed without values: those of their smaller relatives are computed.
+LARGEST = ("convnext_large", "vit_h_14", "vit_l_16", "vit_l_32")
 
 
 def make_ours(name: str, **options: Any) -> nn.Module:
@@ -68,21 +70,21 @@ def make_pair(name: str) -> tuple[nn.Module, nn.Module]:
     return ours, theirs
 
 
-def make_pictures(side: int) -> Tensor:
+def make_images(side: int) -> Tensor:
     """(2, 3, side, side) two blurred patterns: of pure noise a deep net sees only the average."""
     return nn.functional.interpolate(torch.randn(2, 3, 4, 4), size=(side, side), mode="bilinear")
 
 
 def assert_same_logits(ours: Tensor, theirs: Tensor) -> None:
     largest = theirs.abs().max().item()
-    assert (theirs[0] - theirs[1]).abs().max().item() > 1e-2 * largest  # the pictures matter
+    assert (theirs[0] - theirs[1]).abs().max().item() > 1e-2 * largest  # the images matter
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * largest)
 
 
 def check_equality(name: str, side: int) -> None:
     ours, theirs = make_pair(name)
-    pictures = make_pictures(side)
-    assert_same_logits(ours.eval()(pictures), theirs.eval()(pictures))
+    images = make_images(side)
+    assert_same_logits(ours.eval()(images), theirs.eval()(images))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def check_equality(name: str, side: int) -> None:
     ["alexnet", "vgg11", "vgg16_bn", "googlenet", "resnet18", "resnet34", "resnet50", "resnet152"],
 )
 @torch.no_grad()
-def test_logits_are_torchvisions_on_small_pictures(name: str) -> None:
+def test_logits_are_torchvisions_on_small_images(name: str) -> None:
     check_equality(name, 64)
 
 
@@ -109,8 +111,8 @@ def test_googlenet_heads_are_torchvisions_in_order() -> None:
         for layer in net.modules():
             if isinstance(layer, nn.Dropout):
                 layer.p = 0.0
-    pictures = make_pictures(96)
-    outputs, expected = ours(pictures), theirs(pictures)
+    images = make_images(96)
+    outputs, expected = ours(images), theirs(images)
     assert len(outputs) == 3
     for output, other in zip(
         outputs, (expected.logits, expected.aux_logits2, expected.aux_logits1), strict=True
@@ -142,13 +144,13 @@ def test_other_forms_do_not_take_torchvisions_weights(name: str, options: dict[s
 def check_zoo(name: str, shape: tuple[int, int, int]) -> None:
     net: Any = torchvision_classifier(shape, 42, name)
     channels, *sides = shape
-    pictures = torch.randn(2, channels, *(max(side, net.min_size) for side in sides))
+    images = torch.randn(2, channels, *(max(side, net.min_size) for side in sides))
     with torch.no_grad():
-        assert net.eval()(pictures[:1]).shape == (1, 42)
-        outputs = net.train()(pictures)
+        assert net.eval()(images[:1]).shape == (1, 42)
+        outputs = net.train()(images)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     assert [output.shape for output in outputs] == [(2, 42)] * len(outputs)
-    assert outputs[0].isfinite().all()
+    assert outputs[0].is_meta or outputs[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,8 @@ def test_zoo_takes_any_shape(name: str, shape: tuple[int, int, int]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models(module=torchvision.models))
 def test_zoo_holds_every_classifier(name: str) -> None:
-    check_zoo(name, (1, 28, 28))
+    with torch.device("meta" if name in LARGEST else "cpu"):
+        check_zoo(name, (1, 28, 28))
 
 
 @pytest.mark.slow
@@ -189,5 +192,5 @@ def test_zoo_is_torchvisions_own_module_with_three_channels() -> None:
     ours = torchvision_classifier((3, 32, 32), 7, "resnet18").eval()
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18(num_classes=7).eval()
-    pictures = torch.randn(2, 3, 32, 32)
-    assert torch.equal(ours(pictures), theirs(pictures))
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(ours(images), theirs(images))

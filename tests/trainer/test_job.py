@@ -213,7 +213,7 @@ def test_lenet5_on_real_digits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mlp_on_sixty_thousand_real_pictures(tmp_path: Path) -> None:
+def test_mlp_on_sixty_thousand_real_images(tmp_path: Path) -> None:
     """Fashion-MNIST as Debian's package dataset-fashion-mnist ships it."""
     run = train(
         tmp_path, "model=mlp", "data=fashion_mnist", "epochs=5", "data.download=false",

@@ -1,4 +1,4 @@
-"""Each operation: as torchvision's on single pictures, algebra of mixed labels, distributions,
+"""Each operation: as torchvision's on single images, algebra of mixed labels, distributions,
 purity."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as theirs
 
 from data.augment import ops
-from tests.helpers.augment_images import constant, pictures, seeded
+from tests.helpers.augment_images import constant, random_images, seeded
 
 BYTE_OPS: dict[str, Callable[..., Tensor]] = {
     "flip": partial(ops.flip, probability=0.5),
@@ -38,14 +38,14 @@ MIXES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
 @pytest.mark.parametrize("size", [(28, 28), (20, 33)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rotation_is_torchvisions(angle: float, size: tuple[int, int], channels: int) -> None:
-    images = pictures(2, channels, *size)
+    images = random_images(2, channels, *size)
     ours = ops.rotated(images, torch.full((2,), angle))
     expected = theirs.rotate(images, angle, InterpolationMode.BILINEAR)
     assert (ours.int() - expected.int()).abs().max() <= 1  # a half may be rounded either way
     assert (ours != expected).float().mean() < 0.01
 
 
-def test_each_picture_is_rotated_by_an_angle_of_its_own() -> None:
+def test_each_image_is_rotated_by_an_angle_of_its_own() -> None:
     """The angle is read off a bright spot to the right of the centre."""
     images = torch.zeros(400, 1, 65, 65, dtype=torch.uint8)
     images[:, :, 31:34, 56:59] = 255
@@ -62,7 +62,7 @@ def test_each_picture_is_rotated_by_an_angle_of_its_own() -> None:
 def test_crop_is_one_of_torchvisions_after_its_padding(shape: tuple[int, int, int]) -> None:
     channels, height, width = shape
     border_y, border_x = height // 4, width // 4
-    images = pictures(500, channels, height, width)
+    images = random_images(500, channels, height, width)
     cropped = ops.crop(images, seeded(), padding=0.25)
     padded = theirs.pad(images, [border_x, border_y])
     places = [(top, left) for top in range(2 * border_y + 1) for left in range(2 * border_x + 1)]
@@ -75,8 +75,8 @@ def test_crop_is_one_of_torchvisions_after_its_padding(shape: tuple[int, int, in
 
 
 @pytest.mark.parametrize(("side", "border"), [(28, 4), (32, 4), (64, 8), (224, 28)])
-def test_the_border_of_basic_fits_the_picture(side: int, border: int) -> None:
-    """White pictures: black lines at one edge tell how far each was moved."""
+def test_the_border_of_basic_fits_the_image(side: int, border: int) -> None:
+    """White images: black lines at one edge tell how far each was moved."""
     images = torch.full((300, 1, side, side), 255, dtype=torch.uint8)
     cropped = ops.crop(images, seeded(), padding=0.125)
     black = (cropped == 0).all(dim=3).squeeze(1)
@@ -85,8 +85,8 @@ def test_the_border_of_basic_fits_the_picture(side: int, border: int) -> None:
     assert black[:, -1].any()
 
 
-def test_flip_mirrors_its_share_of_the_pictures() -> None:
-    images = pictures(2000)
+def test_flip_mirrors_its_share_of_the_images() -> None:
+    images = random_images(2000)
     flipped = ops.flip(images, seeded(), probability=0.3)
     was = (flipped == theirs.hflip(images)).flatten(1).all(dim=1)
     assert ((flipped == images).flatten(1).all(dim=1) ^ was).all()
@@ -106,8 +106,11 @@ COLORS: list[tuple[str, Callable[[Tensor, float], Tensor]]] = [
 @pytest.mark.parametrize("on", [[name] for name, _ in COLORS] + [[name for name, _ in COLORS]])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_colours_are_torchvisions(on: list[str], channels: int) -> None:
-    """Theirs in floats, one picture at a time, with the numbers that the generator gives."""
-    images, strength = pictures(40, channels), {name: 0.45 * (name in on) for name, _ in COLORS}
+    """Theirs in floats, one image at a time, with the numbers that the generator gives."""
+    images, strength = (
+        random_images(40, channels),
+        {name: 0.45 * (name in on) for name, _ in COLORS},
+    )
     ours = ops.jitter_colors(images, seeded(), **strength)
     drawing, expected = seeded(), images / 255
     for name, adjust in COLORS:
@@ -129,7 +132,7 @@ def test_colours_stay_in_range_and_take_any_number_of_channels() -> None:
     changed = ops.jitter_colors(images, seeded(), 1.0, 1.0, 1.0, 0.5)
     assert (changed[0] == 0).all()  # brightness cannot wrap round
     assert (changed[1] == changed[1, 0, 0, 0]).all()
-    assert ops.jitter_colors(pictures(channels=5), seeded(), 0.5, 0.5, 0.5, 0.5).shape[1] == 5
+    assert ops.jitter_colors(random_images(channels=5), seeded(), 0.5, 0.5, 0.5, 0.5).shape[1] == 5
 
 
 # Cutout, mixup, cutmix
@@ -158,8 +161,8 @@ def test_cutout_blanks_a_square_anywhere(size: float) -> None:
     assert hidden.min() > 0  # every pixel has its turn
 
 
-def test_mixup_gives_labels_the_shares_of_the_pictures() -> None:
-    """Pictures whose value is their class: the expected class is the value after mixing, too."""
+def test_mixup_gives_labels_the_shares_of_the_images() -> None:
+    """Images whose value is their class: the expected class is the value after mixing, too."""
     number, alpha = 3000, 0.4
     mixed, targets = ops.mixup(constant(number, 2), torch.eye(number), seeded(), alpha)
     expected = targets @ torch.arange(number, dtype=torch.float32)
@@ -228,7 +231,7 @@ def test_shares_are_finite_for_any_alpha(alpha: float) -> None:
 
 @pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES)
 def test_mixing_keeps_layout_and_dtype(mix: Callable[..., tuple[Tensor, Tensor]]) -> None:
-    images = pictures().double().to(memory_format=torch.channels_last)
+    images = random_images().double().to(memory_format=torch.channels_last)
     mixed, targets = mix(images, torch.eye(8, dtype=torch.float64), seeded())
     assert mixed.is_contiguous(memory_format=torch.channels_last)
     assert mixed.dtype == targets.dtype == torch.float64
@@ -242,7 +245,7 @@ def test_mixing_keeps_layout_and_dtype(mix: Callable[..., tuple[Tensor, Tensor]]
 @pytest.mark.parametrize("operation", BYTE_OPS.values(), ids=BYTE_OPS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_byte_operation_is_pure(operation: Callable[..., Tensor], channels: int) -> None:
-    images = pictures(64, channels)
+    images = random_images(64, channels)
     before, state = images.clone(), torch.get_rng_state()
     first = operation(images, seeded())
     assert (first.shape, first.dtype) == (images.shape, torch.uint8)
@@ -260,9 +263,9 @@ def test_cutout_is_pure() -> None:
     assert (images == 1).all()
 
 
-def test_one_picture_often_gives_many() -> None:
-    """Numbers are drawn for each picture, not for the batch."""
-    images = pictures(1).expand(64, -1, -1, -1)
+def test_one_image_often_gives_many() -> None:
+    """Numbers are drawn for each image, not for the batch."""
+    images = random_images(1).expand(64, -1, -1, -1)
     for name, operation in BYTE_OPS.items():
         distinct = len(torch.unique(operation(images, seeded()).flatten(1), dim=0))
         assert distinct == 2 if name == "flip" else distinct > 20, name
@@ -270,7 +273,7 @@ def test_one_picture_often_gives_many() -> None:
 
 @pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES)
 def test_a_mix_is_pure(mix: Callable[..., tuple[Tensor, Tensor]]) -> None:
-    images, targets = pictures().float(), torch.eye(8)
+    images, targets = random_images().float(), torch.eye(8)
     before, state = images.clone(), torch.get_rng_state()
     first, second, other = (mix(images, targets, seeded(seed)) for seed in (0, 0, 1))
     assert torch.equal(first[0], second[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hydra.utils import instantiate
 from scipy import stats
 
 from data.augment.policy import Augment
-from tests.helpers.augment_images import constant, pictures, seeded
+from tests.helpers.augment_images import constant, random_images, seeded
 from tests.helpers.commands import ROOT
 
 CHOICES = sorted((ROOT / "configs" / "augment").glob("*.yaml"))
@@ -20,10 +21,14 @@ SUPPLIED = {"num_classes", "hflip"}
 OPTIONS = [f.name for f in dataclasses.fields(Augment) if f.init and f.name not in SUPPLIED]
 
 
-def made(choice: str, **options: Any) -> Augment:
+@functools.cache
+def composed(choice: str) -> Any:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = compose("config", overrides=[f"augment={choice}"])
-    augment: Augment = instantiate(config.augment, **options)
+        return compose("config", overrides=[f"augment={choice}"]).augment
+
+
+def made(choice: str, **options: Any) -> Augment:
+    augment: Augment = instantiate(composed(choice), **options)
     return augment
 
 
@@ -41,7 +46,7 @@ def test_there_are_three_choices_and_none_says_all() -> None:
 @pytest.mark.parametrize("number", [1, 5])
 def test_contract(choice: str, channels: int, size: tuple[int, int], number: int) -> None:
     augment = made(choice, num_classes=6, hflip=True)
-    images, labels = pictures(number, channels, *size), torch.arange(number)
+    images, labels = random_images(number, channels, *size), torch.arange(number)
     for seed in range(6):
         generator = seeded(seed)
         changed = augment.apply_uint8(images, generator)
@@ -70,8 +75,8 @@ def test_what_the_choices_turn_on() -> None:
     assert on["strong"] == set(OPTIONS)
 
 
-def test_no_picture_is_mirrored_where_that_changes_its_label() -> None:
-    images = pictures()
+def test_no_image_is_mirrored_where_that_changes_its_label() -> None:
+    images = random_images()
     allowed, forbidden = (Augment(10, hflip=flag, flip=1.0) for flag in (True, False))
     assert torch.equal(allowed.apply_uint8(images, seeded()), images.flip(-1))
     assert forbidden.is_identity
@@ -97,7 +102,7 @@ def test_nothing_waits_for_the_device() -> None:
     augment = made("strong", num_classes=10, hflip=True)
     for seed in range(8):
         generator = seeded(seed)
-        images = augment.apply_uint8(pictures().to("meta"), generator)
+        images = augment.apply_uint8(random_images().to("meta"), generator)
         labels = torch.arange(8, device="meta")
         inputs, targets = augment.apply_float(images.float(), labels, generator)
         assert inputs.device.type == targets.device.type == "meta"

@@ -22,7 +22,7 @@ from tests.helpers.cifar_loading import COMMON, Files, load, sums, write_archive
 def check_against_torchvision(
     ours: Dataset, layout: Any, reader: Any, root: Path, files: Files, monkeypatch: Any
 ) -> None:
-    """All pictures, labels and names as torchvision reads them from the unpacked files."""
+    """All images, labels and names as torchvision reads them from the unpacked files."""
     digests = sums(files)
     monkeypatch.setattr(reader, "train_list", [[name, digests[name]] for name in layout.train])
     monkeypatch.setattr(reader, "test_list", [[layout.test, digests[layout.test]]])

@@ -1,4 +1,4 @@
-"""Very many pictures that cannot be used: so many are named, and a file has all."""
+"""Very many images that cannot be used: so many are named, and a file has all."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.helpers.image_files import (
     load,
     pack_folder,
     refused,
+    write_image,
     write_parts,
-    write_picture,
 )
 
 
@@ -25,7 +25,7 @@ from tests.helpers.image_files import (
 def root(tmp_path: Path) -> Path:
     root = write_parts(tmp_path / "root", *PARTS, per_class=12)
     for path in bad_in(root):
-        Path(path).write_bytes(b"no picture")
+        Path(path).write_bytes(b"no image")
     return root
 
 
@@ -69,7 +69,7 @@ def test_notes_name_the_file_too_and_it_is_kept_up(root: Path) -> None:
     notes = load(root, on_bad_image="skip").notes
     file = pack_folder(root) / "bad_pictures.txt"
     assert notes[-1] == f"and 2 more; all are listed in {file}"
-    write_picture(root / "train" / "cat" / "00.png", seed=99)
+    write_image(root / "train" / "cat" / "00.png", seed=99)
     notes = load(root, on_bad_image="skip").notes
     assert notes[-1] == f"and 1 more; all are listed in {file}"
     assert names_of(file.read_text().splitlines()) == bad_in(root)[1:]

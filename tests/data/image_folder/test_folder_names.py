@@ -22,7 +22,7 @@ from tests.helpers.image_files import (
     pack_folder,
     refused,
     write_classes,
-    write_picture,
+    write_image,
 )
 
 # A class folder that is a link to nowhere
@@ -123,10 +123,10 @@ def test_what_differs_besides_is_named_too(tmp_path: Path) -> None:
 STEERING = "\x1b[2J\x07\n\u202eb"
 
 
-def test_names_of_bad_pictures_are_printed_escaped(tmp_path: Path) -> None:
+def test_names_of_bad_images_are_printed_escaped(tmp_path: Path) -> None:
     root = write_classes(tmp_path)
-    (root / "cat" / f"{STEERING}.png").write_bytes(b"no picture")
-    (root / "cat" / f"x.{STEERING}").write_bytes(b"no picture")
+    (root / "cat" / f"{STEERING}.png").write_bytes(b"no image")
+    (root / "cat" / f"x.{STEERING}").write_bytes(b"no image")
     os.close(os.open(os.fsencode(root) + b"/cat/\xff.png", os.O_CREAT))
     line = f"{root}/cat/\\x1b[2J\\x07\\n\\u202eb.png: not an image"
     sizes = {"val_size": 0.3, "test_size": 0.3}  # of each class three or more in each
@@ -147,7 +147,7 @@ def test_names_of_folders_are_printed_escaped(tmp_path: Path) -> None:
     assert "has x\\x1b[2J\\x07\\n\\u202eb beside train" in refused(root)
     (root / f"x{STEERING}").rmdir()
     deep = root / "train" / "cat" / f"x{STEERING}"
-    write_picture(deep / "x.png")
+    write_image(deep / "x.png")
     deep.chmod(0)
     composed()
     with as_nobody(root):

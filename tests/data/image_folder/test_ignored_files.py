@@ -13,7 +13,7 @@ from data.images.ignored_files import MARK, Passed, is_own, walk
 from tests.helpers.commands import Finished, TrainedRun, run_trainer
 from tests.helpers.image_files import load, paths_of, refused, splits_of, write_classes, write_parts
 
-from tests.helpers.image_files import write_picture  # isort: skip
+from tests.helpers.image_files import write_image  # isort: skip
 
 Dispatch = Callable[..., Finished]
 QUIET = ("tensorboard=false", "epochs=1", "data.shape=[3,12,12]", "model.hidden=[4]")
@@ -30,9 +30,9 @@ def test_what_systems_leave_is_passed_over_at_every_level(
     in_parts = where.startswith(("train", "test"))
     root = write_parts(tmp_path, "train", "test") if in_parts else write_classes(tmp_path)
     if "deep" in where:
-        write_picture(root / where / "x.png", seed=5)
+        write_image(root / where / "x.png", seed=5)
     expected = load(root)
-    write_picture(root / where / name / "cat" / "thumbnail.jpg", seed=9)
+    write_image(root / where / name / "cat" / "thumbnail.jpg", seed=9)
     made = load(root)
     assert made.fingerprint == expected.fingerprint
     assert made.classes == ("cat", "dog", "owl")
@@ -48,8 +48,8 @@ def test_what_the_program_wrote_is_no_data(tmp_path: Path, sign: str, where: str
     expected = load(root).fingerprint
     (root / where / sign).parent.mkdir(parents=True)
     (root / where / sign).write_text("")
-    write_picture(root / where / "evaluation" / "test" / "confusion.png", seed=1)
-    write_picture(root / where / "mistakes.png", seed=2)
+    write_image(root / where / "evaluation" / "test" / "confusion.png", seed=1)
+    write_image(root / where / "mistakes.png", seed=2)
     made = load(root)
     assert made.fingerprint == expected
     assert any("this program wrote" in note for note in made.notes)
@@ -60,7 +60,7 @@ def test_a_class_of_such_a_name_is_a_class(tmp_path: Path, name: str) -> None:
     root = write_classes(tmp_path, ["cat", name])
     assert load(root).classes == tuple(sorted(["cat", name]))
     (root / name / "2026-01-01" / "11-22-33" / ".hydra").mkdir(parents=True)  # a run within it
-    write_picture(root / name / "2026-01-01" / "11-22-33" / "confusion.png", seed=7)
+    write_image(root / name / "2026-01-01" / "11-22-33" / "confusion.png", seed=7)
     made = load(root)
     assert made.classes == tuple(sorted(["cat", name]))
     assert sum(len(split) for split in splits_of(made).values()) == 20
@@ -70,7 +70,7 @@ def test_a_class_in_which_a_run_was_written_stays_one(tmp_path: Path) -> None:
     root = write_classes(tmp_path)
     (root / "cat" / ".hydra").mkdir()
     (root / "cat" / "metrics.jsonl").write_text("")
-    write_picture(root / "cat" / "evaluation" / "confusion.png", seed=7)
+    write_image(root / "cat" / "evaluation" / "confusion.png", seed=7)
     made = load(root)
     assert made.classes == ("cat", "dog", "owl")
     assert sum(len(split) for split in splits_of(made).values()) == 30
@@ -104,7 +104,7 @@ def test_training_from_within_the_folder_and_again(tmp_path: Path) -> None:
 
 def write_odd(root: Path) -> list[Path]:
     """Images that their names do not tell."""
-    write_picture(root / "a.jpg")
+    write_image(root / "a.jpg")
     made = []
     for name, kind in (("jpeg_called.heic", "JPEG"), ("without", "PNG"), ("odd.x1", "GIF"),
                        ("b.dat", "BMP"), ("t.photo", "TIFF"), ("w.bin", "WEBP"),
@@ -153,7 +153,7 @@ def test_predict_takes_the_same_files(default_run: TrainedRun, dispatch: Dispatc
     odd = write_odd(root / "cat")
     write_others(root / "cat")
     for name in ("cat/@eaDir/SYNO_THUMB.jpg", "outputs/2026-01-01/10-10-10/x.png"):
-        write_picture(root / name)
+        write_image(root / name)
     best = str(default_run.best)
     for words in (("photos",), ("photos/**/*",), ("photos/*",)):
         done = dispatch("predict", best, *words, "--json")
@@ -187,7 +187,7 @@ def test_copies_contradictions_and_unequal_classes_are_told(tmp_path: Path) -> N
     (root / "test/cat/copy.png").write_bytes(same)
     (root / "val/dog/copy.png").write_bytes(same)
     for i in range(35):
-        write_picture(root / "train" / "owl" / f"more{i}.png", seed=50_000 + i)
+        write_image(root / "train" / "owl" / f"more{i}.png", seed=50_000 + i)
     unequal, of_test, of_val, torn = load(root).notes
     assert unequal.startswith("classes are unequal in train: 45 images of owl, 10 of cat")
     assert of_test.startswith("exact copies: 1 test images are in train")

@@ -1,4 +1,4 @@
-"""People's own pictures: which folders count, what is carved out, what is said of the rest."""
+"""People's own images: which folders count, what is carved out, what is said of the rest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,26 +17,22 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional as TF
 
-import data.image_folder.pack
-import data.image_folder.packing
 from data.images.decode import FORMATS, read_image
 from data.images.ignored_files import SUFFIXES
 from tests.helpers.commands import ROOT, Finished, read_json, run_trainer, train
 from tests.helpers.image_files import (
     PARTS,
     SHAPE,
-    as_nobody,
-    composed,
+    images_of,
     load,
     notes_of,
     pack_folder,
     paths_of,
-    pictures_of,
     refused,
     splits_of,
     write_classes,
+    write_image,
     write_parts,
-    write_picture,
 )
 
 
@@ -82,9 +77,9 @@ def test_splits_that_have_folders_are_taken_as_they_are(
     assert [len(found[part]) for part in PARTS] == sizes[parts]
 
 
-def test_pictures_are_what_predict_and_torchvision_make_of_them(tmp_path: Path) -> None:
+def test_images_are_what_predict_and_torchvision_make_of_them(tmp_path: Path) -> None:
     root, shape = write_classes(tmp_path), (3, 12, 12)
-    images = torch.cat([pictures_of(s) for s in splits_of(load(root, shape=list(shape))).values()])
+    images = torch.cat([images_of(s) for s in splits_of(load(root, shape=list(shape))).values()])
     packed = sorted(image.numpy().tobytes() for image in images)
     files, theirs = sorted(root.glob("*/*.png")), []
     assert packed == sorted(read_image(file, shape, resize=12).tobytes() for file in files)
@@ -110,7 +105,7 @@ def save_as(path: Path, mode: str, value: int) -> None:
     [("L", "png"), ("LA", "png"), ("RGB", "bmp"), ("RGBA", "png"), ("P", "gif"), ("1", "png"),
      ("CMYK", "tif"), ("I;16", "png"), ("I;16", "tif"), ("F", "tif")],
 )  # fmt: skip
-def test_pictures_of_every_mode(tmp_path: Path, mode: str, suffix: str) -> None:
+def test_images_of_every_mode(tmp_path: Path, mode: str, suffix: str) -> None:
     """Dark and bright stay so; nothing is saturated."""
     values = {"dark": 0, "bright": 255} if mode == "1" else {"dark": 51, "bright": 204}
     for name, value in values.items():
@@ -118,7 +113,7 @@ def test_pictures_of_every_mode(tmp_path: Path, mode: str, suffix: str) -> None:
             save_as(tmp_path / name / f"{i}.{suffix}", mode, value)
     made = load(tmp_path, val_size=0.5, test_size=0.34)
     for split in splits_of(made).values():
-        for image, label in zip(pictures_of(split), split.labels, strict=True):
+        for image, label in zip(images_of(split), split.labels, strict=True):
             assert set(image.unique().tolist()) == {values[made.classes[label]]}
 
 
@@ -127,16 +122,16 @@ def test_files_at_any_depth_count_and_hidden_ones_do_not(tmp_path: Path) -> None
     expected = load(root).fingerprint
     for hidden in (".git/x.png", ".trash/cat/x.png", "cat/.hidden.png", "cat/._00.png",
                    "cat/.ipynb_checkpoints/00-checkpoint.png", "dog/__MACOSX/x.png"):  # fmt: skip
-        write_picture(root / hidden)
+        write_image(root / hidden)
     for other in ("cat/Thumbs.db", "cat/.DS_Store", ".DS_Store", "readme.txt"):
-        (root / other).write_text("not a picture")
+        (root / other).write_text("not an image")
     made = load(root)
     assert made.fingerprint == expected
     assert notes_of(made) == ("passed over, since systems leave such: Thumbs.db, __MACOSX",)
     for nested in ("cat/more/x.png", "cat/more/still/x.PNG"):
-        write_picture(root / nested, seed=len(nested))
+        write_image(root / nested, seed=len(nested))
     (tmp_path / "elsewhere").mkdir()
-    write_picture(tmp_path / "elsewhere" / "linked.png", seed=77)
+    write_image(tmp_path / "elsewhere" / "linked.png", seed=77)
     (root / "dog" / "link").symlink_to(tmp_path / "elsewhere")
     (root / "dog" / "circle").symlink_to(root / "dog")
     (root / "cat" / "up").symlink_to("..")
@@ -147,11 +142,11 @@ def test_files_at_any_depth_count_and_hidden_ones_do_not(tmp_path: Path) -> None
     assert counts.tolist() == [12, 11, 10]
 
 
-def test_what_is_no_picture_by_its_name_is_counted(tmp_path: Path) -> None:
+def test_what_is_no_image_by_its_name_is_counted(tmp_path: Path) -> None:
     root = write_classes(tmp_path)
     for name in ("cat/notes.txt", "dog/labels.csv", "dog/more.csv", "owl/LICENSE"):
         (root / name).write_text("words")
-    write_picture(root / "lost.png")
+    write_image(root / "lost.png")
     notes = notes_of(load(root))
     assert len(notes) == 2
     assert notes[0].startswith("4 files in the class folders are no images and are left out")
@@ -178,85 +173,9 @@ def test_colours_and_grey(tmp_path: Path) -> None:
     grey = load(root, shape=[1, 12, 16])
     assert grey.mean == (pytest.approx(0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406),)
     expected = read_image(root / "cat" / "00.png", (1, 12, 16), resize=12)
-    everything = torch.cat([pictures_of(split) for split in splits_of(grey).values()])
+    everything = torch.cat([images_of(split) for split in splits_of(grey).values()])
     assert (everything == torch.from_numpy(expected)).flatten(1).all(dim=1).sum() == 1
     assert "1 or 3 channels" in refused(root, shape=[4, 12, 16])
-
-
-# The packed pictures
-
-
-def test_later_runs_decode_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_classes(tmp_path)
-    expected = load(root)
-    monkeypatch.setattr(data.image_folder.packing, "read_image", None)
-    again = load(root)
-    assert again.fingerprint == expected.fingerprint
-    with pytest.raises(TypeError):
-        load(root, shape=[3, 10, 10])
-
-
-def test_packed_pictures_can_lie_elsewhere(tmp_path: Path) -> None:
-    cache, roots = tmp_path / "cache", [write_classes(tmp_path / x / "set") for x in "ab"]
-    write_picture(roots[1] / "cat" / "00.png", seed=5)
-    made = [load(root, cache_dir=str(cache)) for root in roots]
-    assert made[0].fingerprint != made[1].fingerprint
-    assert not any(pack_folder(root).exists() for root in roots)
-    folders = sorted(cache.iterdir())
-    assert [folder.name.rpartition("-")[0] for folder in folders] == ["set", "set"]
-    assert [[p.name for p in folder.iterdir()] for folder in folders] == [["3x12x16.pack"]] * 2
-    assert "lies in data.root" in refused(roots[0], cache_dir=str(roots[0] / "cache"))
-
-
-def test_a_set_that_cannot_be_written_to_is_packed_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the user's cache folder; and if that cannot be written to either, in one that nobody else
-    may write to, among the temporary files. Where others could, it is refused."""
-    root, temporary = write_classes(tmp_path / "root"), tmp_path / "temporary"
-    composed()
-    with as_nobody(root):
-        assert notes_of(load(root)) == ()
-    assert ImageFolder(str(root)).classes == ["cat", "dog", "owl"]
-    temporary.mkdir()
-    temporary.chmod(0o777)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "closed"))
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    (tmp_path / "closed").mkdir(mode=0o755)
-    with as_nobody(root):
-        own = temporary / f"trainer-{os.geteuid()}"
-        (note,) = notes_of(load(root))
-        assert note.startswith(f"the packed images lie in {own}/packs/root-")
-        assert "data.cache_dir=FOLDER" in note
-        assert own.stat().st_mode & 0o777 == 0o700
-        own.chmod(0o777)
-        assert "data.cache_dir=FOLDER" in refused(root)
-    if os.geteuid() == 0:
-        own.chmod(0o700)
-        os.chown(own, 0, 0)
-        with as_nobody(root):
-            assert "somebody else's" in refused(root)
-
-
-def test_without_a_home_the_pack_lies_among_temporary_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The home is a file, or nobody knows one."""
-    root = write_classes(tmp_path / "root")
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-
-    def unknown() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    for number, home in enumerate((lambda: tmp_path / "file", unknown)):
-        temporary = tmp_path / f"temporary-{number}"
-        temporary.mkdir()
-        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-        monkeypatch.setattr(Path, "home", home)
-        (note,) = notes_of(load(root))
-        (pack,) = temporary.rglob("3x12x16.pack")
-        assert str(pack.parent) in note
 
 
 # On the command line
@@ -281,7 +200,7 @@ def test_messages_end_with_exit_code_2(tmp_path: Path, dispatch: Callable[..., F
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_packing_ends_the_command(tmp_path: Path, number: int) -> None:
-    large = write_picture(tmp_path / "large.png", size=(1500, 1500))
+    large = write_image(tmp_path / "large.png", size=(1500, 1500))
     for i in range(600):
         path = tmp_path / "root" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -301,8 +220,8 @@ def test_a_signal_while_packing_ends_the_command(tmp_path: Path, number: int) ->
 
 
 @pytest.mark.slow
-def test_train_on_a_folder_and_predict_one_of_its_pictures(tmp_path: Path) -> None:
-    """Dark and bright pictures, which are learned in two epochs; one that is cut off."""
+def test_train_on_a_folder_and_predict_one_of_its_images(tmp_path: Path) -> None:
+    """Dark and bright images, which are learned in two epochs; one that is cut off."""
     for name, low in (("bright", 155), ("dark", 0)):
         for i in range(40):
             pixels = np.random.default_rng(i).integers(low, low + 100, (40, 50, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Folders and pictures of people's own that cannot be used: named, or left out on request."""
+"""Folders and images of people's own that cannot be used: named, or left out on request."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.helpers.image_files import (
     refused,
     splits_of,
     write_classes,
+    write_image,
     write_parts,
-    write_picture,
 )
 
 
@@ -43,15 +43,15 @@ def broken_folders(root: Path, tmp_path: Path) -> dict[str, tuple[Callable[[], o
         "empty": (lambda: [(root / name).mkdir() for name in ("ape", "yak")],
                   lambda: [(root / name).rmdir() for name in ("ape", "yak")],
                   [f"{root}/ape", f"{root}/yak", "Fill or remove"]),
-        "no pictures": (lambda: write_picture(root / "ape" / ".x.png"),
+        "no images": (lambda: write_image(root / "ape" / ".x.png"),
                         lambda: shutil.rmtree(root / "ape"), [f"{root}/ape"]),
         "one class": (lambda: move_all("all"), lambda: [
                           shutil.move(path, root) for path in (root / "all").iterdir()
                       ] + [(root / "all").rmdir()],
                       ["one class folder only, all"]),
-        "case": (lambda: write_picture(root / "Cat" / "x.png"),
+        "case": (lambda: write_image(root / "Cat" / "x.png"),
                  lambda: shutil.rmtree(root / "Cat"), ["'Cat' and 'cat'"]),
-        "accents": (lambda: [write_picture(root / name / "x.png") for name in ("\xe9", "e\u0301")],
+        "accents": (lambda: [write_image(root / name / "x.png") for name in ("\xe9", "e\u0301")],
                     lambda: [shutil.rmtree(root / name) for name in ("\xe9", "e\u0301")],
                     ["hardly differ"]),
         "bytes": (lambda: os.mkdir(os.fsencode(root) + b"/\xff"),
@@ -73,8 +73,8 @@ def broken_folders(root: Path, tmp_path: Path) -> dict[str, tuple[Callable[[], o
                          lambda: shutil.rmtree(root / "val"),
                          [f"{root}/val/owl", f"Move some there from {root}/train",
                           f"move {root}/val out of {root}"]),
-        "too few": (lambda: [write_picture(root / "ape" / f"{i}.png", i) for i in range(2)],
-                    lambda: write_picture(root / "ape" / "2.png", 2), ["ape", "3 or more"]),
+        "too few": (lambda: [write_image(root / "ape" / f"{i}.png", i) for i in range(2)],
+                    lambda: write_image(root / "ape" / "2.png", 2), ["ape", "3 or more"]),
         "elsewhere": (lambda: shutil.move(root, tmp_path / "other"),
                       lambda: shutil.move(tmp_path / "other", root),
                       [f"{root} does not exist", "data.root=FOLDER names it"]),
@@ -131,7 +131,7 @@ def test_unlabelled_images_of_a_split_are_left_out_and_it_is_drawn(
 ) -> None:
     root = write_parts(tmp_path, "train")
     for i in range(5):
-        write_picture(root / part / f"{i}.png")
+        write_image(root / part / f"{i}.png")
     made = load(root)
     assert [len(split) for split in splits_of(made).values()] == [24, 3, 3]
     assert notes_of(made) == (
@@ -144,7 +144,7 @@ def test_rubbish_beside_the_splits_harms_nothing(tmp_path: Path) -> None:
     root = write_parts(tmp_path, *PARTS)
     expected = load(root).fingerprint
     for name in (".ipynb_checkpoints", "__MACOSX", ".git"):
-        write_picture(root / name / "x.png")
+        write_image(root / name / "x.png")
     assert load(root).fingerprint == expected
 
 
@@ -202,18 +202,18 @@ def test_the_folder_has_to_be_given() -> None:
     assert "data.root=FOLDER" in refused(None)
 
 
-# Pictures that cannot be used
+# Images that cannot be used
 
 
 def spoil(root: Path, count: int = 1) -> list[Path]:
-    """Cuts off the first pictures of each class."""
+    """Cuts off the first images of each class."""
     files = [root / name / f"{i:02}.png" for i in range(count) for name in ("cat", "dog")]
     for file in files:
         file.write_bytes(file.read_bytes()[:200])
     return files
 
 
-def test_all_bad_pictures_are_named_after_the_scan(tmp_path: Path) -> None:
+def test_all_bad_images_are_named_after_the_scan(tmp_path: Path) -> None:
     root = write_classes(tmp_path)
     load(root)
     files = {"empty.jpg": b"", "words.png": b"words", "cut.png": (root / "cat/03.png").read_bytes()}
@@ -221,7 +221,7 @@ def test_all_bad_pictures_are_named_after_the_scan(tmp_path: Path) -> None:
         (root / "dog" / name).write_bytes(content[:200])
     (root / "owl" / "loop.png").symlink_to(root / "owl" / "loop.png")
     (root / "owl" / "nowhere.png").symlink_to(root / "nothing.png")
-    write_picture(root / "cat" / "bomb.png", size=(50, 101))
+    write_image(root / "cat" / "bomb.png", size=(50, 101))
     for _ in range(2):
         message = refused(root, max_pixels=5000)
         assert message.startswith("6 of 36 images cannot be used:\n")
@@ -240,16 +240,16 @@ def test_a_split_of_which_none_can_be_used_says_why(tmp_path: Path) -> None:
     root = write_parts(tmp_path, *PARTS)
     spoiled = sorted((root / "val" / "cat").iterdir())
     for path in spoiled:
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     message = refused(root, on_bad_image="skip")
     assert message.startswith("None of the images for val of cat can be used:")
     for part in (*map(str, spoiled), "data.split_seed"):
         assert part in message
-    write_picture(spoiled[0])
+    write_image(spoiled[0])
     load(root, on_bad_image="skip")
 
 
-def test_bad_pictures_can_be_left_out_and_the_others_stay(tmp_path: Path) -> None:
+def test_bad_images_can_be_left_out_and_the_others_stay(tmp_path: Path) -> None:
     root = write_classes(tmp_path)
     files = sorted(root.glob("*/*.png"))
     before = {part: paths_of(split, files) for part, split in splits_of(load(root)).items()}
@@ -267,29 +267,29 @@ def test_bad_pictures_can_be_left_out_and_the_others_stay(tmp_path: Path) -> Non
     assert refused(root).startswith("4 of 30")
 
 
-def test_a_class_needs_a_picture_that_can_be_used_in_each_split(tmp_path: Path) -> None:
+def test_a_class_needs_an_image_that_can_be_used_in_each_split(tmp_path: Path) -> None:
     root = write_parts(tmp_path, *PARTS, per_class=2)
     bad = [root / "val" / "dog" / f"{i:02}.png" for i in range(2)]
     for path in bad:
         path.write_bytes(b"")
     assert "for val of dog" in refused(root, on_bad_image="skip")
-    write_picture(bad[0])
+    write_image(bad[0])
     assert len(load(root, on_bad_image="skip").val) == 5
 
 
 def test_damaged_exif_warns_nobody_in_any_thread(tmp_path: Path) -> None:
-    """Under pytest a warning would be an error, and the picture a bad one."""
+    """Under pytest a warning would be an error, and the image a bad one."""
     root = write_classes(tmp_path, per_class=30)
     exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"
     for path in root.glob("*/*.png"):
-        with Image.open(path) as picture:
-            picture.save(path, exif=exif)
+        with Image.open(path) as image:
+            image.save(path, exif=exif)
     assert notes_of(load(root)) == ()
 
 
 def test_what_a_limit_of_pixels_refuses_does_not_depend_on_an_earlier_pack(tmp_path: Path) -> None:
     root = write_classes(tmp_path)
-    write_picture(root / "cat" / "large.png", size=(50, 101))
+    write_image(root / "cat" / "large.png", size=(50, 101))
     for _ in range(2):
         message = refused(root, max_pixels=5000)
         assert "cat/large.png" in message

@@ -1,4 +1,4 @@
-"""A folder's classes are known by their names before a picture is read: wrong words about the net
+"""A folder's classes are known by their names before an image is read: wrong words about the net
 are refused while nothing is packed yet."""
 
 from __future__ import annotations

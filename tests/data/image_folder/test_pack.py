@@ -1,4 +1,4 @@
-"""Packed pictures: made once, noticed when stale, mapped and not copied."""
+"""Packed images: made once, noticed when stale, mapped and not copied."""
 
 from __future__ import annotations
 
@@ -17,30 +17,18 @@ import data.image_folder.pack
 import data.image_folder.packing
 from data.image_folder.pack import packed
 from data.image_folder.pack_file import mapped
-from tests.helpers.image_files import as_written, write_picture
+from tests.helpers.image_files import as_written, write_image
 from tests.helpers.packs import (
     SHAPE,
     Reading,
     check,
-    counting_reads,
     files_of,
     names_in,
     pack_of,
-    write_root,
 )
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return write_root(tmp_path / "root")
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    return counting_reads(monkeypatch)
-
-
-def test_pictures_are_read_once(root: Path, reads: Counter[str]) -> None:
+def test_images_are_read_once(root: Path, reads: Counter[str]) -> None:
     check(pack_of(root), root)
     assert set(reads.values()) == {1}
     assert len(reads) == 6
@@ -80,9 +68,9 @@ def test_files_that_changed_are_read_again_and_the_others_copied(
         check(pack_of(root), root)
         assert reads == Counter(names)
 
-    write_picture(root / "a" / "new.png", seed=100)
+    write_image(root / "a" / "new.png", seed=100)
     check_reads("new.png")
-    write_picture(root / "a" / "0.png", seed=101)
+    write_image(root / "a" / "0.png", seed=101)
     check_reads("0.png")
     os.utime(root / "b" / "1.png", ns=(0, 1_000_000_001))
     check_reads()  # another date, the same content
@@ -90,14 +78,14 @@ def test_files_that_changed_are_read_again_and_the_others_copied(
     check_reads()
     (root / "b" / "5.png").rename(root / "b" / "moved.png")
     check_reads()
-    (root / "_").mkdir()  # an earlier class: all labels change, no picture does
-    write_picture(root / "_" / "x.png", seed=102)
+    (root / "_").mkdir()  # an earlier class: all labels change, no image does
+    write_image(root / "_" / "x.png", seed=102)
     check_reads("x.png")
     check_reads()
     assert torch.equal(old.images, before)  # who has the first one mapped still does
 
 
-def test_the_order_of_the_files_is_that_of_the_pictures(root: Path, reads: Counter[str]) -> None:
+def test_the_order_of_the_files_is_that_of_the_images(root: Path, reads: Counter[str]) -> None:
     images, files = pack_of(root).images, files_of(root)
     reads.clear()
     backwards = packed(root, files[::-1], Reading(SHAPE), root / ".packed")
@@ -158,7 +146,7 @@ def test_a_damaged_pack_is_made_again(root: Path) -> None:
 
 def test_what_cannot_be_read_is_noted_until_it_changes(root: Path, reads: Counter[str]) -> None:
     pack_of(root)
-    (root / "a" / "2.png").write_bytes(b"no picture")
+    (root / "a" / "2.png").write_bytes(b"no image")
     for _ in range(2):
         pack = pack_of(root)
         assert [(file.name, reason[:12]) for file, reason in pack.bad] == [
@@ -170,8 +158,8 @@ def test_what_cannot_be_read_is_noted_until_it_changes(root: Path, reads: Counte
     assert reads["2.png"] == 2  # once as it was, once as it is
     (root / "a" / "2.png").chmod(0o600)
     pack_of(root)
-    assert reads["2.png"] == 2  # no picture still
-    write_picture(root / "a" / "2.png", seed=2)
+    assert reads["2.png"] == 2  # no image still
+    write_image(root / "a" / "2.png", seed=2)
     check(pack_of(root), root)
 
 

@@ -16,12 +16,7 @@ import data.image_folder.pack
 import data.image_folder.packing
 from data.types import Dataset, Split
 from tests.campaigns.packs import campaign
-from tests.helpers.packs import SHAPE, Reading, check, counting_reads, files_of, pack_of, write_root
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return write_root(tmp_path / "root")
+from tests.helpers.packs import SHAPE, Reading, check, counting_reads, files_of, pack_of
 
 
 def times_of(path: Path) -> tuple[int, int]:

@@ -24,12 +24,7 @@ from data.images.decode import read_image
 from data.types import DataError
 from tests.helpers.commands import ROOT
 from tests.helpers.image_files import as_nobody
-from tests.helpers.packs import SHAPE, Reading, check, files_of, names_in, pack_of, write_root
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return write_root(tmp_path / "root")
+from tests.helpers.packs import SHAPE, Reading, check, files_of, names_in, pack_of
 
 
 class StopNow(BaseException):
@@ -127,7 +122,7 @@ print("sum", pack.images.sum().item(), flush=True)
 
 
 def start_packing(root: Path, seconds: float) -> subprocess.Popen[str]:
-    """In a process of its own, so many seconds a picture."""
+    """In a process of its own, so many seconds an image."""
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", PACKING, str(root), str(seconds)],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

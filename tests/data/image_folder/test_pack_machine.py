@@ -1,4 +1,4 @@
-"""A machine at its end is no fault of the pictures: packing ends, or they are tried again."""
+"""A machine at its end is no fault of the images: packing ends, or they are tried again."""
 
 from __future__ import annotations
 
@@ -24,28 +24,16 @@ from tests.helpers.image_files import (
     load,
     refused,
     write_classes,
-    write_picture,
+    write_image,
 )
 from tests.helpers.packs import (
     SHAPE,
     Reading,
     check,
-    counting_reads,
     files_of,
     names_in,
     pack_of,
-    write_root,
 )
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return write_root(tmp_path / "root")
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    return counting_reads(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +128,7 @@ def test_what_could_not_be_read_is_read_when_it_can_be(
         return [file.name for file, _ in pack_of(root).bad]
 
     monkeypatch.setattr(data.image_folder.packing, "read_image", read)
-    (root / "a" / "2.png").write_bytes(b"no picture")
+    (root / "a" / "2.png").write_bytes(b"no image")
     path = root / ".packed" / "3x8x10.pack"
     assert bad_now() == ["a/2.png", "a/4.png", "b/1.png"]
     made = as_written(path)
@@ -154,12 +142,12 @@ def test_what_could_not_be_read_is_read_when_it_can_be(
     assert path.stat() != made
     unread.clear()
     assert bad_now() == ["a/2.png"]
-    write_picture(root / "a" / "2.png")
+    write_image(root / "a" / "2.png")
     check(pack_of(root), root)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root, to be somebody else, too")
-def test_what_another_user_could_not_read_is_no_bad_picture_of_mine(
+def test_what_another_user_could_not_read_is_no_bad_image_of_mine(
     tmp_path: Path, reads: Counter[str]
 ) -> None:
     root, cache = write_classes(tmp_path / "root"), tmp_path / "cache"
@@ -168,7 +156,7 @@ def test_what_another_user_could_not_read_is_no_bad_picture_of_mine(
     composed()
     for name in ("dog/03.png", "dog/04.png"):
         (root / name).chmod(0)
-    (root / "owl" / "05.png").write_bytes(b"no picture")
+    (root / "owl" / "05.png").write_bytes(b"no image")
     with as_nobody(root):
         for _ in range(2):
             message = refused(root, cache_dir=str(cache))
@@ -176,7 +164,7 @@ def test_what_another_user_could_not_read_is_no_bad_picture_of_mine(
             assert "dog/03.png: it cannot be read: Permission denied." in message
     reads.clear()
     assert refused(root, cache_dir=str(cache)).startswith("1 of 30")
-    assert set(reads) == {"03.png", "04.png"}  # no other, and not the one that is no picture
+    assert set(reads) == {"03.png", "04.png"}  # no other, and not the one that is no image
     with as_nobody(root):  # what is packed can be had by all
         assert len(load(root, cache_dir=str(cache), on_bad_image="skip").classes) == 3
 

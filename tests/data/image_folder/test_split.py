@@ -1,4 +1,4 @@
-"""Which pictures are carved out of a folder: of each class its share, by names, so that a file more
+"""Which images are carved out of a folder: of each class its share, by names, so that a file more
 or less moves hardly any."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from data.image_folder.packing import File
 from data.image_folder.split import carved
 from data.splits import validation_counts
-from tests.helpers.image_files import PARTS, load, paths_of, splits_of, write_classes, write_picture
+from tests.helpers.image_files import PARTS, load, paths_of, splits_of, write_classes, write_image
 
 SIZES = {"test": 0.1, "val": 0.1}
 Found = dict[str, list[File]]
@@ -69,7 +69,7 @@ def test_the_split_is_the_same_on_every_machine_for_good() -> None:
 
 
 def moves(before: dict[str, str], after: dict[str, str]) -> Counter[tuple[str, str, str]]:
-    """How many pictures of each class went from one split to another."""
+    """How many images of each class went from one split to another."""
     return Counter(
         (name.partition("/")[0], before[name], after[name])
         for name in before.keys() & after.keys()
@@ -96,7 +96,7 @@ def test_a_file_more_or_less_moves_hardly_any(sizes: dict[str, float]) -> None:
         num_moved += moved.total()
     assert max(most) <= 2
     assert most.count(2) <= 4  # of 200
-    assert num_moved < 200 * 3  # of 24 to 180 pictures
+    assert num_moved < 200 * 3  # of 24 to 180 images
 
 
 def test_by_position_it_would_all_move() -> None:
@@ -122,7 +122,7 @@ def test_adding_a_file_to_a_folder_leaves_the_others_where_they_are(tmp_path: Pa
     root = write_classes(tmp_path, per_class=20)
     files = sorted(root.glob("*/*.png"))
     before = {part: paths_of(split, files) for part, split in splits_of(load(root)).items()}
-    files.append(write_picture(root / "cat" / "-first.png", seed=77))
+    files.append(write_image(root / "cat" / "-first.png", seed=77))
     after = {part: paths_of(split, files) for part, split in splits_of(load(root)).items()}
     assert not set(before["train"]) & set(after["test"])
     assert not set(before["test"]) & set(after["train"])

@@ -24,9 +24,9 @@ from tests.helpers.commands import run_trainer
 from tests.helpers.image_files import (
     PARTS,
     as_written,
+    images_of,
     load,
     pack_folder,
-    pictures_of,
     read,
     splits_of,
     write_classes,
@@ -47,14 +47,14 @@ def expected_files(root: Path, part: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("parts", [(), ("train",), ("train", "test"), ("train", "val"), PARTS])
-def test_each_split_has_its_own_pictures_in_their_order(
+def test_each_split_has_its_own_images_in_their_order(
     tmp_path: Path, parts: tuple[str, ...]
 ) -> None:
     root = write_parts(tmp_path, *parts) if parts else write_classes(tmp_path)
     made = load(root)
     for part, split in splits_of(made).items():
         files = expected_files(root, part)
-        assert torch.equal(pictures_of(split), torch.stack([read(file) for file in files]))
+        assert torch.equal(images_of(split), torch.stack([read(file) for file in files]))
         assert [made.classes[label] for label in split.labels] == [f.parent.name for f in files]
         # What has a folder of its own is read as it lies; the rest by way of its rows.
         assert (split.rows is None) == (part in parts and (part != "train" or parts == PARTS))
@@ -117,7 +117,7 @@ def test_a_sweep_over_splits_packs_once(tmp_path: Path) -> None:
 
 
 def pair(tmp_path: Path) -> tuple[Split, Split]:
-    """A split of 12 pictures by rows out of a mapped file of 40, and the same by itself."""
+    """A split of 12 images by rows out of a mapped file of 40, and the same by itself."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (40, 3, 6, 6), generator=generator, dtype=torch.uint8)
     np.save(tmp_path / "images.npy", images.numpy())
@@ -166,7 +166,7 @@ def test_another_device_gets_only_the_splits_own(
 
 
 def test_a_set_larger_than_memory_is_split_without_a_copy(tmp_path: Path) -> None:
-    """A hole of twice the memory as the file, of which each split reads some pictures."""
+    """A hole of twice the memory as the file, of which each split reads some images."""
     total = os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
     count = 2 * total // 2**20 + 1024
     with (tmp_path / "large").open("w+b") as file:

@@ -21,8 +21,8 @@ H, W = 12, 20
 
 def read(path: Path, channels: int = 1, shape: tuple[int, int] = (H, W)) -> np.ndarray:
     """(H, W) of grey, (H, W, 3) of colours; nothing is resized."""
-    picture = read_image(path, (channels, *shape), resize=min(shape))
-    return picture[0] if channels == 1 else picture.transpose(1, 2, 0)
+    image = read_image(path, (channels, *shape), resize=min(shape))
+    return image[0] if channels == 1 else image.transpose(1, 2, 0)
 
 
 def numbers(dtype: str, shape: tuple[int, ...] = (H, W)) -> np.ndarray:
@@ -208,9 +208,7 @@ def test_one_nan_in_any_band_is_found(
 
 
 @pytest.mark.parametrize("dtype", ["<u2", "<f4", "<i4"])
-def test_a_large_picture_takes_less_than_its_own_memory_beside_it(
-    tmp_path: Path, dtype: str
-) -> None:
+def test_a_large_image_takes_less_than_its_own_memory_beside_it(tmp_path: Path, dtype: str) -> None:
     """In Python and NumPy, where copies in float64 took twelve times as much."""
     pixels = np.tile(numbers(dtype, (1, 4000)), (6000, 1))
     file = write_tiff(tmp_path / "a.tif", pixels)

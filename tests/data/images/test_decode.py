@@ -1,16 +1,13 @@
-"""Every kind of picture file has one outcome, worked out here without Pillow's conversions."""
+"""Every kind of image file has one outcome, worked out here without Pillow's conversions."""
 
 from __future__ import annotations
 
-import os
 import struct
-import subprocess
 import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,39 +16,19 @@ from torchvision.transforms import functional as TF
 
 from data.images.bit_depth import to_8_bits
 from data.images.decode import read_image
-from data.types import DataError
+from tests.helpers.decoded import COLOUR, GREY, H, W, read, saved, three
 
-H, W = 12, 20
-COLOUR = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
-GREY = COLOUR[..., 0]
 ALPHA = COLOUR[..., 1]
 
 
-def read(path: Path, channels: int = 3, height: int = H, width: int = W) -> np.ndarray:
-    """(H, W, C) of a picture that has the input's size, so that nothing is resized."""
-    picture = read_image(path, (channels, height, width), resize=height)
-    assert (picture.shape, picture.dtype) == ((channels, height, width), np.uint8)
-    return picture.transpose(1, 2, 0)
-
-
-def saved(path: Path, pixels: np.ndarray, mode: str | None = None, **options: Any) -> Path:
-    picture = Image.fromarray(pixels)
-    (picture if mode is None else picture.convert(mode)).save(path, **options)
-    return path
-
-
 def mode_of(file: Path) -> str:
-    with Image.open(file) as picture:
-        return picture.mode
+    with Image.open(file) as image:
+        return image.mode
 
 
 def luma(colour: np.ndarray) -> np.ndarray:
     """ITU-R BT.601, section 2.5.1."""
     return colour.astype(float) @ [0.299, 0.587, 0.114]
-
-
-def three(grey: np.ndarray) -> np.ndarray:
-    return np.repeat(grey[..., None], 3, axis=2)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "webp"])
@@ -108,10 +85,10 @@ def test_one_transparent_colour(tmp_path: Path) -> None:
 def test_palettes(tmp_path: Path, transparency: int | bytes | None) -> None:
     colours = np.array([[255, 0, 0], [0, 200, 0], [0, 0, 90], [10, 20, 30]], np.uint8)
     index = (np.arange(H * W, dtype=np.uint8) % 4).reshape(H, W)
-    picture = Image.frombytes("P", (W, H), index.tobytes())
-    picture.putpalette(colours.tobytes())
+    image = Image.frombytes("P", (W, H), index.tobytes())
+    image.putpalette(colours.tobytes())
     options = {} if transparency is None else {"transparency": transparency}
-    picture.save(tmp_path / "a.png", **options)
+    image.save(tmp_path / "a.png", **options)
     alpha = np.full(4, 255.0)
     if transparency is not None:
         alpha = np.array(list(transparency) if isinstance(transparency, bytes)
@@ -178,8 +155,8 @@ def test_deep_pixels_are_scaled_by_their_range(
     assert read(file, 1, 1, len(expected))[0, :, 0].tolist() == expected
 
 
-def test_exif_turns_pictures_upright(tmp_path: Path) -> None:
-    """EXIF 2.3, tag 0x0112: what the stored picture needs to be looked at."""
+def test_exif_turns_images_upright(tmp_path: Path) -> None:
+    """EXIF 2.3, tag 0x0112: what the stored image needs to be looked at."""
     needed = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
               5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
               7: lambda a: np.rot90(a.swapaxes(0, 1), 2), 8: np.rot90}  # fmt: skip
@@ -205,16 +182,16 @@ def test_threads_that_read_at_a_time_leave_the_filters_of_warnings_alone(tmp_pat
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(8) as pool:
-            pictures = list(pool.map(read, files * 40))
+            images = list(pool.map(read, files * 40))
     finally:
         sys.setswitchinterval(interval)
-    assert all(np.array_equal(picture, COLOUR) for picture in pictures)
+    assert all(np.array_equal(image, COLOUR) for image in images)
     assert warnings.filters == before
     with pytest.raises(UserWarning):
         warnings.warn("still heard", stacklevel=1)
 
 
-def test_animations_give_their_first_picture(tmp_path: Path) -> None:
+def test_animations_give_their_first_image(tmp_path: Path) -> None:
     first, second = (Image.fromarray(np.full((H, W), v, np.uint8)) for v in (40, 200))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     assert (read(tmp_path / "a.gif") == 40).all()
@@ -234,15 +211,15 @@ def test_other_sizes_are_resized_and_cropped_as_torchvision_does(
     tmp_path: Path, size: tuple[int, int], shape: tuple[int, int, int], resize: int
 ) -> None:
     pixels = np.random.default_rng(4).integers(0, 256, (*size, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels).convert("L" if shape[0] == 1 else "RGB")
-    picture.save(tmp_path / "a.png")
-    theirs = TF.center_crop(TF.resize(picture, resize), list(shape[1:]))
+    image = Image.fromarray(pixels).convert("L" if shape[0] == 1 else "RGB")
+    image.save(tmp_path / "a.png")
+    theirs = TF.center_crop(TF.resize(image, resize), list(shape[1:]))
     ours = read_image(tmp_path / "a.png", shape, resize)
     np.testing.assert_array_equal(
         ours, np.asarray(theirs).reshape(*shape[1:], -1).transpose(2, 0, 1)
     )
     squashed = read_image(tmp_path / "a.png", shape, resize, fit="squash")
-    theirs = TF.resize(picture, list(shape[1:]))
+    theirs = TF.resize(image, list(shape[1:]))
     # As a set's images are resized, which rounds once; Pillow rounds after each side.
     np.testing.assert_allclose(
         squashed.astype(int), np.asarray(theirs).reshape(*shape[1:], -1).transpose(2, 0, 1), atol=1
@@ -261,76 +238,3 @@ def test_half_transparency_does_not_bleed_in_resizing(tmp_path: Path) -> None:
     rgba[:, :16], rgba[:, 16:] = (255, 255, 255, 255), (255, 0, 0, 0)
     red, green, _ = read_image(saved(tmp_path / "a.png", rgba), (3, 9, 9), resize=9)
     np.testing.assert_array_equal(red, green)
-
-
-def broken(tmp_path: Path) -> dict[str, tuple[Path, str]]:
-    """Name -> file and what is said of it."""
-    made: dict[str, tuple[bytes, str]] = {
-        "empty.png": (b"", "the file is empty"),
-        "text.jpg": (b"These are words.\n", "not an image: it is text"),
-        "page.png": (b"<!DOCTYPE html><html></html>", "not an image: it is a web page"),
-        "lfs.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-        "phone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC photograph"),
-        "document.jpg": (b"%PDF-1.7\n", "it is a PDF document"),
-        "zeros.jpg": (bytes(600), "nothing but zeros"),
-        "noise.jpg": (b"\xd1\x02\x93\x88\x00\x17", "not an image, or damaged"),
-        "program.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
-    }
-    for suffix in ("png", "jpg", "gif", "tif", "bmp", "webp", "jp2"):
-        whole = saved(tmp_path / f"whole.{suffix}", COLOUR).read_bytes()
-        made[f"cut.{suffix}"] = whole[: len(whole) * 6 // 10], "damaged"
-    result = {}
-    for name, (content, words) in made.items():
-        (tmp_path / name).write_bytes(content)
-        result[name] = tmp_path / name, words
-    result["nan.tif"] = saved(tmp_path / "nan.tif", np.array([[np.nan]], np.float32)), "NaN"
-    result["missing.png"] = tmp_path / "missing.png", "No such file"
-    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
-    result["loop.png"] = tmp_path / "loop.png", "cannot be read"
-    os.mkfifo(tmp_path / "pipe.png")
-    result["pipe.png"] = tmp_path / "pipe.png", "not a file"
-    result["folder.png"] = tmp_path, "not a file"
-    return result
-
-
-def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
-    for name, (path, words) in broken(tmp_path).items():
-        with pytest.raises(DataError) as caught:
-            read(path)
-        message = str(caught.value)
-        assert message.startswith(f"{path}: "), message
-        assert words in message.removeprefix(str(path)), (name, message)
-        assert len(message.splitlines()) == 1
-
-
-def test_bombs_are_refused_before_they_are_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = saved(tmp_path / "a.png", GREY)
-    for limit in (H * W - 1, H * W // 2 - 1):
-        with pytest.raises(DataError, match=r"too large to be decoded.*data\.max_pixels"):
-            read_image(file, (3, H, W), H, max_pixels=limit)
-    whole = read_image(file, (3, H, W), H, max_pixels=H * W)
-    np.testing.assert_array_equal(whole.transpose(1, 2, 0), three(GREY))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)  # Pillow's own limit plays no part
-    np.testing.assert_array_equal(read(file), three(GREY))
-    assert Image.MAX_IMAGE_PIXELS == 1
-    monkeypatch.setattr("data.images.decode.LARGE", H * W - 1)
-    np.testing.assert_array_equal(read(file), three(GREY))
-    monkeypatch.setattr("data.images.decode.free_bytes", lambda device: 9 * H * W - 1)
-    with pytest.raises(DataError, match=r"cannot be read: its .* GB of memory are free"):
-        read(file)
-
-
-@pytest.mark.slow
-def test_importing_changes_nothing_of_pillow() -> None:
-    code = ("from PIL import Image; n = Image.MAX_IMAGE_PIXELS; import data.images.decode;"
-            "assert Image.MAX_IMAGE_PIXELS == n and n")  # fmt: skip
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_strip_that_resizing_would_blow_up_is_refused(tmp_path: Path) -> None:
-    file = saved(tmp_path / "a.png", np.zeros((1, 60_000), np.uint8))
-    with pytest.raises(DataError, match=r"too long a strip.* Only predict takes it"):
-        read_image(file, (1, 224, 224), resize=256)
-    assert read_image(file, (1, 224, 224), resize=256, fit="squash").shape == (1, 224, 224)

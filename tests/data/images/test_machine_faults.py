@@ -1,4 +1,4 @@
-"""What is the machine's fault and not the picture's: no memory, a failing disk."""
+"""What is the machine's fault and not the image's: no memory, a failing disk."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.helpers.commands import Finished, TrainedRun
 from tests.helpers.digit_files import rows_of
 
 Dispatch = Callable[..., Finished]
-SIDE = 40  # of the picture that the machine cannot take
+SIDE = 40  # of the image that the machine cannot take
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, error: BaseException, step: str = "fitted") -> None:
-    """This step of reading raises it, of pictures that are SIDE pixels wide."""
+    """This step of reading raises it, of images that are SIDE pixels wide."""
     original: Any = getattr(data.images.decode, step)
 
     def failing(*args: Any, **options: Any) -> Any:
@@ -84,7 +84,7 @@ def test_the_systems_errors_have_a_beginning_of_their_own(
         assert str(caught.value) == f"{file}: {beginning}"
 
 
-def test_predict_goes_on_after_a_picture_that_memory_does_not_take(
+def test_predict_goes_on_after_an_image_that_memory_does_not_take(
     default_run: TrainedRun, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, side in (("a.png", 28), ("b.png", SIDE), ("c.png", 28)):
@@ -110,10 +110,10 @@ def test_predict_goes_on_after_a_copy_that_memory_does_not_take(
     written(Path("a.png")), written(Path("b.png"), 28)
     original = plots.annotated
 
-    def failing(picture: Image.Image, top: Any) -> Image.Image:
-        if picture.width == SIDE:
+    def failing(image: Image.Image, top: Any) -> Image.Image:
+        if image.width == SIDE:
             raise MemoryError
-        return original(picture, top)
+        return original(image, top)
 
     monkeypatch.setattr(plots, "annotated", failing)
     done = dispatch("predict", str(default_run.best), "a.png", "b.png", "-o", "out", "--json")
@@ -131,7 +131,7 @@ def test_what_systems_leave_in_a_folder_is_passed_over(
     rubbish = ("in/Thumbs.db", "in/sub/desktop.ini", "in/sub/Desktop.INI", "in/.DS_Store",
                "in/sub/__MACOSX/x.png")  # fmt: skip
     for name in rubbish:
-        Path(name).write_bytes(b"no picture")
+        Path(name).write_bytes(b"no image")
     written(Path("in/a.png")), written(Path("in/sub/b.png"))
     predict = ("predict", str(default_run.best), "--json", "--top-k=1")
     for words, found in (
@@ -141,7 +141,7 @@ def test_what_systems_leave_in_a_folder_is_passed_over(
         done = dispatch(*predict, *words)
         assert done.returncode == 0, done.output
         assert [row["file"] for row in rows_of(done)] == found
-    Path("in/notes.txt").write_bytes(b"no picture")
+    Path("in/notes.txt").write_bytes(b"no image")
     other = dispatch(*predict, "in")
     assert other.returncode == 0, other.output
     assert "1 files are no images and are passed over" in other.stderr

@@ -1,4 +1,4 @@
-"""What stands beside the pixels never makes a picture unreadable, and EXIF's orientation alone
+"""What stands beside the pixels never makes an image unreadable, and EXIF's orientation alone
 changes it. What is wrong with the pixels still is damage."""
 
 from __future__ import annotations
@@ -148,15 +148,15 @@ def test_segments_beside_the_pixels(
 ) -> None:
     plain = tmp_path / "plain.jpg"
     plain.write_bytes(jpeg_with(mode=mode))
-    with Image.open(plain) as picture:
-        expected = np.asarray(picture.convert("RGB"))
+    with Image.open(plain) as image:
+        expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(read(plain, (H, W)), expected)
     for after in (b"", b"\0" * 5000, b"MotionPhoto_Data" + plain.read_bytes()):
         (tmp_path / "a.jpg").write_bytes(jpeg_with(*segments, after=after, mode=mode))
         np.testing.assert_array_equal(read(tmp_path / "a.jpg", (H, W)), expected)
 
 
-def test_of_several_pictures_in_a_jpeg_the_first_counts(tmp_path: Path) -> None:
+def test_of_several_images_in_a_jpeg_the_first_counts(tmp_path: Path) -> None:
     first, second = Image.fromarray(COLOUR), Image.fromarray(255 - COLOUR)
     first.save(tmp_path / "a.mpo", save_all=True, append_images=[second])
     first.save(tmp_path / "a.jpg")

@@ -77,7 +77,7 @@ def test_what_is_not_deep_is_not_touched_and_order_is_kept(tmp_path: Path) -> No
     for i in (1, 3):
         plain = np.random.default_rng(i).integers(0, 256, (16, 16)).astype("u1")
         Image.fromarray(plain).save(root / "a" / f"{i:02}.png")
-    (root / "a" / "02.png").write_bytes(b"no picture")
+    (root / "a" / "02.png").write_bytes(b"no image")
     pack = packed(root, files_of(root), Reading((1, 16, 16)), tmp_path / "cache")
     assert [file.name for file, _ in pack.bad] == ["a/02.png"]
     for file, image in zip(pack.files, pack.images, strict=True):

@@ -22,7 +22,7 @@ def labels_of(batches: Batches, epoch: int, start: int = 0) -> list[int]:
     return torch.cat([labels for _, labels in batches.epoch(epoch, start)]).tolist()
 
 
-def test_every_picture_once_with_its_label() -> None:
+def test_every_image_once_with_its_label() -> None:
     data = split()
     batches = Batches(data, 5, plain(), CPU, shuffle=True)
     images, labels = (torch.cat(parts) for parts in zip(*batches.epoch(0), strict=True))
@@ -77,7 +77,7 @@ def test_normalisation_is_torchvisions() -> None:
     torch.testing.assert_close(double, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_small_pictures_are_enlarged() -> None:
+def test_small_images_are_enlarged() -> None:
     digits = split(2, side=28)
     padded = plain(min_size=32)(digits.images)
     assert padded.shape == (2, 1, 32, 32)
@@ -133,7 +133,7 @@ def test_augmented_batches_are_functions_of_seed_epoch_and_batch() -> None:
         return Batches(data, 5, plain(), CPU, shuffle=True, seed=seed, augment=STRONG)
 
     assert same(batches().epoch(1), batches().epoch(1))
-    # Every picture is the same, so all that differs comes from the augmentation.
+    # Every image is the same, so all that differs comes from the augmentation.
     first = [images for images, _ in batches().epoch(1)]
     assert not torch.equal(first[0], first[1])
     for other in (batches().epoch(2), batches(seed=1).epoch(1)):

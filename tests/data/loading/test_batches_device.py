@@ -1,4 +1,4 @@
-"""What goes to the device: the order once an epoch, and all pictures by one stream."""
+"""What goes to the device: the order once an epoch, and all images by one stream."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from trainer.training.batches import StoppableBatches
 
 @pytest.fixture
 def mapped(tmp_path: Path) -> Split:
-    """The pictures of `split(channels=3)` in a file that is mapped into memory."""
+    """The images of `split(channels=3)` in a file that is mapped into memory."""
     data = split(channels=3)
     np.save(tmp_path / "images.npy", data.images.numpy())
     images = np.load(tmp_path / "images.npy", mmap_mode="r+")
@@ -177,7 +177,7 @@ def test_threads_work_at_the_same_time() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("augment", [None, STRONG], ids=["plain", "strong"])
-def test_a_gpu_gets_the_same_pictures(mapped: Split, augment: Augment | None) -> None:
+def test_a_gpu_gets_the_same_images(mapped: Split, augment: Augment | None) -> None:
     """Through pinned memory and a stream of its own as when resident, while kernels are queued."""
     gpu = torch.device("cuda")
     preprocess = Preprocess((0.4,) * 3, (0.3,) * 3, 1, gpu)

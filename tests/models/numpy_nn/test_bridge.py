@@ -31,7 +31,7 @@ LAYERS: list[tuple[Callable[[], nn.Module], tuple[int, ...]]] = [
     (lambda: nn.Dropout(0.0), (40, 50)),
     (lambda: nn.Dropout(1.0), (40, 50)),
     (lambda: nn.MaxPool2d(3, 2, 1), (2, 3, 7, 6)),
-    (lambda: nn.MaxPool2d(3, 2, ceil_mode=True), (2, 3, 2, 2)),  # a window beyond the picture
+    (lambda: nn.MaxPool2d(3, 2, ceil_mode=True), (2, 3, 2, 2)),  # a window beyond the image
     (lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False), (2, 3, 8, 6)),
     (lambda: nn.AdaptiveAvgPool2d((3, 2)), (2, 3, 7, 5)),
     (lambda: nn.LocalResponseNorm(4, 1e-1, 0.6, 1.5), (2, 7, 3, 3)),
@@ -137,11 +137,11 @@ def test_a_change_in_place_of_what_the_backward_needs_is_an_error() -> None:
     out += 1  # the backward looks where it is positive
     with pytest.raises(RuntimeError, match="inplace operation"):
         out.sum().backward()
-    picture = torch.ones(1, 1, 2, 2, requires_grad=True)
-    out = pool(picture)
+    image = torch.ones(1, 1, 2, 2, requires_grad=True)
+    out = pool(image)
     out += 1  # of its backward no business
     out.sum().backward()
-    torch.testing.assert_close(picture.grad, torch.full((1, 1, 2, 2), 0.25))
+    torch.testing.assert_close(image.grad, torch.full((1, 1, 2, 2), 0.25))
 
 
 def test_parameters_stay_the_same_objects() -> None:

@@ -43,7 +43,7 @@ def python_without_torch(folder: Path, code: str, *args: str | Path) -> Finished
 
 
 def photo(path: Path, width: int = 400, height: int = 300) -> Path:
-    """A smooth picture in colour, as JPEG."""
+    """A smooth image in colour, as JPEG."""
     y, x = np.mgrid[0:height, 0:width] / 40.0
     waves = np.stack([np.sin(x + 0.3 * y), np.cos(0.7 * x - y), np.sin(0.1 * x * y)], axis=2)
     Image.fromarray(np.uint8(127 + 120 * waves)).save(path, quality=92)
@@ -76,8 +76,8 @@ def test_a_small_vgg_without_torch_computes_what_its_file_computes(tmp_path: Pat
     file = photo(tmp_path / "photo.jpg")
     done = python_without_torch(tmp_path, SMALL + CLASSIFY, mat, file, "--top-k", "1000")
     found = table(done)
-    picture = read_image(file, (3, 224, 224), resize=256).transpose(1, 2, 0)
-    expected = softmax(mcn.forward(layers, picture, mcn.AVERAGE))
+    image = read_image(file, (3, 224, 224), resize=256).transpose(1, 2, 0)
+    expected = softmax(mcn.forward(layers, image, mcn.AVERAGE))
     assert 0.002 < expected.max() < 0.9
     assert list(found.values()) == sorted(found.values(), reverse=True)
     np.testing.assert_allclose([found[name] for name in CLASSES], expected, atol=2e-6)
@@ -108,10 +108,10 @@ def test_photographs_are_cropped_as_predict_does(tmp_path: Path, size: tuple[int
 
 def test_wrong_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, words = photo(tmp_path / "photo.jpg"), tmp_path / "words.txt"
-    words.write_text("These are words, not a network and not a picture.")
-    for weights, picture in ((words, good), (good, words), (words, tmp_path / "nowhere.jpg")):
-        assert classify_photo.main([str(weights), str(picture)]) == 2
-        wrong = words if picture == good else picture
+    words.write_text("These are words, not a network and not an image.")
+    for weights, image in ((words, good), (good, words), (words, tmp_path / "nowhere.jpg")):
+        assert classify_photo.main([str(weights), str(image)]) == 2
+        wrong = words if image == good else image
         assert wrong.name in capsys.readouterr().err
 
 

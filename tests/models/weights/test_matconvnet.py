@@ -46,12 +46,12 @@ def small_vgg() -> nn.Sequential:
     return net.eval()
 
 
-def logits(net: nn.Module, foreign: ForeignWeights, picture: np.ndarray) -> np.ndarray:
+def logits(net: nn.Module, foreign: ForeignWeights, image: np.ndarray) -> np.ndarray:
     """Through our preprocessing, (x / 255 - mean) / std."""
     net.load_state_dict(foreign.state_dict, strict=True)
     assert foreign.mean is not None
     assert foreign.std is not None
-    x = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+    x = torch.from_numpy(image).permute(2, 0, 1).float() / 255
     mean, std = torch.tensor(foreign.mean), torch.tensor(foreign.std)
     with torch.no_grad():
         return net(((x - mean[:, None, None]) / std[:, None, None])[None])[0].numpy()
@@ -78,9 +78,9 @@ def test_network_computes_what_the_file_computes(
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     assert shapes == mcn.target_shapes(layers)
     foreign = read(path, shapes)
-    picture = np.random.default_rng(1).integers(0, 256, (28, 28, 3), dtype=np.uint8)
-    truth = mcn.forward(layers, picture, mcn.AVERAGE)
-    assert_close(logits(net, foreign, picture), truth, 1e-5)
+    image = np.random.default_rng(1).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    truth = mcn.forward(layers, image, mcn.AVERAGE)
+    assert_close(logits(net, foreign, image), truth, 1e-5)
     assert list(foreign.state_dict) == list(shapes)
     assert all(t.dtype == torch.float32 for t in foreign.state_dict.values())
     assert foreign.classes == DESCRIPTIONS
@@ -91,13 +91,13 @@ def test_network_computes_what_the_file_computes(
 
 def test_wrong_axes_would_be_seen(layers: list[mcn.Layer]) -> None:
     """The comparison above can fail: kernels with rows and columns swapped compute otherwise."""
-    picture = np.random.default_rng(1).integers(0, 256, (28, 28, 3), dtype=np.uint8)
-    truth = mcn.forward(layers, picture, mcn.AVERAGE)
+    image = np.random.default_rng(1).integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    truth = mcn.forward(layers, image, mcn.AVERAGE)
     for layer in layers:
         if "kernel" in layer:
             layer["kernel"] = layer["kernel"].transpose(1, 0, 2, 3)
     with pytest.raises(AssertionError):
-        assert_close(mcn.forward(layers, picture, mcn.AVERAGE), truth, 1e-2)
+        assert_close(mcn.forward(layers, image, mcn.AVERAGE), truth, 1e-2)
 
 
 @pytest.mark.usefixtures("in_process")
@@ -153,13 +153,13 @@ def test_names_when_there_are_no_descriptions(tmp_path: Path, layers: list[mcn.L
 
 
 @pytest.mark.usefixtures("in_process")
-def test_average_picture_becomes_one_mean_per_channel(
+def test_average_image_becomes_one_mean_per_channel(
     tmp_path: Path, layers: list[mcn.Layer]
 ) -> None:
-    picture = np.random.default_rng(2).uniform(0, 255, (20, 30, 3)).astype(np.float32)
-    path = mcn.save(tmp_path / "net.mat", layers, average=picture)
+    image = np.random.default_rng(2).uniform(0, 255, (20, 30, 3)).astype(np.float32)
+    path = mcn.save(tmp_path / "net.mat", layers, average=image)
     foreign = read(path, mcn.target_shapes(layers))
-    assert foreign.mean == pytest.approx(picture.reshape(-1, 3).mean(0) / 255, rel=1e-5)
+    assert foreign.mean == pytest.approx(image.reshape(-1, 3).mean(0) / 255, rel=1e-5)
     assert foreign.notes == ["the average image (20 x 30 x 3) became one mean per channel"]
 
 
@@ -184,7 +184,7 @@ def test_input_size(
 
 
 @pytest.mark.usefixtures("in_process")
-def test_one_output_and_grey_pictures(tmp_path: Path) -> None:
+def test_one_output_and_grey_images(tmp_path: Path) -> None:
     """MATLAB drops the kernel's last dimensions when they are 1."""
     rng = np.random.default_rng(0)
     layers = mcn.vgg(rng, blocks=[[1]], hidden=[], num_classes=1, side=3, channels=1)
@@ -220,12 +220,13 @@ def test_full_size_vgg19(tmp_path: Path) -> None:
     blocks = [[64] * 2, [128] * 2, [256] * 4, [512] * 4, [512] * 4]
     layers = mcn.vgg(rng, blocks, hidden=[4096, 4096], num_classes=1000)
     classes = [f"class {i}" for i in range(1000)]
-    path = mcn.save(tmp_path / "imagenet-vgg-verydeep-19.mat", layers, descriptions=classes)
+    path = tmp_path / "imagenet-vgg-verydeep-19.mat"
+    mcn.save(path, layers, descriptions=classes, compress=False)  # half a gigabyte
     with torch.device("meta"):
         net = vgg19(weights=None, init_weights=False).eval()
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     foreign = read(path, shapes)
     assert foreign.classes == classes
-    picture = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    truth = mcn.forward(layers, picture, mcn.AVERAGE)
-    assert_close(logits(net.to_empty(device="cpu"), foreign, picture), truth, 1e-4)
+    image = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    truth = mcn.forward(layers, image, mcn.AVERAGE)
+    assert_close(logits(net.to_empty(device="cpu"), foreign, image), truth, 1e-4)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,10 @@ from tests.helpers.every_key import (
     changes,
     joined,
     known,
-    make_places,
     placed,
-    refuse_network,
     traits,
 )
 from trainer import checkpoints, job
-from trainer.builders import datasets
 from trainer.config import start
 from trainer.config.compose import Composer, plain, without_hydra
 from trainer.errors import UserError
@@ -36,7 +33,7 @@ from trainer.monitoring.run_logger import RunLogger
 from trainer.monitoring.visualizer import Visualizer
 from trainer.training import loop
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchanged", "no_network")]
 
 
 def traits_of_run(run: Any) -> dict[str, Any]:
@@ -68,15 +65,6 @@ def traits_of_run(run: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(autouse=True)
-def unchanged() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-    datasets._load_data.cache_clear()
-
-
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The runs that would have been trained, as `traits_of_run` sees them."""
@@ -93,16 +81,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(start, "run", run)
     monkeypatch.setattr(loop, "fit", fit)
     return found
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return make_places(tmp_path_factory.mktemp("places"))
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_network(monkeypatch)
 
 
 def training(dispatch: Dispatch, seen: list[Any], words: Words) -> Outcome:

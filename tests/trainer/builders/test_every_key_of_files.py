@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,7 @@ from tests.helpers.every_key import (
     changes,
     joined,
     known,
-    make_places,
     placed,
-    refuse_network,
     traits,
 )
 from trainer import checkpoints
@@ -34,26 +32,7 @@ from trainer.cli import evaluate, export, import_weights, predict
 from trainer.cli.arguments import MACHINE_KEYS, takes
 from trainer.errors import UserError
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def unchanged() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-    datasets._load_data.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return make_places(tmp_path_factory.mktemp("places"))
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_network(monkeypatch)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchanged", "no_network")]
 
 
 @pytest.fixture
@@ -119,9 +98,9 @@ def using(dispatch: Dispatch, used: dict[str, Any], words: Words) -> Outcome:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(False)
     done = dispatch(*words)
-    if words[0] == "predict" and "seen" in used:  # of its pictures a net alone tells nothing
+    if words[0] == "predict" and "seen" in used:  # of its images a net alone tells nothing
         used["data"] = used["seen"]
-    if done.returncode == 1 and words[0] == "predict":  # of a picture, not of the words
+    if done.returncode == 1 and words[0] == "predict":  # of an image, not of the words
         return 0, (done.output, dict(used))
     if done.returncode:
         return done.returncode, done.output

@@ -252,12 +252,12 @@ def test_import_weights_of_matconvnet(tmp_path: Path, fields: str) -> None:
     entries = checkpoints.read(tmp_path / "ours.pth")
     assert (entries["classes"], entries["shape"]) == (names, [3, 32, 32])
     net = restore.restore(entries, stored.configuration(entries))
-    picture = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].double() / 255
+    image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255
     mean, std = (torch.tensor(entries[key]).view(3, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
         ours = net(((pixels - mean) / std).float())[0].numpy()
-    theirs = mcn.forward(layers, picture, mcn.AVERAGE)
+    theirs = mcn.forward(layers, image, mcn.AVERAGE)
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
 
 

@@ -31,7 +31,7 @@ K = 8
 
 
 def some_logits(num_images: int = 300, num_classes: int = K) -> tuple[Tensor, Tensor]:
-    """Logits that are right about half of the time, and labels: class 0 has no pictures, class 1
+    """Logits that are right about half of the time, and labels: class 0 has no images, class 1
     is never predicted."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(1, num_classes, (num_images,), generator=generator)
@@ -75,7 +75,7 @@ def test_confusion_precision_recall_and_f1_are_scikit_learns() -> None:
 
 @pytest.mark.parametrize("num_classes", [K, 3 * K])
 def test_averages_are_scikit_learns(num_classes: int) -> None:
-    """Over the classes that occur: class 0 has no pictures and class 1 is never predicted; of the
+    """Over the classes that occur: class 0 has no images and class 1 is never predicted; of the
     others, some of many neither occur nor are predicted."""
     logits, labels = some_logits(60 if num_classes > K else 300, num_classes)
     logits[:, 5::7] = -9
@@ -120,7 +120,7 @@ def test_top_5_is_scikit_learns() -> None:
 
 
 def test_calibration_error_by_hand() -> None:
-    """Of 15 bins: two pictures in the last, a right and a wrong one; one in the ninth."""
+    """Of 15 bins: two images in the last, a right and a wrong one; one in the ninth."""
     probability = torch.tensor([0.95, 0.97, 0.55], dtype=torch.float64)
     right = torch.tensor([True, False, True])
     last, ninth = abs(1 / 2 - 0.96), abs(1 - 0.55)
@@ -224,7 +224,7 @@ def test_counts_are_whole_numbers() -> None:
     assert [row["count"] for row in figures_of(confusion)] == [2, 0, 1]
 
 
-def test_no_pictures_are_no_confusion() -> None:
+def test_no_images_are_no_confusion() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     confusion = count_confusion(none, none, 2)
     assert confusion.cells.shape == (0, 3)

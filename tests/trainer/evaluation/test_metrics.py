@@ -22,7 +22,7 @@ K = 8
 
 
 def losses_in(meter: Meter, values: list[float], every: int) -> Meter:
-    """Batches of three pictures, read after each so many."""
+    """Batches of three images, read after each so many."""
     for number, value in enumerate(values, 1):
         mean = torch.tensor(value, dtype=torch.float64)
         meter.add(mean, torch.zeros(3, K), torch.zeros(3, dtype=torch.long))

@@ -47,7 +47,7 @@ def predicted(dispatch: Dispatch, *words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def pictures() -> list[str]:
+def images() -> list[str]:
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (30, 20, 3), dtype=np.uint8)).save("colour.png")
     Image.fromarray(rng.integers(0, 4000, (20, 40), dtype=np.uint16)).save("deep.png")
@@ -66,7 +66,7 @@ def test_it_predicts_as_before(changed: dict[str, Any], dispatch: Dispatch) -> N
     )  # fmt: skip
     told = ("classes", "shape", "resize", "mean", "std", "fit", "probabilities", "pixel_range")
     assert {name: after[name] for name in told} == {name: before[name] for name in told}
-    files = pictures()
+    files = images()
     want, found = (predicted(dispatch, name, *files) for name in ("net.pth", "again.pth"))
     for rows in zip(want, found, strict=True):
         a, b = ({row["class"]: row["probability"] for row in image["top"]} for image in rows)
@@ -179,7 +179,7 @@ def test_names_that_steer_a_terminal(dispatch: Dispatch) -> None:
     done = dispatch(*IMPORT)
     assert done.returncode == 0, done.output
     assert checkpoints.read(Path("again.pth"))["classes"] == names
-    shown = dispatch("predict", "again.pth", *pictures())
+    shown = dispatch("predict", "again.pth", *images())
     assert shown.returncode == 0, shown.output
     assert "\x1b" not in shown.output
     assert "[2J" in shown.stdout
@@ -211,7 +211,7 @@ def test_no_memory_is_taken_at_its_word(dispatch: Dispatch) -> None:
 @pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
 def test_it_is_no_checkpoint(command: str, dispatch: Dispatch) -> None:
     exported(dispatch)
-    words = {"evaluate": [], "predict": pictures(), "export": ["--format=state_dict"]}[command]
+    words = {"evaluate": [], "predict": images(), "export": ["--format=state_dict"]}[command]
     done = dispatch(command, "net.safetensors", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert "net.safetensors: this is a safetensors file, which holds weights alone" in done.stderr
@@ -223,7 +223,7 @@ def test_what_predict_is_told_of_it(dispatch: Dispatch) -> None:
     exported(dispatch)
     words = ("model=mlp", "data=synthetic", "data.shape=[3,9,12]",
              f"data.num_classes={NUM_CLASSES}", "data.fit=squash")  # fmt: skip
-    (row,) = predicted(dispatch, "net.safetensors", pictures()[0], *words)
+    (row,) = predicted(dispatch, "net.safetensors", images()[0], *words)
     assert sum(best["probability"] for best in row["top"]) > 2  # sigmoids, as the file says
 
 

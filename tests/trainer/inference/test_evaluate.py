@@ -146,8 +146,8 @@ def test_where_results_go(best: Path, dispatch: Dispatch, monkeypatch: pytest.Mo
         "mistakes.png, predictions.csv"
     )
     for name in ("confusion.png", "mistakes.png"):
-        with Image.open(Path("run/evaluation/val_limit_batches=1", name)) as picture:
-            assert min(picture.size) > 300
+        with Image.open(Path("run/evaluation/val_limit_batches=1", name)) as image:
+            assert min(image.size) > 300
     shutil.copy(best, best.with_name("last.pth"))
     evaluated(dispatch, best.with_name("last.pth"), quick)
     evaluated(dispatch, best, "data=mnist_5k", "data.hflip=true", "--flip", quick)
@@ -179,14 +179,14 @@ def test_a_folders_name_is_one_name_whatever_the_values_are() -> None:
 def test_what_is_written_below_a_mistake_fits_its_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     captions: list[str] = []
 
-    def grid(pictures: torch.Tensor, lines: Sequence[str]) -> Image.Image:
+    def grid(images: torch.Tensor, lines: Sequence[str]) -> Image.Image:
         captions.extend(lines)
         return Image.new("RGB", (1, 1))
 
     monkeypatch.setattr(plots, "picture_grid", grid)
     mistakes = [Mistake(8, 0, 1, 0.999)]
-    pictures = Split(torch.zeros(9, 1, 8, 8, dtype=torch.uint8), torch.zeros(9).long())
-    evaluate.drawn(Findings(ALL_RIGHT, 1.0, 0.0, mistakes), ["cat", "dog"], pictures)
+    images = Split(torch.zeros(9, 1, 8, 8, dtype=torch.uint8), torch.zeros(9).long())
+    evaluate.drawn(Findings(ALL_RIGHT, 1.0, 0.0, mistakes), ["cat", "dog"], images)
     assert captions == ["dog 100%\ntrue cat\nnumber 8"]
     for line in (*captions[0].split("\n"), "number 1000000"):
         assert plots._cut(line, plots.TEXT, plots.TILE) == line
@@ -230,7 +230,7 @@ def test_flipping_averages_the_logits(best: Path, dispatch: Dispatch) -> None:
 
 
 def synthetic_checkpoint(file: Path, template: Path, num_classes: int) -> Path:
-    """A net that has learned nothing, for made-up pictures of so many classes."""
+    """A net that has learned nothing, for made-up images of so many classes."""
     entries = checkpoints.read(template)
     config = yaml.safe_load(entries["config"])
     data = choices.options("data", "synthetic")
@@ -296,17 +296,17 @@ def test_thousands_of_classes_have_cells_instead_of_a_matrix(
         assert table.sum(axis=1).tolist() == [row["count"] for row in results["per_class"]]
         assert table.trace() == pytest.approx(results["accuracy"] * results["num_images"])
         assert "most common confusions" in done.stdout
-        with Image.open("out/confusion.png") as picture:
-            assert max(picture.size) < 1500
+        with Image.open("out/confusion.png") as image:
+            assert max(image.size) < 1500
 
 
-def test_a_net_without_mistakes_leaves_no_picture_of_them(tmp_path: Path) -> None:
-    pictures = Split(torch.zeros(9, 1, 8, 8, dtype=torch.uint8), torch.zeros(9).long())
+def test_a_net_without_mistakes_leaves_no_image_of_them(tmp_path: Path) -> None:
+    images = Split(torch.zeros(9, 1, 8, 8, dtype=torch.uint8), torch.zeros(9).long())
     results: dict[str, Any] = {"classes": ["猫", "dog"], "loss": None}
     bad, good = (Findings(ALL_RIGHT, 1.0, 0.0, some) for some in ([Mistake(8, 0, 1, 0.9)], []))
-    assert evaluate.write(tmp_path, results, bad, pictures, [])[2] == "mistakes.png"
+    assert evaluate.write(tmp_path, results, bad, images, [])[2] == "mistakes.png"
     assert (tmp_path / "mistakes.png").exists()
-    written = evaluate.write(tmp_path, results, good, pictures, [])
+    written = evaluate.write(tmp_path, results, good, images, [])
     assert written == ["evaluation.json", "confusion.png", "predictions.csv"]
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(written)
     assert results_in(tmp_path) == results

@@ -1,4 +1,4 @@
-"""`evaluate` on other data than the net was trained with: other classes, other pictures."""
+"""`evaluate` on other data than the net was trained with: other classes, other images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 
 from data.types import Split
 from tests.helpers.commands import Finished, TrainedRun, train
-from tests.helpers.image_files import pack_folder, write_classes, write_picture
+from tests.helpers.image_files import pack_folder, write_classes, write_image
 from trainer import checkpoints
 from trainer.errors import UserError
 from trainer.inference import evaluation_data
@@ -46,17 +46,17 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(animals: Path, tmp_path: Path) -> Path:
-    """A copy of them, to be changed: at another place the same pictures are the same data."""
+def images(animals: Path, tmp_path: Path) -> Path:
+    """A copy of them, to be changed: at another place the same images are the same data."""
     return Path(shutil.copytree(animals / "pictures", tmp_path / "pictures"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["best.pth", "last.pth"])
 def test_the_data_of_the_training_need_no_warning(
-    animals: Path, pictures: Path, dispatch: Dispatch, name: str
+    animals: Path, images: Path, dispatch: Dispatch, name: str
 ) -> None:
-    for words in ((), (f"data.root={pictures}",)):
+    for words in ((), (f"data.root={images}",)):
         said, results = evaluated(dispatch, animals / name, *words)
         assert "Warning" not in said
         assert results["same_data"] is True
@@ -64,16 +64,16 @@ def test_the_data_of_the_training_need_no_warning(
 
 @pytest.mark.parametrize("change", ["added", "removed", "split_seed", "val_size", "test_size"])
 def test_changed_data_are_told_before_the_figures(
-    animals: Path, pictures: Path, dispatch: Dispatch, change: str
+    animals: Path, images: Path, dispatch: Dispatch, change: str
 ) -> None:
     key = []
     if change == "added":
-        write_picture(pictures / "cat" / "new.png", seed=77)
+        write_image(images / "cat" / "new.png", seed=77)
     elif change == "removed":
-        (pictures / "dog" / "03.png").unlink()
+        (images / "dog" / "03.png").unlink()
     else:
         key = [f"data.{change}={7 if change == 'split_seed' else 0.3}"]
-    said, results = evaluated(dispatch, animals / "best.pth", f"data.root={pictures}", *key)
+    said, results = evaluated(dispatch, animals / "best.pth", f"data.root={images}", *key)
     assert said.index(WARNING) < said.index("test split")
     assert said.count("Warning") == 1
     assert "data=<another dataset>" in said
@@ -81,10 +81,10 @@ def test_changed_data_are_told_before_the_figures(
 
 
 def test_another_set_and_old_checkpoints_need_no_warning(
-    animals: Path, pictures: Path, dispatch: Dispatch
+    animals: Path, images: Path, dispatch: Dispatch
 ) -> None:
-    write_picture(pictures / "cat" / "new.png", seed=77)
-    other = ("data=image_folder", f"data.root={pictures}")
+    write_image(images / "cat" / "new.png", seed=77)
+    other = ("data=image_folder", f"data.root={images}")
     said, results = evaluated(dispatch, animals / "best.pth", *other)
     assert "Warning" not in said
     assert results["same_data"] is None
@@ -96,7 +96,7 @@ def test_another_set_and_old_checkpoints_need_no_warning(
     entries = checkpoints.read(animals / "best.pth")
     del entries["data"]
     checkpoints.write(Path("old.pth"), entries)
-    said, results = evaluated(dispatch, "old.pth", f"data.root={pictures}")
+    said, results = evaluated(dispatch, "old.pth", f"data.root={images}")
     assert "Warning" not in said
     assert results["same_data"] is None
 
@@ -105,12 +105,12 @@ def test_another_set_and_old_checkpoints_need_no_warning(
     ("old", "others"), [("owl", "cat, dog, zebra"), ("cat", "dog, owl, zebra")]
 )
 def test_a_folder_with_some_of_the_classes_is_refused(
-    animals: Path, pictures: Path, dispatch: Dispatch, old: str, others: str
+    animals: Path, images: Path, dispatch: Dispatch, old: str, others: str
 ) -> None:
-    """Shared names at their places, and at others; before any picture is packed."""
-    folder = pack_folder(pictures)
-    shutil.move(pictures / old, pictures / "zebra")
-    done = dispatch("evaluate", str(animals / "best.pth"), f"data.root={pictures}", "-o", "out")
+    """Shared names at their places, and at others; before any image is packed."""
+    folder = pack_folder(images)
+    shutil.move(images / old, images / "zebra")
+    done = dispatch("evaluate", str(animals / "best.pth"), f"data.root={images}", "-o", "out")
     assert (done.returncode, done.stdout) == (2, "")
     told = f"data: its classes are {others}, those of the checkpoint cat, dog, owl; "
     assert done.stderr.startswith(f"{told}on one side only: {old}, zebra. ")
@@ -119,11 +119,11 @@ def test_a_folder_with_some_of_the_classes_is_refused(
 
 
 def test_a_folder_with_none_of_the_names_is_compared_by_position(
-    animals: Path, pictures: Path, dispatch: Dispatch
+    animals: Path, images: Path, dispatch: Dispatch
 ) -> None:
     for number, name in enumerate(("cat", "dog", "owl")):
-        shutil.move(pictures / name, pictures / f"kind {number}")
-    said, results = evaluated(dispatch, animals / "best.pth", f"data.root={pictures}")
+        shutil.move(images / name, images / f"kind {number}")
+    said, results = evaluated(dispatch, animals / "best.pth", f"data.root={images}")
     assert "those of this dataset differ" in said
     assert [(row["class"], row["count"]) for row in results["per_class"]] == [
         ("cat", 4), ("dog", 4), ("owl", 4),
@@ -154,13 +154,13 @@ def test_a_strange_folder_without_a_test_split_is_taken_whole(
 
 
 def test_the_folder_of_the_training_at_another_place_is_not_taken_whole(
-    animals: Path, pictures: Path, dispatch: Dispatch
+    animals: Path, images: Path, dispatch: Dispatch
 ) -> None:
-    words = ("data=image_folder", f"data.root={pictures}", "data.val_size=0.2")
+    words = ("data=image_folder", f"data.root={images}", "data.val_size=0.2")
     said, results = evaluated(dispatch, animals / "best.pth", *words, "data.test_size=0.2")
     assert results["num_images"] == 12
     said, results = evaluated(
-        dispatch, animals / "best.pth", "data=image_folder", f"data.root={pictures}"
+        dispatch, animals / "best.pth", "data=image_folder", f"data.root={images}"
     )
     assert results["num_images"] == 60  # other sizes than the training's: not its splits
     assert "All 60 images" in said

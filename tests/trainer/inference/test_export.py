@@ -84,8 +84,8 @@ def test_onnx_names_and_sizes(dispatch: Dispatch) -> None:
     assert [said(value) for value in model.graph.output] == [("logits", ["batch", NUM_CLASSES])]
 
 
-def described_steps(picture: Image.Image, description: Mapping[str, Any]) -> Tensor:
-    """The sentences of `preprocessing` done in NumPy and Pillow, for a picture of the right size
+def described_steps(image: Image.Image, description: Mapping[str, Any]) -> Tensor:
+    """The sentences of `preprocessing` done in NumPy and Pillow, for an image of the right size
     and kind."""
     decoding, first, second, *rest = description["preprocessing"]
     assert decoding == (
@@ -94,8 +94,8 @@ def described_steps(picture: Image.Image, description: Mapping[str, Any]) -> Ten
         "transparent over black, or over white where what can be seen is nearly black."
     )
     assert first == "Grey, by ITU-R BT.601, pixels 0 to 255."
-    assert second.startswith(f"If it is not {picture.height} x {picture.width}: ")
-    x = np.asarray(picture).astype(np.float64)
+    assert second.startswith(f"If it is not {image.height} x {image.width}: ")
+    x = np.asarray(image).astype(np.float64)
     height, width = description["input_size"]
     for step in rest:
         if step == f"A border of 2 black pixels all round, which makes {height} x {width}.":

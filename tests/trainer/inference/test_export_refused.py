@@ -136,7 +136,7 @@ def test_a_net_without_a_graph_is_one_message(
 
         def forward(self, x: Tensor) -> Tensor:
             mean: Tensor = x.mean((1, 2, 3))[:, None]
-            return self.scale * (mean if mean.sum() > 0 else -mean)  # hangs on the pictures
+            return self.scale * (mean if mean.sum() > 0 else -mean)  # hangs on the images
 
     make_checkpoint(Path("net.pth"), "mlp", (1, 28, 28))
     monkeypatch.setattr(restore, "restore", lambda *_: Fickle().eval())

@@ -1,4 +1,4 @@
-"""Pictures to classes by the command line: what nets say of digits, and what is refused."""
+"""Images to classes by the command line: what nets say of digits, and what is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_predict_agrees_with_evaluate(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
-    """The same weights see the same pictures, once as files: accuracy, and each probability."""
+    """The same weights see the same images, once as files: accuracy, and each probability."""
     from trainer.builders import datasets, networks, restore
     from trainer.config import stored
 
@@ -121,10 +121,10 @@ def test_weights_without_a_data_set(
     config["data"] = {"shape": [1, 28, 28], "num_classes": 10}
     entries["config"] = yaml.safe_dump(config)
     checkpoints.write(Path("imported.pth"), entries)
-    picture = str(digits / "007_7.png")
-    done = dispatch("predict", "imported.pth", picture)
+    image = str(digits / "007_7.png")
+    done = dispatch("predict", "imported.pth", image)
     assert done.returncode == 0, done.output
-    assert done.stdout == dispatch("predict", str(default_run.best), picture).stdout
+    assert done.stdout == dispatch("predict", str(default_run.best), image).stdout
 
 
 @pytest.fixture
@@ -241,8 +241,8 @@ def test_held_out_digits_are_told_apart_as_well_as_evaluate_says(
         images, labels = file["test_images"], file["test_labels"]
     for kind, pixels in (("light", images), ("dark", 255 - images)):
         (tmp_path / kind).mkdir()
-        for i, picture in enumerate(pixels):
-            Image.fromarray(picture).save(tmp_path / kind / f"{i:04}.png")
+        for i, image in enumerate(pixels):
+            Image.fromarray(image).save(tmp_path / kind / f"{i:04}.png")
     best = str(default_run.best)
     evaluated = run_trainer("evaluate", best, "-o", "results", cwd=tmp_path)
     assert evaluated.returncode == 0, evaluated.output

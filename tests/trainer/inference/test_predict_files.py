@@ -36,7 +36,7 @@ def test_bad_files_are_named_and_the_rest_goes_on(
     shutil.copy(digits / "007_7.png", tmp_path / "c_7.png")
     whole = (tmp_path / "c_7.png").read_bytes()
     (tmp_path / "a_cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "b_words.txt").write_text("not a picture")
+    (tmp_path / "b_words.txt").write_text("not an image")
     (tmp_path / "d_empty.png").write_bytes(b"")
     (tmp_path / ".hidden").write_bytes(b"")
     (tmp_path / ".thumbs").mkdir()
@@ -122,8 +122,8 @@ def test_other_sizes_and_colours_are_brought_to_the_nets_own(
     assert probability["crop"] != probability["squash"]
 
 
-def test_pictures_of_every_kind(default_run: TrainedRun, digits: Path, dispatch: Dispatch) -> None:
-    """The same seven in what cameras, scanners and browsers write; and what is no picture."""
+def test_images_of_every_kind(default_run: TrainedRun, digits: Path, dispatch: Dispatch) -> None:
+    """The same seven in what cameras, scanners and browsers write; and what is no image."""
     with Image.open(digits / "007_7.png") as file:
         seven = file.copy()
     colour, deep = seven.convert("RGB"), np.asarray(seven).astype(np.uint16) * 257
@@ -131,7 +131,7 @@ def test_pictures_of_every_kind(default_run: TrainedRun, digits: Path, dispatch:
     turned[0x0112] = 6  # to be turned clockwise by a quarter
     clear = seven.convert("RGBA")
     clear.putalpha(seven)
-    for name, picture, options in (
+    for name, image, options in (
         ("alpha.png", clear, {}), ("bits.png", seven.point(lambda v: 255 * (v > 127), "1"), {}),
         ("cmyk.jpg", colour.convert("CMYK"), {"quality": 95}), ("colour.webp", colour, {}),
         ("deep.png", Image.fromarray(deep), {}),
@@ -140,11 +140,11 @@ def test_pictures_of_every_kind(default_run: TrainedRun, digits: Path, dispatch:
         ("palette.png", seven.convert("P"), {}),
         ("turned.jpg", seven.rotate(90), {"exif": turned, "quality": 95}),
     ):  # fmt: skip
-        picture.save(name, **options)
+        image.save(name, **options)
     good = sorted(path.name for path in Path().iterdir())
     Path("loop.png").symlink_to("loop.png")
     Path("folder.png").mkdir()
-    Path("folder.png/text.png").write_text("not a picture")
+    Path("folder.png/text.png").write_text("not an image")
     done = dispatch("predict", str(default_run.best), ".", "--json", "--top-k=10")
     assert done.returncode == 1
     rows = rows_of(done)
@@ -161,10 +161,10 @@ def test_pictures_of_every_kind(default_run: TrainedRun, digits: Path, dispatch:
 def test_dark_digits_on_white_are_inverted_when_asked(
     default_run: TrainedRun, digits: Path, dispatch: Dispatch
 ) -> None:
-    with Image.open(digits / "007_7.png") as picture:
-        Image.fromarray(255 - np.asarray(picture)).save("paper.png")
-        ink = Image.new("LA", picture.size, (0, 255))  # black, opaque where the digit is
-        ink.putalpha(picture)
+    with Image.open(digits / "007_7.png") as image:
+        Image.fromarray(255 - np.asarray(image)).save("paper.png")
+        ink = Image.new("LA", image.size, (0, 255))  # black, opaque where the digit is
+        ink.putalpha(image)
         ink.save("ink.png")
     words = ("predict", str(default_run.best), "--json")
     plain = rows_of(dispatch(*words, str(digits / "007_7.png")))[0]["top"]
@@ -194,8 +194,8 @@ def test_annotated_copies(default_run: TrainedRun, digits: Path, dispatch: Dispa
     """Each under its own name below its own folders; large enough to read; the rest untouched."""
     Path("in/sub").mkdir(parents=True)
     for name in ("in/x.png", "in/sub/x.png", "in/x.jpg", "in/x"):
-        with Image.open(digits / "007_7.png") as picture:
-            picture.save(name, "JPEG" if name.endswith("jpg") else "PNG")
+        with Image.open(digits / "007_7.png") as image:
+            image.save(name, "JPEG" if name.endswith("jpg") else "PNG")
     Path("in/bad.png").write_bytes(b"")
     before = {file: file.read_bytes() for file in Path("in").rglob("*") if file.is_file()}
     done = dispatch("predict", str(default_run.best), "in", "in/x.png", "-o", "out/copies")
@@ -230,8 +230,8 @@ def test_nothing_is_overwritten(default_run: TrainedRun, digits: Path, dispatch:
     shutil.copy(digits / "007_7.png", "x.png")
     content = Path("x.png").read_bytes()
     words = ("predict", str(default_run.best), "--json")
-    for pictures, folder in (("x.png", "."), ("x.png", "mine"), ("mine", "mine")):
-        done = dispatch(*words, pictures, "-o", folder)
+    for images, folder in (("x.png", "."), ("x.png", "mine"), ("mine", "mine")):
+        done = dispatch(*words, images, "-o", folder)
         assert done.returncode == 2
         assert "x.png is there already" in done.stderr
         assert done.stdout == ""

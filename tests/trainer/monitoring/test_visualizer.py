@@ -41,7 +41,7 @@ def config() -> dict[str, Any]:
     return compose_words("model.hidden=[8]")
 
 
-def picture(encoded: bytes) -> np.ndarray[Any, Any]:
+def decoded(encoded: bytes) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(io.BytesIO(encoded)))
 
 
@@ -74,18 +74,18 @@ def test_accuracies_per_class_are_those_of_their_epoch(default_run: TrainedRun) 
 def test_findings_agree_with_the_summary(default_run: TrainedRun) -> None:
     found = read_json(default_run.folder / "findings.json")
     assert found["epoch"] == default_run.summary["best_epoch"]
-    for split, pictures in (("test", 1000), ("val", 400)):
+    for split, images in (("test", 1000), ("val", 400)):
         cells = found[split]["confusion_cells"]
-        assert sum(count for _, _, count in cells) == pictures
+        assert sum(count for _, _, count in cells) == images
         right = sum(count for true, said, count in cells if true == said)
-        assert right / pictures == pytest.approx(default_run.summary[f"{split}_accuracy"])
+        assert right / images == pytest.approx(default_run.summary[f"{split}_accuracy"])
         accuracy = [
             point.value for point in events(default_run.folder).Scalars(f"accuracy/{split}")
         ]
-        assert right / pictures == pytest.approx(max(accuracy))
+        assert right / images == pytest.approx(max(accuracy))
 
 
-def test_mistakes_are_pictures_of_the_set(default_run: TrainedRun) -> None:
+def test_mistakes_are_images_of_the_set(default_run: TrainedRun) -> None:
     """Their pixels and labels are those that the shipped file has at that place."""
     shipped = np.load(MNIST)
     images, labels = shipped["test_images"], shipped["test_labels"]
@@ -95,7 +95,7 @@ def test_mistakes_are_pictures_of_the_set(default_run: TrainedRun) -> None:
     assert sure == sorted(sure, reverse=True)
     for mistake in mistakes:
         encoded = base64.b64decode(mistake["image"].partition(",")[2])
-        assert (picture(encoded) == images[mistake["index"]].squeeze()).all()
+        assert (decoded(encoded) == images[mistake["index"]].squeeze()).all()
         assert mistake["label_index"] == labels[mistake["index"]] != mistake["predicted_index"]
 
 
@@ -109,7 +109,7 @@ def test_mistakes_are_pictures_of_the_set(default_run: TrainedRun) -> None:
         ),
     ],
 )  # fmt: skip
-def test_the_same_weights_without_pictures(
+def test_the_same_weights_without_images(
     configured: Callable[..., dict[str, Any]], tmp_path: Path, model: tuple[str, ...], first: str
 ) -> None:
     """With augmentation, dropout and batch norm, whose states a careless look would move."""
@@ -198,7 +198,7 @@ def test_filters_keep_sign_and_scale() -> None:
         (nn.Linear(100, 5), False),
     ],
 )  # fmt: skip
-def test_which_first_layers_are_pictures(
+def test_which_first_layers_are_images(
     config: dict[str, Any], tmp_path: Path, weight: nn.Module, shown: bool
 ) -> None:
     run = built(config, tmp_path)
@@ -226,7 +226,7 @@ def test_many_classes_are_bars(
     assert not [tag for tag in many["scalars"] if "per_class" in tag]
 
 
-def test_the_graph_leads_from_the_picture_to_the_logits() -> None:
+def test_the_graph_leads_from_the_image_to_the_logits() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3))
     graph = GraphDef(node=map(node_def, graph_nodes(net, torch.zeros(1, 1, 3, 3))))
     nodes = {node.name: node for node in graph.node}

@@ -56,7 +56,7 @@ def test_what_is_drawn_depends_on_no_clock(every: int, drawn: list[int], tmp_pat
     assert [point.step for point in points] == [len(run.train) * n for n in drawn]
 
 
-def test_an_evaluation_collects_for_the_pictures(
+def test_an_evaluation_collects_for_the_images(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What `meter` gave is used, for the weights that it saw; without it there is a pass."""
@@ -102,7 +102,7 @@ def test_a_signal_ends_the_last_look(config: dict[str, Any], tmp_path: Path) -> 
     assert events(tmp_path).Tags()["images"] == []
 
 
-def test_no_picture_is_worth_a_training(
+def test_no_image_is_worth_a_training(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -129,7 +129,7 @@ def test_no_picture_is_worth_a_training(
     assert "confusion/test" in tags["images"]
 
 
-def test_more_classes_than_a_picture_has_pixels(
+def test_more_classes_than_an_image_has_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run ends well, all that is shown stays small, and nothing is as large as the matrix."""

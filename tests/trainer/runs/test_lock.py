@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import processes, results
-from tests.helpers.tiny_training import TINY, refused, whole_run
+from tests.helpers.tiny_training import TINY, refused, whole_run, without_privileges
 from trainer.errors import UserError
 from trainer.runs import lock
 
@@ -151,3 +151,28 @@ def test_a_finished_run_leaves_its_folder_free(tmp_path: Path) -> None:
     assert not lock.is_locked(run)
     refused(processes.run(tmp_path, "resume", "run"), "already finished", "epochs=N")
     refused(processes.run(tmp_path, *TINY, "hydra.run.dir=run"), "holds a run already", "resume")
+
+
+def ask_all_the_time(folder: str) -> None:
+    while True:
+        lock.is_locked(Path(folder))
+
+
+def test_asking_takes_nothing_and_needs_no_right_to_write(tmp_path: Path) -> None:
+    with lock.locked(tmp_path):
+        pass
+    (tmp_path / lock.NAME).chmod(0o444)
+    pid = os.fork()
+    if pid == 0:
+        without_privileges()
+        ask_all_the_time(str(tmp_path))
+    try:
+        (tmp_path / lock.NAME).chmod(0o644)
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            with lock.locked(tmp_path):  # never refused
+                pass
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

@@ -169,7 +169,7 @@ def test_a_name_that_is_no_utf_8(run: Path, dispatch: Dispatch) -> None:
     assert "b\\udcff" in read_page(odd).text
 
 
-def test_a_picture_from_elsewhere_is_refused(run: Path, dispatch: Dispatch) -> None:
+def test_an_image_from_elsewhere_is_refused(run: Path, dispatch: Dispatch) -> None:
     found = json.loads((run / "findings.json").read_text())
     assert dispatch("report", "run").returncode == 0
     assert "Most confident mistakes" in read_page(run).text

@@ -116,12 +116,12 @@ def test_a_signal_ends_packing(tmp_path: Path, number: int) -> None:
     for label in ("cats", "dogs"):
         (tmp_path / "pictures" / label).mkdir(parents=True)
         for index in range(30):
-            picture = Image.new("RGB", (20 + index, 20), (index, 99, 120))
-            picture.save(tmp_path / "pictures" / label / f"{index}.png")
+            image = Image.new("RGB", (20 + index, 20), (index, 99, 120))
+            image.save(tmp_path / "pictures" / label / f"{index}.png")
     words = ("data=image_folder", f"data.root={tmp_path}/pictures", "data.shape=[3,8,8]",
              "model.hidden=[8]", "batch_size=8", "epochs=1", "hydra.run.dir=run")  # fmt: skip
     words += (f"data.cache_dir={tmp_path}/cache",)
-    command = processes.Command(tmp_path, words, prepare=pictures_are_slow)
+    command = processes.Command(tmp_path, words, prepare=images_are_slow)
     cache = tmp_path / "cache"
     assert command.wait_for(lambda: list(cache.rglob("*.tmp"))), command.output
     time.sleep(0.2)
@@ -135,7 +135,7 @@ def test_a_signal_ends_packing(tmp_path: Path, number: int) -> None:
     assert not list(cache.rglob("*.tmp"))
 
 
-def pictures_are_slow() -> None:
+def images_are_slow() -> None:
     """Each takes a fifth of a second to decode."""
     load = Image.Image.load
 

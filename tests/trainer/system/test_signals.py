@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import pty
+import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers import processes
-from tests.helpers.tiny_training import TINY
+from tests.helpers import processes, results
+from tests.helpers.tiny_training import TINY, signal_at
 from trainer.errors import Stopped
 from trainer.system.signals import StopSignals
 
@@ -120,3 +124,64 @@ def test_a_signal_that_a_library_swallows_stops_the_training(tmp_path: Path) -> 
     )
     assert ended.code == 143, ended.output
     assert "Stopped" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGHUP, "SIGHUP: stopping after this batch; a second signal stops now"),
+        (signal.SIGINT, "stopping after this batch; Ctrl-C again stops now"),
+    ],
+)
+def test_a_signal_is_answered_and_saved(tmp_path: Path, number: int, said: str) -> None:
+    prepare = functools.partial(signal_at, number, 5, False, times=1 + (number == signal.SIGHUP))
+    ended = processes.run(tmp_path, *TINY, "hydra.run.dir=run", prepare=prepare)
+    assert ended.code == 128 + number, ended.output
+    assert ended.output.count(said) == 1
+    assert results.sound_steps(tmp_path / "run") == [4, 6]
+    assert results.summary(tmp_path / "run")["status"] == "interrupted"
+
+
+def ignore_hang_ups() -> None:
+    """As nohup does."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal_at(signal.SIGHUP, 2, False)
+
+
+def test_what_nohup_started_outlives_its_terminal(tmp_path: Path) -> None:
+    ended = processes.run(tmp_path, *TINY, "hydra.run.dir=run", prepare=ignore_hang_ups)
+    assert ended.code == 0, ended.output
+    assert "stopping" not in ended.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hang_up", [False, True])
+def test_the_bar_of_a_terminal_gives_way(tmp_path: Path, hang_up: bool) -> None:
+    """A real terminal: Ctrl-C, or the window is closed."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer", *TINY, "epochs=100000", "hydra.run.dir=run"],
+        cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    while results.newest_step(tmp_path / "run") < 20 and process.poll() is None:
+        if select.select([ours], [], [], 0.05)[0]:
+            seen += os.read(ours, 65536)
+    if hang_up:
+        os.close(ours)
+    process.send_signal(signal.SIGHUP if hang_up else signal.SIGINT)
+    while not hang_up and process.poll() is None:
+        if select.select([ours], [], [], 0.05)[0]:
+            try:
+                seen += os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+    assert process.wait(60) == (129 if hang_up else 130)
+    assert results.summary(tmp_path / "run")["status"] == "interrupted"
+    assert results.sound_steps(tmp_path / "run")
+    if not hang_up:
+        _, _, after = seen.partition(b"\r\x1b[Kstopping after this batch; Ctrl-C again stops now")
+        assert after
+        assert b"batch/s" not in after  # it is not drawn again
+        assert b"Stopped. Continue with" in after

@@ -208,7 +208,7 @@ def test_names_of_folders_and_files(tmp_path: Path, program: Program) -> None:
             folder.mkdir(parents=True)
             for i in range(4):
                 Image.new("L", (8, 8), 60 * k + i).save(folder / f"{name}{i}.png", "PNG")
-    (tmp_path / "photos" / "train" / f"{shown}0" / f"{name}.png").write_bytes(b"no picture")
+    (tmp_path / "photos" / "train" / f"{shown}0" / f"{name}.png").write_bytes(b"no image")
     words = ("data=image_folder", "data.root=photos", "data.shape=[1,8,8]", "data.cache_dir=cache",
              "data.val_size=0.5",
              "model.hidden=[4]", "epochs=1", "batch_size=2", "hydra.run.dir=run")  # fmt: skip

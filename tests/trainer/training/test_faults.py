@@ -1,23 +1,26 @@
-"""What the machine, the numbers or the user's choice of folder can do to a run: one message, the
-last good state kept, and a way on."""
+"""Disk and folder of a run that fail it: one message, the last good state kept, and a way on."""
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import math
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from tests.helpers import processes, results
-from tests.helpers.tiny_training import TINY, limit_file_size, refused, train, whole_run
+from tests.helpers.tiny_training import (
+    TINY,
+    limit_file_size,
+    refused,
+    train,
+    whole_run,
+    without_privileges,
+)
 from trainer import checkpoints
 from trainer.runs import lock
 from trainer.system.torch_internals import leave_compiler_unimported
@@ -175,12 +178,6 @@ def test_folders_that_no_run_can_have(tmp_path: Path) -> None:
     train(tmp_path / "missing parents")  # the twin: with a space
 
 
-def without_privileges() -> None:
-    """Let permissions hold for root, too: no capabilities are left (capset(2))."""
-    header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-    assert ctypes.CDLL(None).capset(header, none) == 0
-
-
 def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     for words in ((), ("hydra.run.dir=run",)):
@@ -220,124 +217,3 @@ def test_any_name_of_a_folder_works(tmp_path: Path, name: str) -> None:
     assert ended.code == 0, ended.output
     assert (here / f"{name}2" / "summary.json").is_file()
     assert moved.is_dir()
-
-
-# --- memory ---------------------------------------------------------------------------------------
-
-
-def no_memory(at: int, kind: str) -> None:
-    """The `at`-th batch does not fit."""
-    from trainer.training import loop
-
-    step, count = loop.train_step, iter(range(at))
-
-    def stepping(*args: Any) -> Any:
-        if next(count, None) is None:
-            if kind == "gpu":
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-            torch.empty(2**58)  # torch's own words for a CPU
-        return step(*args)
-
-    loop.train_step = stepping
-
-
-@pytest.mark.parametrize("kind", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
-def test_out_of_memory(tmp_path: Path, kind: str) -> None:
-    prepare = functools.partial(no_memory, 5, kind)
-    ended = processes.run(tmp_path, *TINY, "hydra.run.dir=run", prepare=prepare)
-    refused(ended, "Out of memory on cpu at step 6", "batch_size=8", "smaller batch_size",
-            "The state of step 4 is intact", code=1)  # fmt: skip
-    assert results.summary(tmp_path / "run")["status"] == "failed"
-    assert "Out of memory" in results.summary(tmp_path / "run")["reason"]
-
-
-# --- numbers that are none ------------------------------------------------------------------------
-
-
-def poison(where: str, at: int, value: float) -> None:
-    """Put a NaN or inf into the `at`-th training step, counted from 0."""
-    from trainer.training import loop, step
-
-    update, backward, count = loop.update, step.CheckedStep.backward, iter(range(at))
-    now = [False]
-
-    def updating(model: Any, loss: Any, stepper: Any, autocast: Any, images: Any, targets: Any):
-        now[0] = next(count, None) is None and not now[0]
-        if now[0] and where == "picture":
-            images = images.clone()
-            images[0, 0, 0, 0] = value
-        if now[0] and where == "weight":
-            next(model.parameters()).data.view(-1)[0] = value
-        return update(model, loss, stepper, autocast, images, targets)
-
-    def poisoned(self: Any, loss: torch.Tensor) -> None:
-        if now[0] and where == "loss":
-            loss = loss * value
-        if now[0] and where == "gradient":
-            self.parameters[0].register_hook(lambda g: torch.full_like(g, value))
-        backward(self, loss)
-
-    loop.update = updating
-    step.CheckedStep.backward = poisoned
-
-
-POISONS = [
-    ("loss", math.nan, "adam"), ("gradient", math.inf, "sgd"), ("picture", math.nan, "rmsprop"),
-    ("loss", math.inf, "adadelta"), ("gradient", math.nan, "adagrad"),
-    ("picture", math.inf, "adamw"), ("gradient", -math.inf, "rmsprop"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("where", "value", "optimizer"),
-    [POISONS[1], *(pytest.param(*p, marks=pytest.mark.slow) for p in POISONS[:1] + POISONS[2:])],
-)
-def test_what_is_not_finite_ends_the_run_and_reaches_no_weight(
-    whole: Path, tmp_path: Path, where: str, value: float, optimizer: str
-) -> None:
-    """At step 6, which no log interval looks at; the end of the epoch does."""
-    words = [w for w in TINY if not w.startswith("optimizer.")]
-    ended = processes.run(
-        tmp_path, *words, f"optimizer={optimizer}", "augment=none", "hydra.run.dir=run",
-        prepare=functools.partial(poison, where, 5, value),
-    )  # fmt: skip
-    refused(ended, "NaN or infinite at step 6", "epoch 2", "learning rate", "optimizer.lr", code=1)
-    run = tmp_path / "run"
-    assert results.summary(run)["status"] == "failed"
-    assert results.sound_steps(run) == [4]
-    for name in ("step_4.pth", "best.pth"):
-        entries = checkpoints.read(run / "checkpoints" / name)
-        assert entries["step"] == 4
-        assert all(tensor.isfinite().all() for tensor in entries["model"].values())
-    assert [row["split"] for row in results.rows(run)] == ["train", "val"]
-    resumed = processes.run(tmp_path, "resume", "run")
-    assert resumed.code == 0, resumed.output  # without the poison
-
-
-@pytest.mark.slow
-def test_a_learning_rate_out_of_all_bounds(tmp_path: Path) -> None:
-    """No poison but the user's own."""
-    words = [w for w in TINY if not w.startswith("optimizer.")]
-    ended = processes.run(
-        tmp_path, *words, "optimizer=sgd", "optimizer.lr=1e30", "hydra.run.dir=run"
-    )
-    refused(ended, "NaN or infinite at step", "learning rate", code=1)
-    assert "Try a smaller optimizer.lr" in ended.output
-
-
-# --- batches --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("words", "steps"),
-    [
-        (("batch_size=500",), 2),  # larger than the set: one batch an epoch
-        pytest.param(("batch_size=31",), 2, marks=pytest.mark.slow),  # a last one of one: left out
-        pytest.param(("batch_size=32", "num_workers=8"), 2, marks=pytest.mark.slow),
-    ],
-)
-def test_batches_of_odd_sizes(tmp_path: Path, words: tuple[str, ...], steps: int) -> None:
-    """Never no steps and a good end."""
-    run = train(tmp_path, *words)
-    assert results.summary(run)["steps"] == steps
-    assert results.summary(run)["status"] == "finished"

@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +25,12 @@ from tests.helpers.compiled_parts import (
     parts,
 )
 from trainer.errors import TrainingError, UserError
-from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.training.compiling import compiled
 from trainer.training.compiling.agreement import Trial, disagreement
 from trainer.training.compiling.compiled import CompiledStep, check, compile_model
 from trainer.training.compiling.step_graph import has_state
 from trainer.training.loop import update
 from trainer.training.step import CheckedStep
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    leave_compiler_unimported()  # as every run does before it builds anything
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
