@@ -79,7 +79,8 @@ def evaluate(
     metrics = measure(model, entries, config, device, dataset, images, split, flip, examiner)
     if count := examiner.num_not_finite():
         raise TrainingError(no_result(checkpoint, entries, count, config["precision"]))
-    noted = note_reading(checkpoint, entries, dataset, metrics) if split == "test" else None
+    is_test = split == "test" and dataset.held_out == "test"
+    noted = note_reading(checkpoint, entries, dataset, metrics) if is_test else None
     findings = examiner.findings()
     results = {
         "checkpoint": str(checkpoint),
