@@ -35,11 +35,10 @@ def carved(
     share is rounded otherwise, one image moves on to the neighbour (rarely two), but none from
     train to test.
 
-    With `groups`, all of this holds for groups in place of images: each has a key, and counts as
-    one of one class, see `class_of_groups`. None is divided. A file that joins a group moves
-    nothing, unless the group then counts as of another class. Only where groups mix classes may
-    more of them move at once: when a class's weight there changes, or hardly any group counts as of
-    a class.
+    With `groups`, all of this holds for groups in place of images, and none is divided: each counts
+    as of one class, see `class_of_groups`. A file that joins a group moves nothing, unless the
+    group then counts as of another class. Only where groups mix classes may more move at once, when
+    a class's weight changes, or hardly any group counts as of a class.
 
     With `folds`, what this leaves for train and val is divided, see `fold_of`: by keys, so that
     fold 0 has the smallest. One of them is "test", what was is "unused", and val comes out of the
@@ -47,8 +46,8 @@ def carved(
 
     Args:
         found: the files of each split that has a folder.
-        sizes: fraction that each of the others takes of what is left in train, in this order; 0:
-            there is none.
+        sizes: fraction that each of the others takes of what is left in train, in this order; 0: no
+            such split.
         groups: of each file.
         test_files: names; if there are some, they are the test split.
         folds, fold: number of folds, and of the one that is held out; see `Preparation`.
@@ -73,9 +72,7 @@ def carved(
         split_of[split_of == "test"] = UNUSED
         split_of[split_of == "val"] = "train"
         drawing = _Drawing(units(), classes, sizes)
-        drawing.check(
-            images_for(folds), f"each of data.folds={folds} folds, and in train and val beside it"
-        )
+        drawing.check(images_for(folds), f"each of {folds} folds, and in train and val beside it")
         drawing.hold_out(folds, fold)
     if folds or "val" in missing:
         drawing.take("val", 1)
