@@ -83,6 +83,16 @@ def test_images_of_a_val_folder_may_be_listed(tmp_path: Path) -> None:
     assert not found["test"] & found["val"]
 
 
+def test_a_list_that_leaves_the_val_folder_without_a_class_is_refused(tmp_path: Path) -> None:
+    root = write_parts(tmp_path / "set", "train", "val")
+    names = [f"val/cat/{i:02}.png" for i in range(10)] + ["val/dog/00.png", "val/owl/00.png"]
+    (tmp_path / "list").write_text("\n".join(names))
+    found = refused(root, test_files=str(tmp_path / "list"))
+    assert "list: leaves val no image of cat, and each split needs images of each class" in found
+    (tmp_path / "list").write_text("\n".join(names[1:]))  # the twin
+    assert len(load(root, test_files=str(tmp_path / "list")).val) == 19
+
+
 def test_names_of_any_kind_are_written_and_read(tmp_path: Path) -> None:
     names = [
         "#cats/1.png",
