@@ -117,11 +117,13 @@ def _check_each_has_all(
         bare = [name for label, name in enumerate(classes) if label not in there]
         if not bare:
             continue
-        if part == "test" and keys.test_files is not None and not keys.folds:
+        is_listed = part == "test" and keys.test_files is not None and not keys.folds
+        if is_listed or keys.group is None:
+            verb = "lists no image" if is_listed else f"leaves {part} no image"
+            way_out = "Add some to the list" if is_listed else "Take some from the list"
             raise DataError(
-                f"data.test_files={printable(keys.test_files)}: lists no image of "
-                f"{join_first_ten(bare)}, and each split needs images of each class. Add some to "
-                "the list."
+                f"data.test_files={printable(keys.test_files or '')}: {verb} of "
+                f"{join_first_ten(bare)}, and each split needs images of each class. {way_out}."
             )
         where, size = part, f"a larger data.{part}_size"
         if part == "test" and keys.folds:
@@ -129,7 +131,7 @@ def _check_each_has_all(
         elif part == "train":
             size = "a smaller data.test_size and data.val_size"
         raise DataError(
-            f"data.group={printable(keys.group or '')}: none of the groups drawn for {where} has "
+            f"data.group={printable(keys.group)}: none of the groups drawn for {where} has "
             f"an image of {join_first_ten(bare)}, and each split needs images of each class. Take "
             f"{size}, another data.split_seed, or more groups."
         )

@@ -35,19 +35,19 @@ def carved(
     share is rounded otherwise, one image moves on to the neighbour (rarely two), but none from
     train to test.
 
-    With `groups`, all of this holds for groups in place of images: each has a key, and counts as
-    one of one class, see `class_of_groups`. None is divided. A file that joins a group moves
-    nothing, unless the group then counts as of another class. Only where groups mix classes may
-    more of them move at once: when a class's weight there changes, or hardly any group counts as of
-    a class.
+    With `groups`, all of this holds for groups in place of images, and none is divided: each counts
+    as of one class, see `class_of_groups`. A file that joins a group moves nothing, unless the
+    group then counts as of another class. Only where groups mix classes may more move at once, when
+    a class's weight changes, or hardly any group counts as of a class.
 
-    With `folds`, train and val are divided, see `fold_of`: by keys, so that fold 0 has the
-    smallest. One of them is "test", and what else would be is "unused".
+    With `folds`, what this leaves for train and val is divided, see `fold_of`: by keys, so that
+    fold 0 has the smallest. One of them is "test", what was is "unused", and val comes out of the
+    rest.
 
     Args:
         found: the files of each split that has a folder.
-        sizes: fraction that each of the others takes of what is left in train, in this order; 0:
-            there is none.
+        sizes: fraction that each of the others takes of what is left in train, in this order; 0: no
+            such split.
         groups: of each file.
         test_files: names; if there are some, they are the test split.
         folds, fold: number of folds, and of the one that is held out; see `Preparation`.
@@ -55,18 +55,28 @@ def carved(
     files = [file for own in found.values() for file in own]
     split_of = np.array([part for part, own in found.items() for _ in own], dtype="<U6")
     split_of[[file.name in test_files for file in files]] = "test"
-    if folds:
-        split_of[split_of == "val"] = "train"
     there = {*split_of.tolist()}
     missing = [part for part, size in sizes.items() if part not in there and size]
-    pool = np.flatnonzero(split_of == "train").tolist()
-    units = _units([files[i] for i in pool], groups and [groups[i] for i in pool], split_seed,
-                   len(classes))  # fmt: skip
-    _check_enough(units, missing, folds, classes)
-    of_unit = _Drawing(units, classes, sizes, missing, folds).drawn(fold)
+
+    def units() -> _Units:
+        pool = np.flatnonzero(split_of == "train").tolist()
+        of_pool = None if groups is None else [groups[i] for i in pool]
+        return _units([files[i] for i in pool], of_pool, split_seed, len(classes))
+
+    drawing = _Drawing(units(), classes, sizes, missing)
+    drawing.check(1 + len(missing), "each of train, val and test")
+    if "test" in missing:
+        drawing.take("test", len(missing))
     if folds:
+        split_of[split_of == "train"] = drawing.of_files()
         split_of[split_of == "test"] = UNUSED
-    split_of[pool] = of_unit[units.of]
+        split_of[split_of == "val"] = "train"
+        drawing = _Drawing(units(), classes, sizes)
+        drawing.check(images_for(folds), f"each of {folds} folds, and in train and val beside it")
+        drawing.hold_out(folds, fold)
+    if folds or "val" in missing:
+        drawing.take("val", 1)
+    split_of[split_of == "train"] = drawing.of_files()
     return split_of
 
 
@@ -104,57 +114,52 @@ def _units(
     return _Units(_keys(split_seed, list(names)), class_of_groups(images), of, counts, "groups")
 
 
-def _check_enough(
-    units: _Units, missing: Sequence[str], folds: int, classes: Sequence[str]
-) -> None:
-    """Raises DataError for classes that are in too few units to be in each split."""
-    least = 1 + len(missing)
-    where = "each of train, val and test"
-    if folds:
-        least = images_for(folds) + ("test" in missing)
-        where = f"each of data.folds={folds} folds, and in train, val and test beside it"
-    small = [name for name, n in zip(classes, units.counts, strict=True) if n < least]
-    if small:
-        of = "images in" if units.word == "images" else "groups with images of"
-        raise DataError(
-            f"Too few {of} {join_first_ten(small)}: each class needs {least} or more, to have one "
-            f"in {where}. Add some, move these folders out, or join them into one class."
-        )
+class _Drawing:
+    """Drawing of splits out of train.
 
+    Args:
+        missing: the splits to be drawn, for advice; none: no advice.
+    """
 
-class _Drawing(NamedTuple):
-    """Drawing of splits out of train."""
+    def __init__(
+        self,
+        units: _Units,
+        classes: Sequence[str],
+        sizes: Mapping[str, float],
+        missing: Sequence[str] = (),
+    ) -> None:
+        self.units, self.classes, self.sizes, self.missing = units, classes, sizes, missing
+        self.split_of = np.full(len(units.keys), "train", dtype="<U6")
 
-    units: _Units
-    classes: Sequence[str]
-    sizes: Mapping[str, float]
-    missing: Sequence[str]
-    folds: int
+    def of_files(self) -> np.ndarray:
+        """The split of each file of train, (N,) str."""
+        found: np.ndarray = self.split_of[self.units.of]
+        return found
 
-    def drawn(self, fold: int) -> np.ndarray:
-        """The split of each unit, (U,) str."""
-        split_of = np.full(len(self.units.keys), "train", dtype="<U6")
-        if "test" in self.missing:
-            self.take(split_of, "test", images_for(self.folds) or len(self.missing))
-        if self.folds:
-            split_of[split_of == "test"] = UNUSED
-            rest = np.flatnonzero(split_of == "train")
-            in_fold = fold_of(self.units.keys[rest], self.units.labels[rest], self.folds) == fold
-            split_of[rest[in_fold]] = "test"
-        if "val" in self.missing:
-            self.take(split_of, "val", 1)
-        return split_of
+    def check(self, least: int, where: str) -> None:
+        """Raises DataError for classes that are in too few units to be in each split."""
+        small = [n for n, count in zip(self.classes, self.units.counts, strict=True)
+                 if count < least]  # fmt: skip
+        if small:
+            of = "images in" if self.units.word == "images" else "groups with images of"
+            raise DataError(
+                f"Too few {of} {join_first_ten(small)}: each class needs {least} or more, to have "
+                f"one in {where}. Add some, move these folders out, or join them into one class."
+            )
 
-    def take(self, split_of: np.ndarray, part: str, num_left: int) -> None:
+    def hold_out(self, folds: int, fold: int) -> None:
+        self.split_of[fold_of(self.units.keys, self.units.labels, folds) == fold] = "test"
+
+    def take(self, part: str, num_left: int) -> None:
         """Of train those with the smallest keys, leaving `num_left` of each class."""
-        train = np.flatnonzero(split_of == "train")
+        train = np.flatnonzero(self.split_of == "train")
         keys, labels = self.units.keys[train], self.units.labels[train]
         counts = np.bincount(labels, minlength=len(self.classes))
         if self.units.word == "groups":
-            chosen = smallest_keys(keys, labels, group_counts(counts, self.sizes[part], num_left))
+            taken = group_counts(counts, self.sizes[part], num_left)
         else:
-            chosen = smallest_keys(keys, labels, self.image_counts(counts, part, num_left))
-        split_of[train[chosen]] = part
+            taken = self.image_counts(counts, part, num_left)
+        self.split_of[train[smallest_keys(keys, labels, taken)]] = part
 
     def image_counts(self, counts: np.ndarray, part: str, num_left: int) -> np.ndarray:
         try:
@@ -162,7 +167,7 @@ class _Drawing(NamedTuple):
                 counts, self.sizes[part], self.classes, f"data.{part}_size", num_left
             )
         except DataError as error:
-            if self.folds:
+            if not self.missing:
                 raise
             advice = _advice(len(self.units.keys), len(self.classes), self.missing)
             raise DataError(f"{error}\n{advice}") from error

@@ -66,6 +66,16 @@ def test_a_run_on_images_of_ones_own_goes_on(files: Path) -> None:
     assert read_json(files / "photos_run" / "summary.json")["epochs"] == 2
 
 
+def test_a_key_that_came_later_is_taken(files: Path) -> None:
+    """Folds, which that version did not know: two of the 18 images that are not for testing."""
+    done = run_trainer("evaluate", BEST, "data.folds=2", "data.fold=1", "-o", "out", cwd=files)
+    assert done.returncode == 0, done.output
+    assert "Warning: these are not the data, or not the split" in done.output
+    found = read_json(files / "out" / "evaluation.json")
+    assert (found["data"]["folds"], found["data"]["fold"]) == (2, 1)
+    assert found["num_images"] == 9
+
+
 @pytest.mark.parametrize(
     "words",
     [

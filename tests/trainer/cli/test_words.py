@@ -68,6 +68,31 @@ def test_paths_in_a_sweep_are_what_was_typed() -> None:
     ]  # fmt: skip
 
 
+EXPRESSIONS = [
+    r"(p\d+)_", r"p(\d{1,3})-", "([^/]+)/[^/]+$", "(?:a|b)(.),(.)", "('x')", r"(\.)csv", "$(a)",
+    "(a", "my groups.csv",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_an_expression_is_what_was_typed_in_a_sweep_too(expression: str) -> None:
+    words = ("data=image_folder", f"data.group={expression}")
+    assert composed(*words)["data"]["group"] == expression
+    args = parse(["--multirun", *words, "seed=1,2"])
+    composer = Composer(args)
+    jobs = [plain(job) for job in composer.jobs(composer.master())]
+    assert [(job["data"]["group"], job["seed"]) for job in jobs] == [
+        (expression, 1), (expression, 2)
+    ]  # fmt: skip
+
+
+def test_expressions_in_quotes_are_swept() -> None:
+    args = parse(["--multirun", "data=image_folder", "data.group='(a)','(b)'"])
+    composer = Composer(args)
+    jobs = [plain(job)["data"]["group"] for job in composer.jobs(composer.master())]
+    assert jobs == ["(a)", "(b)"]
+
+
 def test_no_more_jobs_are_listed_than_a_page_holds() -> None:
     assert len(sweep_jobs(["seed=range(0,1000000000000)"])) == 10_000
     assert sweep_jobs(["seed=1,2", "model=mlp"]) == [
