@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,9 +73,10 @@ class Preparation:
         mean = fit_channels("data.mean", self.mean, own_channels, channels)
         std = fit_channels("data.std", self.std, own_channels, channels)
         rest, val = carve(train, self.val_size, self.split_seed, classes)
+        test = replace(test, indices=torch.arange(len(test)))
         notes = _notes({"train": rest, "val": val, "test": test}, classes)
         rest, val, test = (
-            Split(self.fitted(split.images), split.labels) for split in (rest, val, test)
+            replace(split, images=self.fitted(split.images)) for split in (rest, val, test)
         )
         return Dataset(
             rest, val, test, tuple(classes), mean, std, self.hflip, notes,

@@ -13,14 +13,12 @@ from data.types import DataError, Split
 def carve(
     train: Split, val_size: float, split_seed: int, classes: Sequence[str]
 ) -> tuple[Split, Split]:
-    """Splits `train` into train and validation, each class in proportion, order kept."""
+    """Splits `train` into train and validation, each class in proportion, order kept. Both know
+    where their images stood in `train`."""
     in_val = torch.from_numpy(
         choose_validation(train.labels.numpy(), val_size, split_seed, classes)
     )
-    return (
-        Split(train.images[~in_val], train.labels[~in_val]),
-        Split(train.images[in_val], train.labels[in_val]),
-    )
+    return train.subset(~in_val), train.subset(in_val)
 
 
 def choose_validation(

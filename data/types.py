@@ -44,12 +44,15 @@ class Split:
         files: (M,) where each of `images` comes from: its path below the dataset's root, with
             slashes.
             None for datasets that do not keep an image in a file of its own.
+        indices: (N,) int64: the place of each image in the dataset's own files, counted from 0 in
+            those for training, or in those for testing. None where images have files of their own.
     """
 
     images: Tensor
     labels: Tensor
     rows: Tensor | None = None
     files: Sequence[str] | None = None
+    indices: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,6 +83,16 @@ class Split:
         if self.files is None:
             return None
         return self.files[position if self.rows is None else int(self.rows[position])]
+
+    def index_at(self, position: int) -> int | None:
+        """Place of the image at this position in the dataset's own files; None if not known."""
+        return None if self.indices is None else int(self.indices[position])
+
+    def subset(self, chosen: Tensor) -> Split:
+        """The images under a mask, (N,) bool, of a split that shares no images with others and has
+        no files; with their places in this one if it does not say where they come from."""
+        indices = torch.arange(len(self)) if self.indices is None else self.indices
+        return Split(self.images[chosen], self.labels[chosen], indices=indices[chosen])
 
 
 @dataclass(frozen=True)
