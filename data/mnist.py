@@ -52,10 +52,11 @@ def load_mnist_5k(
     split_seed: int,
     fit: Fit = "squash",
     resize: int | None = None,
+    on_leak: str = "warn",
 ) -> Dataset:
     """5,000 digits from the package's own file; see make_mnist_5k.py. The keys: `Preparation`."""
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, on_leak=on_leak
     )
     preparation.check_num_classes(len(DIGITS))
     with np.load(Path(__file__).with_name("mnist_5k.npz"), allow_pickle=False) as file:
@@ -79,6 +80,7 @@ def load_mnist(
     split_seed: int,
     fit: Fit = "squash",
     resize: int | None = None,
+    on_leak: str = "warn",
 ) -> Dataset:
     """MNIST, 60,000 and 10,000 digits, from its four files or downloaded.
 
@@ -94,7 +96,7 @@ def load_mnist(
         DataError: no files and no way to get them, damaged files, or keys that contradict them.
     """
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, on_leak=on_leak
     )
     preparation.check_num_classes(len(DIGITS))
     check_md5_names(file_md5, FILES)
@@ -118,10 +120,11 @@ def load_fashion_mnist(
     split_seed: int,
     fit: Fit = "squash",
     resize: int | None = None,
+    on_leak: str = "warn",
 ) -> Dataset:
     """Fashion-MNIST, 60,000 and 10,000 images of clothes; arguments and errors: `load_mnist`."""
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, on_leak=on_leak
     )
     preparation.check_num_classes(len(FASHION))
     check_md5_names(file_md5, FILES)

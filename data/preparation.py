@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.inspection import keys_of, notes_on_copies, notes_on_counts
+from data.duplicates.leaks import check_on_leak, notes_on_copies, without_leaks
+from data.inspection import notes_on_counts
 from data.memory import check_memory
 from data.resizing import LUMA, check_channels, to_shape
 from data.splits import carve
@@ -30,6 +31,8 @@ class Preparation:
         fit: how images of another size come to `shape`: "squash" (both sides resized) or "crop"
             (the shorter side resized, the centre taken).
         resize: pixels of the shorter side before the crop; None: those of `shape`.
+        on_leak: where an image is in two splits, "warn", raise an "error", or "drop" it from train
+            (and from val where it is in test).
     """
 
     shape: Sequence[int]
@@ -41,9 +44,11 @@ class Preparation:
     split_seed: int
     fit: Fit = "squash"
     resize: int | None = None
+    on_leak: str = "warn"
 
     def __post_init__(self) -> None:
         check_shape(self.shape)
+        check_on_leak(self.on_leak)
         check_fit(self.fit, self.resize)
         if not 0 < self.val_size < 1:
             raise DataError(
@@ -74,13 +79,16 @@ class Preparation:
         std = fit_channels("data.std", self.std, own_channels, channels)
         rest, val = carve(train, self.val_size, self.split_seed, classes)
         test = replace(test, indices=torch.arange(len(test)))
-        notes = _notes({"train": rest, "val": val, "test": test}, classes)
+        leaks, (rest, val, test) = without_leaks(
+            {"train": rest, "val": val, "test": test}, self.on_leak, classes
+        )
+        notes = (*notes_on_counts(rest.labels, classes), *notes_on_copies(leaks, classes))
         rest, val, test = (
             replace(split, images=self.fitted(split.images)) for split in (rest, val, test)
         )
         return Dataset(
             rest, val, test, tuple(classes), mean, std, self.hflip, notes,
-            fit=self.fit, resize=self.resize,
+            fit=self.fit, resize=self.resize, leaks=leaks,
         )  # fmt: skip
 
     def fitted(self, images: Tensor) -> Tensor:
@@ -88,19 +96,6 @@ class Preparation:
         if self.fit == "squash":
             return to_shape(images, self.shape)
         return cropped(images, self.shape, self.resize or min(self.shape[1:]))
-
-
-def _notes(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[str, ...]:
-    """Of splits whose images are theirs alone, as they lie in the dataset's files."""
-    notes = list(notes_on_counts(splits["train"].labels, classes))
-    keys = [keys_of(split.images) for split in splits.values()]
-    if any(own is None for own in keys):
-        return tuple(notes)
-    parts = [part for part, split in splits.items() for _ in range(len(split))]
-    labels = torch.cat([split.labels for split in splits.values()]).numpy()
-    names = [f"{part} {i}" for part, split in splits.items() for i in range(len(split))]
-    flat = [key for own in keys if own is not None for key in own]
-    return (*notes, *notes_on_copies(flat, parts, labels, classes, names))
 
 
 def check_shape(shape: Sequence[int]) -> None:

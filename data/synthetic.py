@@ -39,6 +39,7 @@ def load_synthetic(
     split_seed: int,
     fit: Fit = "squash",
     resize: int | None = None,
+    on_leak: str = "warn",
 ) -> Dataset:
     """`num_train` (validation included) and `num_test` images; image i is of class i mod K.
 
@@ -55,7 +56,7 @@ def load_synthetic(
         DataError: a value is out of its range.
     """
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, on_leak=on_leak
     )
     if num_classes < 2:
         raise DataError(f"data.num_classes={num_classes}: must be 2 or more.")

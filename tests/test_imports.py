@@ -71,7 +71,7 @@ LAYERS = [
     ["data.preparation", "data.idx"],
     ["data.splits", "data.loading"],
     ["data.augment", "data.inspection", "data.download", "data.images"],
-    ["data.roots", "data.resizing"],
+    ["data.roots", "data.resizing", "data.duplicates"],
     ["data.memory", "data.seeds", "data.files"],
     ["data.types", "data.torch_internals"],
     ["data.digests"],

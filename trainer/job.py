@@ -165,7 +165,8 @@ def log_header(run: Run, choices: dict[str, Any]) -> None:
     log.info("%s: %s train, %s val, %s test images, %d classes", choices.get("data"),
              *(f"{b.num_images:,}" for b in (run.train, run.val, run.test)),
              len(run.about.description.classes))  # fmt: skip
-    for note in run.about.data.notes:
+    known = run.about.data.leaks.known
+    for note in (*run.about.data.notes, *([known] if known else [])):
         log.info("%s", note)
     threads = torch.get_num_threads()
     on_cpu = f", {count(threads, 'thread')}" if run.about.device.type == "cpu" else ""

@@ -158,6 +158,7 @@ KNOBS: dict[str, Knob] = {
     "data.fit": Knob("str", choices=("crop", "squash")),
     "data.resize": Knob("int", low=1, high=2**14, nullable=True),
     "data.pixel_range": Knob("float", length=2, nullable=True),
+    "data.on_leak": Knob("str", choices=("warn", "error", "drop")),
     "data.on_bad_image": Knob("str", choices=("error", "skip")),
     "data.test_size": Knob("float", above=0, below=1),
     "data.val_size": Knob("float", above=0, below=1),
