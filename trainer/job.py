@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from trainer.builders import training_run
+from trainer.builders import leaks_file, training_run
 from trainer.checkpoints import weights_sha256
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing
@@ -89,6 +89,7 @@ def train(
             # It describes the run before it was resumed; if killed now, the run is unfinished.
             (folder / "summary.json").unlink(missing_ok=True)
         log_header(run, choices)
+        leaks_file.write(folder, run.about.data)
         faults.check_room(run, folder)
         run.start()
         loop.fit(run)

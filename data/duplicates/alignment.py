@@ -8,11 +8,15 @@ too, and in every colour.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_PAIRS = 1024  # aligned at a time
+from data.digests import num_cores
+
+_PAIRS = 512  # aligned at a time
 _STEPS, _FIRST_STEPS = 6, 2
 _HOPELESS = 0.5  # agreement after the first steps
 _LEAST_COLOUR, _LEAST_OVERLAP = 0.93, 0.6
@@ -26,8 +30,12 @@ def errors_of(images: Tensor, first: Tensor, second: Tensor) -> Tensor:
         images: (N, C, S, S) uint8.
         first, second: (P,) int64, numbers of images.
     """
-    parts = zip(first.split(_PAIRS), second.split(_PAIRS), strict=True)
-    return torch.cat([_errors(images[a].float(), images[b].float()) for a, b in parts])
+
+    def of_some(a: Tensor, b: Tensor) -> Tensor:
+        return _errors(images[a].float(), images[b].float())
+
+    with ThreadPoolExecutor(num_cores()) as pool:
+        return torch.cat(list(pool.map(of_some, first.split(_PAIRS), second.split(_PAIRS))))
 
 
 def _errors(fixed: Tensor, moved: Tensor) -> Tensor:
@@ -80,7 +88,7 @@ def _laid(images: Tensor, warp: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _compared(fixed: Tensor, moved: Tensor, warp: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Correlation of what is fine in grey, the least one of a colour, and the overlap, (P,) each."""
+    """Correlation of what is fine in grey, the least of a colour, and the overlap, (P,) each."""
     laid, mask = _laid(moved, warp)
     grey, laid_grey = fixed.mean(1), laid.mean(1)
     fine = _correlation(_fine(grey), _fine(laid_grey), mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from data.types import DataError, Leaks, Place, Split, printable
 ON_LEAK = ("warn", "error", "drop")
 _RANK = {"train": 0, "val": 1, "test": 2}  # an image stays in the split of the highest rank
 _FIRST, _MOST_NAMED = 3, 20  # that are named in a line of the log; in an error
+_MOST_KEPT = 1000  # groups in a run's leaks.json
 
 
 def check_on_leak(on_leak: str) -> None:
@@ -160,3 +162,38 @@ def check_none_is_bare(part: str, labels: NDArray[np.int64], classes: Sequence[s
                 "data.split_seed."
             )
         )
+
+
+def plain_place(place: Place, classes: Sequence[str]) -> dict[str, str | int | None]:
+    """A place as plain data: `file`, or `index` where images have no files of their own, `split`
+    and `label`."""
+    where = {"index": place.index} if place.file is None else {"file": place.file}
+    return {**where, "split": place.split, "label": classes[place.label]}
+
+
+def plain(leaks: Leaks, classes: Sequence[str]) -> dict[str, Any]:
+    """Leaks as plain data: counts, and the groups that lie in several splits or under several
+    labels, as many as can be read."""
+    left = remaining(leaks)
+    dropped = [place.split for place, _ in leaks.left_out]
+    counts = {f"{a}_in_{b}": len(pairs) for a, b, pairs in leaking(left)}
+    telling = [
+        group
+        for group in left.copies
+        if len({place.split for place in group}) > 1 or len({place.label for place in group}) > 1
+    ]
+    return {
+        "counts": {
+            **dict.fromkeys(("test_in_train", "val_in_train", "test_in_val"), 0),
+            **counts,
+            "label_conflicts": len(left.contradictions),
+            "groups_of_copies": len(left.copies),
+            "left_out_of_train": dropped.count("train"),
+            "left_out_of_val": dropped.count("val"),
+        },
+        "copies": [[plain_place(p, classes) for p in group] for group in telling[:_MOST_KEPT]],
+        "left_out": [
+            [plain_place(p, classes) for p in pair] for pair in leaks.left_out[:_MOST_KEPT]
+        ],
+        "known": leaks.known,
+    }

@@ -3,21 +3,25 @@
 The descriptor of an image is the low frequencies of its grey thumbnail (cosine transform, each
 times its frequency, for photographs have less of what is fine; unit length), which light and
 contrast do not change. All pairs are compared, by matrix products, under shifts of up to a pixel;
-the most similar few of each image are candidates. After Barz and Denzler, "Do we train on test
-data? Purging CIFAR of near-duplicates", J. Imaging 6 (2020), with fixed features in place of a
-trained network's, and a judgment by pixels in place of theirs by eye.
+the most similar few of each image are candidates. One thread for each core works at it; torch's own
+should be one (`torch.set_num_threads`), or they wait for each other.
+
+After Barz and Denzler, "Do we train on test data? Purging CIFAR of near-duplicates", J. Imaging 6
+(2020), with fixed features in place of a trained network's, and a judgment by pixels in place of
+theirs by eye.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.digests import num_cores
 from data.duplicates.alignment import errors_of
 from data.duplicates.exact import chunks
 from data.resizing import LUMA
@@ -28,9 +32,11 @@ MOST_IMAGES = 200_000  # their pairs take a quarter of an hour on two cores
 _SIDE = 32  # of thumbnails, at most
 _FREQUENCIES = 10  # per axis, the mean included
 _FLOOR = 0.8  # similarity of candidates
-_PER_IMAGE = 4  # candidates, at most
+_PER_IMAGE = 2  # candidates after it, at most: groups are linked through others
 _FLAT = 3.0  # levels of grey, standard deviation: nearly one colour, and like any other such
 _ROWS, _COLUMNS = 256, 2048  # of a block of similarities, which stays in the cache
+_LARGEST_ERROR, _SMALLEST_BOUND = 0.14, 1e-3
+_CLEAR, _FEW = 1.5, 10  # see _bound
 _SHIFTS = [(y, x) for y in (0, 1, -1) for x in (0, 1, -1)]
 
 Pairs = tuple[Tensor, Tensor]  # numbers of images
@@ -100,16 +106,19 @@ def _shifted(grey: Tensor) -> Tensor:
 def _candidates(grey: Tensor, step: Callable[[int], object]) -> Pairs:
     """Each image with the most similar of those after it, if similar enough."""
     turned = torch.cat([descriptors(part) for part in grey.split(4096)]).T.contiguous()
-    found = []
-    for start in range(0, len(grey), _ROWS):
+
+    def of_rows(start: int) -> Pairs:
         moved = _shifted(grey[start : start + _ROWS])
         rows = moved.shape[1]
         best = [
             _similar(moved.flatten(0, 1) @ turned[:, first : first + _COLUMNS], rows, start, first)
             for first in range(start, len(grey), _COLUMNS)
         ]
-        found.append(_few(*(torch.cat(parts) for parts in zip(*best, strict=True))))
         step(rows)
+        return _few(*(torch.cat(parts) for parts in zip(*best, strict=True)))
+
+    with ThreadPoolExecutor(num_cores()) as pool:
+        found = list(pool.map(of_rows, range(0, len(grey), _ROWS)))
     first, second = (torch.cat(parts) for parts in zip(*found, strict=True))
     return first, second
 
@@ -134,11 +143,6 @@ def _few(row: Tensor, column: Tensor, similarity: Tensor) -> Pairs:
     row, column = row[order], column[order]
     kept = torch.arange(len(row)) - torch.searchsorted(row, row) < _PER_IMAGE
     return row[kept], column[kept]
-
-
-_LARGEST_ERROR = 0.14
-_SMALLEST_BOUND = 1e-3
-_CLEAR, _FEW = 1.5, 10
 
 
 def _bound(errors: Tensor) -> float:
