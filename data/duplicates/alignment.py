@@ -19,12 +19,13 @@ from data.digests import num_cores
 _PAIRS = 512  # aligned at a time
 _STEPS, _FIRST_STEPS = 6, 2
 _HOPELESS = 0.5  # agreement after the first steps
-_LEAST_COLOUR, _LEAST_OVERLAP = 0.93, 0.6
+_COLOUR = 1.6  # weight of what correlation a colour lacks against what the fine lacks
+_LEAST_OVERLAP = 0.6
 
 
 def errors_of(images: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Error of each pair, (P,): 1 - the correlation of what is fine in two aligned images, or 2 if
-    they overlap too little or differ in a colour.
+    """Error of each pair, (P,): what correlation two aligned images lack, in what is fine or, with
+    a weight, in a colour; 2 if they overlap too little.
 
     Args:
         images: (N, C, S, S) uint8.
@@ -46,8 +47,8 @@ def _errors(fixed: Tensor, moved: Tensor) -> Tensor:
     fixed, moved = fixed[hopeful], moved[hopeful]
     warp = _aligned(fixed.mean(1), moved.mean(1), warp[hopeful], _STEPS - _FIRST_STEPS)
     fine, colour, overlap = _compared(fixed, moved, warp)
-    agree = (colour > _LEAST_COLOUR) & (overlap > _LEAST_OVERLAP)
-    errors[hopeful[agree]] = 1 - fine[agree]
+    enough = overlap > _LEAST_OVERLAP
+    errors[hopeful[enough]] = torch.maximum(1 - fine, _COLOUR * (1 - colour))[enough]
     return errors
 
 
@@ -97,8 +98,12 @@ def _compared(fixed: Tensor, moved: Tensor, warp: Tensor) -> tuple[Tensor, Tenso
 
 
 def _fine(images: Tensor) -> Tensor:
-    """What is left without the mean of 5 x 5 pixels around."""
-    return images - F.avg_pool2d(images[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+    """What is left without the mean of 5 x 5 pixels around, smoothed a little: the finest depends
+    on where an image falls on the grid of pixels."""
+    left = images - F.avg_pool2d(images[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+    weights = torch.tensor([[1.0, 2.0, 1.0]]) / 4
+    padded = F.pad(left[:, None], (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(padded, (weights.T * weights)[None, None])[:, 0]
 
 
 def _normalised(images: Tensor, mask: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def _keys(split: Split) -> NDArray[np.uint64]:
     """A hash of each image's middle, (N,): words of 64 bits times odd random factors, summed."""
     keys = [np.zeros(0, np.uint64)]
     for images in chunks(split):
-        rows = images.reshape(len(images), -1).numpy()
+        rows = images.flatten(1).numpy()
         size = min(rows.shape[1], _BYTES)
         start = (rows.shape[1] - size) // 2
         padded = np.zeros((len(rows), -(-size // 8) * 8), np.uint8)

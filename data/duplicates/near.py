@@ -35,8 +35,8 @@ _FLOOR = 0.8  # similarity of candidates
 _PER_IMAGE = 2  # candidates after it, at most: groups are linked through others
 _FLAT = 3.0  # levels of grey, standard deviation: nearly one colour, and like any other such
 _ROWS, _COLUMNS = 256, 2048  # of a block of similarities, which stays in the cache
-_LARGEST_ERROR, _SMALLEST_BOUND = 0.14, 1e-3
-_CLEAR, _FEW = 1.5, 10  # see _bound
+_LARGEST_ERROR, _SMALLEST_BOUND = 0.11, 1e-3
+_CLEAR, _FEW = 1.4, 10  # see _bound
 _SHIFTS = [(y, x) for y in (0, 1, -1) for x in (0, 1, -1)]
 
 Pairs = tuple[Tensor, Tensor]  # numbers of images
