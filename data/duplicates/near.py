@@ -36,7 +36,7 @@ _PER_IMAGE = 2  # candidates after it, at most: groups are linked through others
 _FLAT = 3.0  # levels of grey, standard deviation: nearly one colour, and like any other such
 _ROWS, _COLUMNS = 256, 2048  # of a block of similarities, which stays in the cache
 _LARGEST_ERROR, _SMALLEST_BOUND = 0.11, 1e-3
-_CLEAR, _FEW = 1.4, 10  # see _bound
+_CROWD, _CLEAR, _FEW = 0.2, 1.4, 10  # see _bound
 _SHIFTS = [(y, x) for y in (0, 1, -1) for x in (0, 1, -1)]
 
 Pairs = tuple[Tensor, Tensor]  # numbers of images
@@ -62,7 +62,7 @@ def near_copies(
     first, second = _candidates(grey[numbers], step)
     first, second = numbers[first], numbers[second]
     errors = errors_of(thumbnails, first, second)
-    found = errors < _bound(errors)
+    found = errors < _bound(errors, len(numbers))
     return _joined(first[found].tolist(), second[found].tolist())
 
 
@@ -145,15 +145,18 @@ def _few(row: Tensor, column: Tensor, similarity: Tensor) -> Pairs:
     return row[kept], column[kept]
 
 
-def _bound(errors: Tensor) -> float:
-    """Error below which pairs are copies: _LARGEST_ERROR, and less where images are alike anyway.
+def _bound(errors: Tensor, num_images: int) -> float:
+    """Error below which pairs are copies: _LARGEST_ERROR, and less where many images are alike.
 
     Among images that are no copies, the number of pairs with an error below t grows at least as
     t ** 3, as it does in any space of three dimensions or more: seven times as many lie between t
-    and 2 t as below t. Copies are what lies below t beyond that. So the bound is halved until
-    there are _CLEAR times as many pairs below it as right above, or too few to tell.
+    and 2 t as below t. Copies are what lies below t beyond that. So where more than _CROWD of the
+    images have one that is alike (trousers among trousers), the bound is halved until there are
+    _CLEAR times as many pairs below it as right above, or too few to tell.
     """
     bound = _LARGEST_ERROR
+    if int((errors < 2 * bound).sum()) < _CROWD * num_images:
+        return bound
     while bound > _SMALLEST_BOUND:
         below = int((errors < bound).sum())
         above = int((errors < 2 * bound).sum()) - below
