@@ -54,10 +54,22 @@ def load_mnist_5k(
     resize: int | None = None,
     folds: int = 0,
     fold: int = 0,
+    on_leak: str = "warn",
 ) -> Dataset:
     """5,000 digits from the package's own file; see make_mnist_5k.py. The keys: `Preparation`."""
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold
+        shape,
+        num_classes,
+        mean,
+        std,
+        hflip,
+        val_size,
+        split_seed,
+        fit,
+        resize,
+        folds,
+        fold,
+        on_leak,
     )
     preparation.check_num_classes(len(DIGITS))
     with np.load(Path(__file__).with_name("mnist_5k.npz"), allow_pickle=False) as file:
@@ -83,6 +95,7 @@ def load_mnist(
     resize: int | None = None,
     folds: int = 0,
     fold: int = 0,
+    on_leak: str = "warn",
 ) -> Dataset:
     """MNIST, 60,000 and 10,000 digits, from its four files or downloaded.
 
@@ -98,7 +111,18 @@ def load_mnist(
         DataError: no files and no way to get them, damaged files, or keys that contradict them.
     """
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold
+        shape,
+        num_classes,
+        mean,
+        std,
+        hflip,
+        val_size,
+        split_seed,
+        fit,
+        resize,
+        folds,
+        fold,
+        on_leak,
     )
     preparation.check_num_classes(len(DIGITS))
     check_md5_names(file_md5, FILES)
@@ -124,10 +148,22 @@ def load_fashion_mnist(
     resize: int | None = None,
     folds: int = 0,
     fold: int = 0,
+    on_leak: str = "warn",
 ) -> Dataset:
     """Fashion-MNIST, 60,000 and 10,000 images of clothes; arguments and errors: `load_mnist`."""
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold
+        shape,
+        num_classes,
+        mean,
+        std,
+        hflip,
+        val_size,
+        split_seed,
+        fit,
+        resize,
+        folds,
+        fold,
+        on_leak,
     )
     preparation.check_num_classes(len(FASHION))
     check_md5_names(file_md5, FILES)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.inspection import keys_of, notes_on_copies, notes_on_counts
+from data.duplicates.leaks import check_on_leak, notes_on_copies, without_leaks
+from data.inspection import notes_on_counts
 from data.memory import check_memory
 from data.resizing import LUMA, check_channels, to_shape
 from data.splits import carve, check_fold
@@ -33,6 +34,8 @@ class Preparation:
         folds: number of parts into which all images but the test split are divided, 2 or more;
             0: not at all.
         fold: which of them is held out and takes the place of the test split, 0..folds-1.
+        on_leak: where an image is in two splits, "warn", raise an "error", or "drop" it from train
+            (and from val where it is in test).
     """
 
     shape: Sequence[int]
@@ -46,9 +49,11 @@ class Preparation:
     resize: int | None = None
     folds: int = 0
     fold: int = 0
+    on_leak: str = "warn"
 
     def __post_init__(self) -> None:
         check_shape(self.shape)
+        check_on_leak(self.on_leak)
         check_fit(self.fit, self.resize)
         if not 0 < self.val_size < 1:
             raise DataError(
@@ -83,14 +88,20 @@ class Preparation:
             train, self.val_size, self.split_seed, classes, self.folds, self.fold
         )
         test = replace(test, indices=torch.arange(len(test))) if held_out is None else held_out
-        notes = _notes({"train": rest, "val": val, "test": test}, classes)
-        notes = (*notes_on_fold(self.folds, self.fold, len(test)), *notes)
+        leaks, (rest, val, test) = without_leaks(
+            {"train": rest, "val": val, "test": test}, self.on_leak, classes
+        )
+        notes = (
+            *notes_on_fold(self.folds, self.fold, len(test)),
+            *notes_on_counts(rest.labels, classes), *notes_on_copies(leaks, classes),
+        )  # fmt: skip
         rest, val, test = (
             replace(split, images=self.fitted(split.images)) for split in (rest, val, test)
         )
         return Dataset(
             rest, val, test, tuple(classes), mean, std, self.hflip, notes,
             fit=self.fit, resize=self.resize, held_out=held_out_name(self.folds, self.fold),
+            leaks=leaks,
         )  # fmt: skip
 
     def fitted(self, images: Tensor) -> Tensor:
@@ -111,19 +122,6 @@ def notes_on_fold(folds: int, fold: int, num_images: int) -> Iterator[str]:
             f"data.folds={folds}: fold {fold} (of 0 to {folds - 1}), {num_images:,} images, is "
             "held out in place of the test split, which plays no part"
         )
-
-
-def _notes(splits: Mapping[str, Split], classes: Sequence[str]) -> tuple[str, ...]:
-    """Of splits whose images are theirs alone, as they lie in the dataset's files."""
-    notes = list(notes_on_counts(splits["train"].labels, classes))
-    keys = [keys_of(split.images) for split in splits.values()]
-    if any(own is None for own in keys):
-        return tuple(notes)
-    parts = [part for part, split in splits.items() for _ in range(len(split))]
-    labels = torch.cat([split.labels for split in splits.values()]).numpy()
-    names = [f"{part} {i}" for part, split in splits.items() for i in range(len(split))]
-    flat = [key for own in keys if own is not None for key in own]
-    return (*notes, *notes_on_copies(flat, parts, labels, classes, names))
 
 
 def check_shape(shape: Sequence[int]) -> None:

@@ -41,6 +41,7 @@ def load_synthetic(
     resize: int | None = None,
     folds: int = 0,
     fold: int = 0,
+    on_leak: str = "warn",
 ) -> Dataset:
     """`num_train` (validation included) and `num_test` images; image i is of class i mod K.
 
@@ -57,7 +58,18 @@ def load_synthetic(
         DataError: a value is out of its range.
     """
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold
+        shape,
+        num_classes,
+        mean,
+        std,
+        hflip,
+        val_size,
+        split_seed,
+        fit,
+        resize,
+        folds,
+        fold,
+        on_leak,
     )
     if num_classes < 2:
         raise DataError(f"data.num_classes={num_classes}: must be 2 or more.")

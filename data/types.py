@@ -92,11 +92,66 @@ class Split:
         """Place of the image at this position in the dataset's own files; None if not known."""
         return None if self.indices is None else int(self.indices[position])
 
+    def place_at(self, position: int, split: str) -> Place:
+        """Place of the image at this position, in the split of this name."""
+        label, file = int(self.labels[position]), self.file_at(position)
+        return Place(split, label, None if file else self.index_at(position), file)
+
     def subset(self, chosen: Tensor) -> Split:
         """The images under a mask, (N,) bool, of a split that shares no images with others and has
         no files; with their places in this one if it does not say where they come from."""
         indices = torch.arange(len(self)) if self.indices is None else self.indices
         return Split(self.images[chosen], self.labels[chosen], indices=indices[chosen])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Place of an image, as its owner finds it.
+
+    Attributes:
+        split: train, val or test.
+        label: number of its class.
+        index: place in the dataset's own files; None where images have files of their own.
+        file: path below the dataset's root; None where they have not.
+    """
+
+    split: str
+    label: int
+    index: int | None = None
+    file: str | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.file is not None else f"{self.split} {self.index}"
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """Equal images of a dataset.
+
+    Attributes:
+        copies: groups of two or more equal images; those that were left out are among them.
+        left_out: images that data.on_leak=drop left out, each with the one that it is equal to.
+        known: what is published of near copies in this dataset, or empty.
+    """
+
+    copies: tuple[tuple[Place, ...], ...] = ()
+    left_out: tuple[tuple[Place, Place], ...] = ()
+    known: str = ""
+
+    def pairs(self, part: str, other: str) -> list[tuple[Place, Place]]:
+        """Each image of one split that is in another, too, with the first equal one there."""
+        return [
+            (place, next(p for p in group if p.split == other))
+            for group in self.copies
+            if any(p.split == other for p in group)
+            for place in group
+            if place.split == part
+        ]
+
+    @property
+    def contradictions(self) -> list[tuple[Place, ...]]:
+        """Groups of equal images under more than one label."""
+        return [group for group in self.copies if len({place.label for place in group}) > 1]
 
 
 @dataclass(frozen=True)
@@ -117,6 +172,8 @@ class Dataset:
         held_out: what `test` is: "test", the dataset's own, or a fold, "fold 2 of 5" (from 0 on).
         groups: the names of the groups in each split, by "train", "val", "test", sorted; None where
             images have none.
+        leaks: its equal images.
+        damaged: files that cannot be used and are left out: path below the root, and why.
     """
 
     train: Split
@@ -133,6 +190,8 @@ class Dataset:
     resize: int | None = None
     held_out: str = "test"
     groups: Mapping[str, tuple[str, ...]] | None = None
+    leaks: Leaks = Leaks()
+    damaged: tuple[tuple[str, str], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainer.builders import training_run
+from trainer.builders import leaks_file, training_run
 from trainer.checkpoints import weights_sha256
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing
@@ -100,6 +100,7 @@ def train(
             # It describes the run before it was resumed; if killed now, the run is unfinished.
             (folder / "summary.json").unlink(missing_ok=True)
         log_header(run, choices)
+        leaks_file.write(folder, run.about.data)
         faults.check_room(run, folder)
         run.start()
         loop.fit(run)
@@ -184,7 +185,8 @@ def log_header(run: Run, choices: dict[str, Any]) -> None:
     log.info("%s: %s train, %s val, %s test images, %d classes", choices.get("data"),
              *(f"{b.num_images:,}" for b in (run.train, run.val, run.test)),
              len(run.about.description.classes))  # fmt: skip
-    for note in run.about.data.notes:
+    known = run.about.data.leaks.known
+    for note in (*run.about.data.notes, *([known] if known else [])):
         log.info("%s", note)
     threads = torch.get_num_threads()
     on_cpu = f", {count(threads, 'thread')}" if run.about.device.type == "cpu" else ""

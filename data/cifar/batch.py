@@ -19,7 +19,11 @@ PIXELS = 3 * SIDE * SIDE
 
 @dataclass(frozen=True)
 class Layout:
-    """Names in the archive, and of the entries of its pickled dicts."""
+    """Names in the archive, and of the entries of its pickled dicts.
+
+    Attributes:
+        near_copies: percentage of the test images that is known to have near copies.
+    """
 
     num_classes: int
     archive: str
@@ -27,6 +31,7 @@ class Layout:
     train: tuple[str, ...]
     test: str
     meta: str
+    near_copies: str
     labels_key: str
     names_key: str
 

@@ -31,6 +31,13 @@ OR_TAKE_IT = (
 )
 
 
+KNOWN = (  # after the number of classes and the share
+    "known near copies: about {share} % of CIFAR-{number}'s test images have near copies in train "
+    "or test (ciFAIR: Barz and Denzler, Do we train on test data?, J. Imaging 6, 2020): the test "
+    "figures are too good by some of it"
+)
+
+
 CIFAR10 = Layout(
     num_classes=10,
     archive="cifar-10-python.tar.gz",
@@ -38,6 +45,7 @@ CIFAR10 = Layout(
     train=tuple(f"data_batch_{i}" for i in range(1, 6)),
     test="test_batch",
     meta="batches.meta",
+    near_copies="3.3",
     labels_key="labels",
     names_key="label_names",
 )
@@ -48,6 +56,7 @@ CIFAR100 = Layout(
     train=("train",),
     test="test",
     meta="meta",
+    near_copies="10",
     labels_key="fine_labels",
     names_key="fine_label_names",
 )
@@ -72,6 +81,7 @@ def load_cifar10(
     resize: int | None = None,
     folds: int = 0,
     fold: int = 0,
+    on_leak: str = "warn",
 ) -> Dataset:
     """CIFAR-10, 50,000 and 10,000 colour images of 32 x 32 pixels.
 
@@ -88,7 +98,18 @@ def load_cifar10(
         DataError: no files and no way to get them, damaged files, or keys that contradict them.
     """
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold
+        shape,
+        num_classes,
+        mean,
+        std,
+        hflip,
+        val_size,
+        split_seed,
+        fit,
+        resize,
+        folds,
+        fold,
+        on_leak,
     )
     source = mirrors if download else None
     md5 = Md5s(archive_md5, file_md5, verify)
@@ -114,10 +135,22 @@ def load_cifar100(
     resize: int | None = None,
     folds: int = 0,
     fold: int = 0,
+    on_leak: str = "warn",
 ) -> Dataset:
     """CIFAR-100, with its 100 fine labels; arguments and errors: `load_cifar10`."""
     preparation = Preparation(
-        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold
+        shape,
+        num_classes,
+        mean,
+        std,
+        hflip,
+        val_size,
+        split_seed,
+        fit,
+        resize,
+        folds,
+        fold,
+        on_leak,
     )
     source = mirrors if download else None
     md5 = Md5s(archive_md5, file_md5, verify)
@@ -164,7 +197,9 @@ def _load(
     test = read_split(layout, *found[layout.test])
     dataset = preparation.dataset(train, test, read_class_names(layout, *found[layout.meta]))
     notes = (*dataset.notes, *_note(layout, len(train), len(test), others))
-    return dataclasses.replace(dataset, notes=notes)
+    known = KNOWN.format(number=layout.num_classes, share=layout.near_copies)
+    leaks = dataclasses.replace(dataset.leaks, known=known)
+    return dataclasses.replace(dataset, notes=notes, leaks=leaks)
 
 
 def _note(layout: Layout, num_train: int, num_test: int, others: Sequence[str]) -> list[str]:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.duplicates.exact import equal_images
+from data.duplicates.leaks import check_none_is_bare, judged, notes_on_copies
 from data.image_folder.bad_images import cannot_be_used, left_out, named
 from data.image_folder.class_folders import PARTS, find_classes, find_images, find_parts
 from data.image_folder.division import SplitKeys, divided
@@ -21,10 +23,10 @@ from data.image_folder.packing import File, Pack, Reading
 from data.images import scaling
 from data.images.fitting import MAX_PIXELS, MODES
 from data.images.scaling import Range
-from data.inspection import notes_on_copies, notes_on_counts
+from data.inspection import notes_on_counts
 from data.preparation import Preparation, fit_channels, held_out_name
 from data.roots import resolve_root
-from data.types import DataError, Dataset, Fit, Split
+from data.types import DataError, Dataset, Fit, Leaks, Place, Split
 
 
 def load_image_folder(
@@ -48,6 +50,7 @@ def load_image_folder(
     test_files: str | None = None,
     folds: int = 0,
     fold: int = 0,
+    on_leak: str = "warn",
 ) -> Dataset:
     """Images under `root`, laid out as `data.image_folder.class_folders` says, brought to `shape`
     by `fit`. The arguments are the keys of configs/data/image_folder.yaml.
@@ -68,7 +71,7 @@ def load_image_folder(
     classes = find_classes(parts)
     keys = Preparation(
         shape, len(classes) if num_classes is None else num_classes, mean, std, hflip, val_size,
-        split_seed, fit, resize, folds, fold,
+        split_seed, fit, resize, folds, fold, on_leak,
     )  # fmt: skip
     normalisation = _checked(keys, len(classes), on_bad_image)
     found, more = find_images(folder, parts, classes)
@@ -78,14 +81,14 @@ def load_image_folder(
     how = Reading(_sized(shape), _range(pixel_range), max_pixels, fit, resize)
     images = _read(folder, files, how, cache_dir, on_bad_image)
     _check_none_is_bare(files, split_of, images, classes)
-    own_split = split_of[images.good]
+    leaks, own_split = images.judged(split_of[images.good], on_leak, classes)
     splits = [images.split(np.flatnonzero(own_split == part)) for part in PARTS]
     notes = (
         *notes, *more, *notes_on_counts(splits[0].labels, classes),
-        *images.notes_on_copies(own_split, classes), *images.notes, *division.notes,
+        *notes_on_copies(leaks, classes), *images.notes, *division.notes,
     )  # fmt: skip
     made = images.dataset(splits, classes, normalisation, hflip, notes, how)
-    return replace(made, held_out=held_out_name(folds, fold), groups=division.groups)
+    return replace(made, held_out=held_out_name(folds, fold), groups=division.groups, leaks=leaks)
 
 
 def load_whole(
@@ -199,9 +202,22 @@ class _Images:
             return Split(images[first:last], self.labels[chosen], files=self.names[first:last])
         return Split(images, self.labels[chosen], chosen, self.names)
 
-    def notes_on_copies(self, split_of: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:
-        digests, labels = self.pack.digests, self.labels.numpy()
-        return tuple(notes_on_copies(digests, split_of, labels, classes, self.names))
+    def judged(
+        self, split_of: np.ndarray, on_leak: str, classes: Sequence[str]
+    ) -> tuple[Leaks, np.ndarray]:
+        """Equal images, and the split of each image, (N,) str, empty for those that `on_leak`
+        leaves out. Raises DataError, see `data.duplicates.leaks`."""
+
+        def place_of(row: int) -> Place | None:
+            split = str(split_of[row])
+            return Place(split, int(self.labels[row]), file=self.names[row]) if split else None
+
+        groups = equal_images([Split(self.pack.images, self.labels)])
+        leaks, kept = judged(groups, place_of, len(split_of), on_leak)
+        left = np.where(kept, split_of, "")
+        for part in PARTS if leaks.left_out else ():
+            check_none_is_bare(part, self.labels.numpy()[left == part], classes)
+        return leaks, left
 
     def dataset(
         self,
@@ -215,7 +231,7 @@ class _Images:
         train, val, test = splits
         return Dataset(
             train, val, test, classes, *normalisation, hflip, notes, tuple(self.pack.sums),
-            self.pack.scale, how.fit, how.side,
+            self.pack.scale, how.fit, how.side, damaged=tuple(self.bad.items()),
         )  # fmt: skip
 
 

@@ -95,6 +95,7 @@ ROWS: dict[str, tuple[Words, str]] = {
     "data.resize": (IMAGES, "data.resize=10"),
     "data.pixel_range": ([*IMAGES, "data.root={deep}"], "data.pixel_range=[0,4000]"),
     "data.on_bad_image": ([*IMAGES, "data.root={bad}"], "data.on_bad_image=skip"),
+    "data.on_leak": ([*IMAGES, "data.root={twice}"], "data.on_leak=drop"),
     "data.test_size": (IMAGES, "data.test_size=0.4"),
     "data.val_size": ([], "data.val_size=0.4"),
     "data.split_seed": ([], "data.split_seed=2"),
@@ -247,6 +248,11 @@ def make_places(top: Path) -> dict[str, Path]:
                 pixels[:, 0] = 255
                 image = Image.fromarray(pixels if name != "deep" else pixels.astype(np.uint16) * 9)
                 image.save(folder / f"{number}.png")
+    shutil.copytree(top / "images", top / "twice")
+    for number in range(10):  # some of these fall into another split than what they are equal to
+        shutil.copy(
+            top / "twice/class_0" / f"{number}.png", top / "twice/class_0" / f"{number}c.png"
+        )
     (top / "bad" / "class_0" / "3.png").write_bytes(b"no image")
     listed = (f"class_{label}/{(7 * label) % 10}.png" for label in range(4))
     (top / "test_files.txt").write_text("\n".join(listed))

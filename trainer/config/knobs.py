@@ -159,6 +159,7 @@ KNOBS: dict[str, Knob] = {
     "data.fit": Knob("str", choices=("crop", "squash")),
     "data.resize": Knob("int", low=1, high=2**14, nullable=True),
     "data.pixel_range": Knob("float", length=2, nullable=True),
+    "data.on_leak": Knob("str", choices=("warn", "error", "drop")),
     "data.on_bad_image": Knob("str", choices=("error", "skip")),
     "data.group": _TEXT(hint="a regular expression with a group, or a .csv file"),
     "data.test_files": _TEXT(hint="a file"),

@@ -26,6 +26,7 @@ from trainer.runs.read import (
     text,
 )
 from trainer.runs.report import html
+from trainer.runs.report.data_section import data
 from trainer.runs.report.evaluation_section import Evaluation, evaluation
 from trainer.runs.report.result import result
 from trainer.runs.report.svg import Chart, Line, line_chart
@@ -65,6 +66,7 @@ def run_page(row: Row) -> str:
         figures=readable([], figures, row, summary),
         charts=curves(metrics, row.best_epoch),
         evaluated=readable({}, evaluated, folder),
+        data=readable(None, data, folder),
         facts=readable([], facts, folder, summary),
         files=files(folder),
     )

@@ -1,0 +1,1 @@
+"""Equal and nearly equal images of a dataset, within and between its splits."""
