@@ -210,7 +210,11 @@ class _Images:
 
         def place_of(row: int) -> Place | None:
             split = str(split_of[row])
-            return Place(split, int(self.labels[row]), file=self.names[row]) if split else None
+            return (
+                Place(split, int(self.labels[row]), file=self.names[row])
+                if split in PARTS
+                else None
+            )
 
         groups = equal_images([Split(self.pack.images, self.labels)])
         leaks, kept = judged(groups, place_of, len(split_of), on_leak)
