@@ -18,6 +18,7 @@ from data.cifar.load import CIFAR10, CIFAR100
 from data.types import DataError, Dataset
 from tests.helpers import dataset_files, image_files
 from tests.helpers.commands import ROOT
+from trainer.config import choices
 
 YAMLS = sorted((ROOT / "configs" / "data").glob("*.yaml"))
 
@@ -43,7 +44,7 @@ def small_config(path: Path, root: Path) -> DictConfig:
     elif path.stem == "image_folder":
         image_files.write_classes(root, per_class=20)
         changes = {"root": str(root)}
-    config = OmegaConf.load(path)
+    config = OmegaConf.create(choices.options("data", path.stem))
     assert isinstance(config, DictConfig)
     config.update(changes)
     return config
@@ -103,7 +104,7 @@ def test_each_set_refuses_another_num_classes_or_stays_true_to_it(
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
 def test_yaml_and_function_have_the_same_keys(path: Path) -> None:
-    config = OmegaConf.load(path)
+    config = OmegaConf.create(choices.options("data", path.stem))
     parameters = inspect.signature(hydra.utils.get_method(config._target_)).parameters.values()
     assert {p.name for p in parameters} == {str(key) for key in config} - {"_target_"}
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters)
@@ -117,7 +118,7 @@ def test_published_checksums_are_torchvisions() -> None:
         ("cifar10", torchvision.datasets.CIFAR10),
         ("cifar100", torchvision.datasets.CIFAR100),
     ):
-        config = OmegaConf.load(YAMLS[0].with_name(f"{name}.yaml"))
+        config = OmegaConf.create(choices.options("data", name))
         published = dict(reader.train_list + reader.test_list)
         published[reader.meta["filename"]] = reader.meta["md5"]
         assert OmegaConf.to_container(config.file_md5) == published
@@ -128,7 +129,7 @@ def test_published_checksums_are_torchvisions() -> None:
 def test_mean_and_std_are_those_of_the_train_part() -> None:
     """Checked where the images are at hand: the shipped digits and the made-up images."""
     for name, digits in (("mnist_5k", 4), ("synthetic", 1)):
-        config = OmegaConf.load(YAMLS[0].with_name(f"{name}.yaml"))
+        config = OmegaConf.create(choices.options("data", name))
         made: Dataset = hydra.utils.instantiate(config)
         pixels = torch.cat([made.train.images, made.val.images]).double() / 255
         assert made.mean == (pytest.approx(pixels.mean().item(), abs=0.51 * 10**-digits),)

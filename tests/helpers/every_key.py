@@ -71,6 +71,7 @@ ROWS: dict[str, tuple[Words, str]] = {
     "clip_grad_norm": ([], "clip_grad_norm=1"),
     "log_interval": ([], "log_interval=7"),
     "eval_every_epochs": ([], "eval_every_epochs=2"),
+    "test": ([], "test=none"),
     "save_every_steps": ([], "save_every_steps=3"),
     "save_every_minutes": ([], "save_every_minutes=1"),
     "tensorboard": ([], "tensorboard=true"),

@@ -83,7 +83,7 @@ def is_ours(path: Path) -> bool:
             names = [name for name in file.namelist() if name.endswith("/data.pkl")]
             with file.open(names[0]) as described:
                 return b"digest" in described.read(2**24)
-    except (OSError, zipfile.BadZipFile, IndexError, RuntimeError):
+    except (OSError, zipfile.BadZipFile, IndexError, RuntimeError, ValueError):
         return False
 
 

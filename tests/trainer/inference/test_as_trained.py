@@ -213,8 +213,7 @@ def test_what_the_examiner_collects() -> None:
         examiner.add(torch.tensor(0.0), outputs, labels)
         (mistake,) = examiner.findings().mistakes
         assert (mistake.predicted, mistake.probability) == (0, pytest.approx(first, abs=1e-4))
-        _, _, sure, *_ = (column.all() for column in examiner._seen)
-        assert sure[1].item() == pytest.approx(second, abs=1e-4)
+        assert examiner.predictions().probabilities[1, 0].item() == pytest.approx(second, abs=1e-4)
 
 
 @pytest.mark.slow

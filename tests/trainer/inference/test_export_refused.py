@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from tests.helpers.exports import CLASSES, NUM_CLASSES, Dispatch, Loaded, make_checkpoint
 from trainer.builders import restore
 from trainer.checkpoints import read, write
-from trainer.inference import export_formats
-from trainer.system import files as system_files
+from trainer.inference import export, export_formats
 
 # ---- what is not written ----
 
@@ -106,14 +105,14 @@ def test_a_full_disk_leaves_what_was_there(
     full: bool, earlier: bytes | None, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_checkpoint(Path("net.pth"), "mlp", (1, 28, 28))
-    write_bytes = system_files.write_bytes
+    write_bytes = export.write_bytes
 
     def filling(path: Path, content: bytes) -> None:
         if full and ".json" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
         write_bytes(path, content)
 
-    monkeypatch.setattr(system_files, "write_bytes", filling)
+    monkeypatch.setattr(export, "write_bytes", filling)
     files = [Path("net.state_dict.pth"), Path("net.state_dict.json")]
     for file in files if earlier else ():
         file.write_bytes(earlier or b"")
