@@ -62,7 +62,7 @@ def run(
             for note in snapshot.load(run, state) if state else ():
                 log.warning("%s", note)
             # A fold that is held out is no test split: every run reads its own.
-            is_tested = reads_test(config["test"], in_sweep and not config["data"].get("folds"))
+            is_tested = reads_test(run.plan.test, in_sweep and not config["data"].get("folds"))
             summary, read = train(run, folder, choices, is_tested, is_resumed=state is not None)
         log_result(summary)
         accuracy, num_images = summary["test_accuracy"], summary["num_test_images"]

@@ -202,7 +202,11 @@ def traits(thing: Any, depth: int = 8, seen: frozenset[int] = frozenset()) -> An
         return traits((thing.func, thing.args, thing.keywords), depth - 1, within)
     if dataclasses.is_dataclass(thing) or hasattr(thing, "__dict__"):
         name = getattr(thing, "__qualname__", type(thing).__name__)
-        return name, traits({**vars(thing)}, depth - 1, within)
+        own = {
+            key: value for key, value in vars(thing).items()
+            if not isinstance(getattr(type(thing), key, None), functools.cached_property)
+        }  # fmt: skip
+        return name, traits(own, depth - 1, within)
     return type(thing).__name__
 
 

@@ -6,6 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from data.loading.batches import Batches
 from data.loading.preprocess import Preprocess, enlarged
 from data.types import Dataset, Split
 from trainer.config.targets import instantiate_group, locate
+from trainer.errors import UserError
 
 Shape = tuple[int, int, int]  # (C, H, W)
 
@@ -42,6 +44,18 @@ def load_whole(options: Mapping[str, Any]) -> Dataset | None:
     module, which takes the same keys; None if there is no such function, or the dataset has a test
     split of its own. For a model that was trained on none of the images. Raises UserError."""
     return _of_loader("load_whole", options)
+
+
+def fix_test(options: Mapping[str, Any], output: str | None) -> tuple[Path, int]:
+    """Write the drawn test split of a dataset as a list of files, from the function `fix_test` in
+    the loader's module. Returns the list's path and its number of images. Raises UserError."""
+    written = _of_loader("fix_test", {**options, "output": output})
+    if written is None:
+        raise UserError(
+            "--fix-test: the test split of this dataset stays as it is: its files say it."
+        )
+    path, count = written
+    return path, count
 
 
 def _of_loader(name: str, options: Mapping[str, Any]) -> Any:

@@ -10,13 +10,15 @@ from trainer.config import knobs
 from trainer.errors import UserError
 from trainer.system.progress_bars import starting
 
-HELP = """usage: trainer inspect [data=... data.KEY=...] [--json]
+HELP = """usage: trainer inspect [data=... data.KEY=...] [--json] [--fix-test [-o FILE]]
 
 What a dataset holds, without training: images per class and split, damaged files, exact and near
 copies within and between splits, images under two labels, images of nearly one colour. Findings
 first, each with what to do: `trainer inspect data=image_folder data.root=photos`.
 
 Keys: data and its options, and experiment. --json: one object, and nothing else on standard output.
+--fix-test: write the names of the images that are the test split now (to FILE, else into data.root);
+with data.test_files=FILE they stay it, whatever images are added.
 Exit code 0: it could be inspected, whatever was found."""
 
 # Options of data that change nothing here.
@@ -35,10 +37,11 @@ def main(argv: list[str]) -> int:
         return 0
     from trainer.config.compose import Composer, parse, plain
 
-    args = parse([word for word in argv if word != "--json"])
+    own, words = own_options(argv)
+    args = parse(words)
     if args != argparse.Namespace(**(vars(parse([])) | {"overrides": args.overrides})):
         raise UserError(
-            "inspect takes key=value words and --json alone. See trainer inspect --help."
+            "inspect takes key=value words, --json and --fix-test alone. See trainer inspect --help."
         )
     composer = Composer(args)
     config = plain(composer.jobs(composer.master())[0])
@@ -46,17 +49,36 @@ def main(argv: list[str]) -> int:
     refuse_no_part(args.overrides)
     starting()
 
+    from trainer.builders import datasets
     from trainer.inference import dataset_report
     from trainer.system.threads import set_num_threads
 
     set_num_threads(1, "torch")  # the search for copies has threads of its own
 
+    if own.fix_test:
+        path, count = datasets.fix_test(config["data"], own.output)
+        print(f"{count:,} images are listed in {path}\nfrom now on: data.test_files={path}")
+        return 0
     report = dataset_report.inspect(config["data"])
-    if "--json" in argv:
+    if own.json:
         print(json.dumps(dataset_report.as_plain(report)))
     else:
         print(dataset_report.as_text(report))
     return 0
+
+
+def own_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Options of the command, and the other words. Raises UserError."""
+    parser = argparse.ArgumentParser(prog="trainer inspect", add_help=False, allow_abbrev=False)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--fix-test", action="store_true")
+    parser.add_argument("-o", "--output")
+    own, words = parser.parse_known_args(argv)
+    if own.output is not None and not own.fix_test:
+        raise UserError(f"-o {own.output}: names the list that --fix-test writes. Add --fix-test.")
+    if own.json and own.fix_test:
+        raise UserError("--json --fix-test: one of them at a time.")
+    return own, words
 
 
 def refuse_no_part(words: list[str]) -> None:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from data.duplicates.exact import equal_images
 from data.duplicates.leaks import leaking, plain_place
 from data.duplicates.near import LEAST_SIDE, MOST_IMAGES, near_copies
+from data.image_folder.groups import on_two_sides
 from data.inspection import flat_images, notes_on_counts
 from data.types import Dataset, Leaks, Place
 from trainer.builders.datasets import load_data
@@ -94,7 +95,11 @@ def as_plain(report: Report) -> dict[str, Any]:
         "exact_copies": listed(dataset.leaks.copies),
         "near_copies": listed(report.near.copies),
         "label_conflicts": listed(dataset.leaks.contradictions),
-        "groups": [],
+        "groups": [
+            {"group": name, "splits": [part for part in PARTS if name in own[part]]}
+            for own in [dataset.groups or {part: () for part in PARTS}]
+            for name in sorted({name for names in own.values() for name in names})
+        ],
     }
 
 
@@ -160,6 +165,11 @@ def findings(report: Report) -> Iterator[tuple[str, str]]:
             f"Look at them. If they are of one thing, the {part} figures come out too good: keep "
             "them in one split, or remove one of each.",
         )
+    for (part, other), shared in split_groups(dataset).items():
+        yield (
+            f"groups: {len(shared):,} have images in {part} and in {other}: {named(shared)}",
+            f"The {part} figures come out too good: keep all images of a group in one folder.",
+        )
     yield from contradictions(dataset)
     if torn := near.contradictions:
         yield (
@@ -168,6 +178,10 @@ def findings(report: Report) -> Iterator[tuple[str, str]]:
             "Look at them, and decide for one label each.",
         )
     yield from lesser(report)
+
+
+def split_groups(dataset: Dataset) -> dict[tuple[str, str], list[str]]:
+    return {} if dataset.groups is None else on_two_sides(dataset.groups)
 
 
 def contradictions(dataset: Dataset) -> Iterator[tuple[str, str]]:

@@ -64,12 +64,14 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Plan:
-    """Length of a run and its intervals; see configs/config.yaml."""
+    """Length of a run, its intervals, and whether it reads the test split; see
+    configs/config.yaml."""
 
     epochs: int
     batch_size: int
     eval_every_epochs: int = 1
     log_interval: int = 50
+    test: str = "selected"
     save_interval: SaveInterval = field(default_factory=SaveInterval)
 
 

@@ -12,7 +12,7 @@ import pytest
 from data.cifar.load import CIFAR10, CIFAR100
 from data.types import DataError, Dataset, Split
 from tests.data.test_datasets import YAMLS, small_config
-from tests.helpers.image_files import pictures_of
+from tests.helpers.image_files import images_of
 
 NAMES = ["mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic", "image_folder"]
 
@@ -60,7 +60,7 @@ def load(keys: dict[str, Any], on_leak: str) -> Dataset:
 
 
 def bytes_of(split: Split) -> list[bytes]:
-    return [image.numpy().tobytes() for image in pictures_of(split)]
+    return [image.numpy().tobytes() for image in images_of(split)]
 
 
 @pytest.mark.parametrize("name", NAMES)

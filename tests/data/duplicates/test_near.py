@@ -6,12 +6,11 @@ import hydra
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from data.duplicates.near import near_copies
 from data.types import Split
-from tests.helpers.commands import ROOT
 from tests.helpers.textures import NEAR, texture
+from trainer.config import choices
 
 
 def split(images: list[np.ndarray]) -> Split:
@@ -77,9 +76,7 @@ def test_made_up_images_and_digits_have_none() -> None:
         ("synthetic", {"shape": [1, 32, 32], "num_train": 1000}),
         ("mnist_5k", {}),
     ):
-        made = hydra.utils.instantiate(
-            OmegaConf.load(ROOT / "configs" / "data" / f"{name}.yaml"), **changes
-        )
+        made = hydra.utils.instantiate({**choices.options("data", name), **changes})
         assert near_copies([made.train, made.val, made.test]) == []
 
 

@@ -163,3 +163,46 @@ def test_a_run_without_copies_has_neither(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "leaks.json").write_text('{"counts": {"test_in_train": "<script>"}}')
     assert run_trainer("report", "run", cwd=tmp_path).returncode == 0
     assert "<h2>Data</h2>" not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_the_drawn_test_split_is_written_down(tmp_path: Path, dispatch: Dispatch) -> None:
+    """And stays when images are added, where another one would have been drawn."""
+    for label, name in enumerate(CLASSES):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(12):
+            texture(100 * label + i).save(tmp_path / "photos" / name / f"{i}.png")
+    done = dispatch("inspect", *WORDS, "--fix-test", "-o", "list.txt")
+    assert done.returncode == 0, done.output
+    listed = [x for x in Path("list.txt").read_text().splitlines() if not x.startswith("#")]
+    assert f"{len(listed)} images are listed in {tmp_path / 'list.txt'}" in done.stdout
+    assert done.stdout.endswith(f"from now on: data.test_files={tmp_path / 'list.txt'}\n")
+    again = dispatch("inspect", *WORDS, "--fix-test", "-o", "list.txt")
+    assert again.returncode == 2
+    for i in range(12, 30):
+        texture(500 + i).save(tmp_path / "photos" / "cat" / f"{i}.png")
+    words = [*WORDS, "data.test_files=list.txt", "--json"]
+    counts = json.loads(dispatch("inspect", *words).stdout)["classes"]
+    assert sum(own["test"] for own in counts.values()) == len(listed)
+    drawn = json.loads(dispatch("inspect", *WORDS, "--json").stdout)["classes"]
+    assert sum(own["test"] for own in drawn.values()) > len(listed)
+    refused = dispatch("inspect", "data=mnist_5k", "--fix-test")
+    assert refused.returncode == 2
+    assert "stays as it is" in refused.stderr
+    assert dispatch("inspect", *WORDS, "-o", "x.txt").returncode == 2
+
+
+def test_groups_are_told(tmp_path: Path, dispatch: Dispatch) -> None:
+    for part in ("train", "val", "test"):
+        for label, name in enumerate(CLASSES):
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+            for i in range(4):
+                group = "both" if (i, part) in ((0, "train"), (0, "test")) else f"{part}{i}"
+                file = tmp_path / "photos" / part / name / f"{group}-{label}{i}.png"
+                texture(1000 * len(part) + 100 * label + i).save(file)
+    expression = r"data.group='([^/]+)-[0-9]+\.png'"
+    done = dispatch("inspect", *WORDS, expression, "--json")
+    assert done.returncode == 0, done.output
+    groups = json.loads(done.stdout)["groups"]
+    assert groups["train"] == ["both", "train1", "train2", "train3"]
+    text = dispatch("inspect", *WORDS, expression).stdout
+    assert "groups: 1 groups have images in test and in train: both" in text
