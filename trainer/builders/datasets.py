@@ -51,9 +51,7 @@ def fix_test(options: Mapping[str, Any], output: str | None) -> tuple[Path, int]
     the loader's module. Returns the list's path and its number of images. Raises UserError."""
     written = _of_loader("fix_test", {**options, "output": output})
     if written is None:
-        raise UserError(
-            "--fix-test: the test split of this dataset stays as it is: its files say it."
-        )
+        raise UserError("--fix-test: the files of this dataset say its test split, which stays.")
     path, count = written
     return path, count
 

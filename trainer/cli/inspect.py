@@ -17,8 +17,8 @@ copies within and between splits, images under two labels, images of nearly one 
 first, each with what to do: `trainer inspect data=image_folder data.root=photos`.
 
 Keys: data and its options, and experiment. --json: one object, and nothing else on standard output.
---fix-test: write the names of the images that are the test split now (to FILE, else into data.root);
-with data.test_files=FILE they stay it, whatever images are added.
+--fix-test: write down which images are the test split now, in FILE, or in a file in data.root; with
+data.test_files=FILE they stay it, whatever images are added.
 Exit code 0: it could be inspected, whatever was found."""
 
 # Options of data that change nothing here.
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     args = parse(words)
     if args != argparse.Namespace(**(vars(parse([])) | {"overrides": args.overrides})):
         raise UserError(
-            "inspect takes key=value words, --json and --fix-test alone. See trainer inspect --help."
+            "inspect takes key=value words, --json and --fix-test alone. See inspect --help."
         )
     composer = Composer(args)
     config = plain(composer.jobs(composer.master())[0])

@@ -97,7 +97,7 @@ def as_plain(report: Report) -> dict[str, Any]:
         "label_conflicts": listed(dataset.leaks.contradictions),
         "groups": [
             {"group": name, "splits": [part for part in PARTS if name in own[part]]}
-            for own in [dataset.groups or {part: () for part in PARTS}]
+            for own in [dataset.groups or dict.fromkeys(PARTS, ())]
             for name in sorted({name for names in own.values() for name in names})
         ],
     }

@@ -187,7 +187,7 @@ def test_the_drawn_test_split_is_written_down(tmp_path: Path, dispatch: Dispatch
     assert sum(own["test"] for own in drawn.values()) > len(listed)
     refused = dispatch("inspect", "data=mnist_5k", "--fix-test")
     assert refused.returncode == 2
-    assert "stays as it is" in refused.stderr
+    assert "say its test split, which stays" in refused.stderr
     assert dispatch("inspect", *WORDS, "-o", "x.txt").returncode == 2
 
 
@@ -203,6 +203,9 @@ def test_groups_are_told(tmp_path: Path, dispatch: Dispatch) -> None:
     done = dispatch("inspect", *WORDS, expression, "--json")
     assert done.returncode == 0, done.output
     groups = json.loads(done.stdout)["groups"]
-    assert groups["train"] == ["both", "train1", "train2", "train3"]
+    assert groups[0] == {"group": "both", "splits": ["train", "test"]}
+    assert [one["group"] for one in groups if "train" in one["splits"]] == [
+        "both", "train1", "train2", "train3"
+    ]  # fmt: skip
     text = dispatch("inspect", *WORDS, expression).stdout
-    assert "groups: 1 groups have images in test and in train: both" in text
+    assert "groups: 1 have images in test and in train: both" in text
