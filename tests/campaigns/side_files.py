@@ -263,7 +263,7 @@ def main() -> None:
           f"{time.monotonic() - began:.0f} s\n")  # fmt: skip
     print("| file | copies | status in the report |\n| --- | --- | --- |")
     for file, statuses in found.items():
-        said = ", ".join(f"{status[:20]} {count}" for status, count in statuses.most_common(4))
+        said = ", ".join(f"{str(status)[:20]} {count}" for status, count in statuses.most_common(4))
         print(f"| {file} | {statuses.total()} | {said} |")
 
 
