@@ -1,1 +1,1 @@
-"""Metrics, confusion of classes, calibration, plots of them."""
+"""Metrics, intervals and tests, confusion of classes, calibration, suspicious labels, plots."""

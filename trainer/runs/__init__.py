@@ -1,1 +1,1 @@
-"""Folder of a run: made, locked for one process, read back, mended."""
+"""Folder of a run: made, locked, read back, mended; runs selected and compared, test readings."""
