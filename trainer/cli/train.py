@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     if not args.multirun:
         return 0
     if jobs[0]["test"] == "selected":
-        failed |= not test_selected(folder)
+        failed |= not test_selected(folder, own_modules(jobs))
     return report_sweep(folder) or int(failed)
 
 
@@ -88,14 +88,28 @@ def refuse_trust(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> N
         )
 
 
-def test_selected(folder: Path) -> bool:
+def own_modules(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Modules of the user's own that the jobs take their classes from, as `trust` names them."""
+    from trainer.config import stored
+
+    targets = {(group, str(job[group]["_target_"])) for job in jobs for group in knobs.GROUPS}
+    others = {target for group, target in targets if not stored.is_own(group, target)}
+    return sorted({target.rpartition(".")[0] for target in others})
+
+
+def test_selected(folder: Path, modules: Sequence[str]) -> bool:
     """Read the test split for the runs of a sweep that validation has selected. False: some of it
-    failed, and was told why."""
+    failed, and was told why.
+
+    Args:
+        modules: of the user's own that the runs may name.
+    """
     done = True
+    values = {"test": "all", **({"trust": f"[{','.join(modules)}]"} if modules else {})}
     chosen = [row for one in selected(read_runs(folder)) for row in one.rows]
     for row in (row for row in chosen if row.test_accuracy is None):
         print(f"\nselected by validation: {row.folder.relative_to(folder)}")
-        done &= resume(row.folder, {"test": "all"}) == 0
+        done &= resume(row.folder, values) == 0
     return done
 
 

@@ -163,6 +163,27 @@ def test_all_and_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_network_of_the_users_own_is_tested_too(tmp_path: Path) -> None:
+    (tmp_path / "my_nets.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, shape, num_classes):\n"
+        "        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))\n"
+        "        self[1] = nn.Linear(shape[0] * shape[1] * shape[2], num_classes)\n"
+    )
+    (tmp_path / "my" / "model").mkdir(parents=True)
+    (tmp_path / "my" / "model" / "net.yaml").write_text(
+        "_target_: my_nets.Net\nshape: ${data.shape}\nnum_classes: ${data.num_classes}\n"
+    )
+    done = run_trainer(
+        "--multirun", "--config-dir", "my", *(w for w in SMALL if w != "model=mlp"), "model=net",
+        "optimizer.lr=1e-9,0.01", "hydra.sweep.dir=outputs/own", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.output
+    assert len(ledger(tmp_path)) == 1
+
+
+@pytest.mark.slow
 def test_evaluate_notes_its_reading(sweep: tuple[Path, Finished]) -> None:
     cwd = sweep[0]
     job, count = cwd / "outputs" / "sweeps" / "mine" / "2", len(ledger(cwd))
