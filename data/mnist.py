@@ -58,19 +58,9 @@ def load_mnist_5k(
 ) -> Dataset:
     """5,000 digits from the package's own file; see make_mnist_5k.py. The keys: `Preparation`."""
     preparation = Preparation(
-        shape,
-        num_classes,
-        mean,
-        std,
-        hflip,
-        val_size,
-        split_seed,
-        fit,
-        resize,
-        folds,
-        fold,
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
         on_leak,
-    )
+    )  # fmt: skip
     preparation.check_num_classes(len(DIGITS))
     with np.load(Path(__file__).with_name("mnist_5k.npz"), allow_pickle=False) as file:
         train = _split(file["train_images"], file["train_labels"])
@@ -111,19 +101,9 @@ def load_mnist(
         DataError: no files and no way to get them, damaged files, or keys that contradict them.
     """
     preparation = Preparation(
-        shape,
-        num_classes,
-        mean,
-        std,
-        hflip,
-        val_size,
-        split_seed,
-        fit,
-        resize,
-        folds,
-        fold,
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
         on_leak,
-    )
+    )  # fmt: skip
     preparation.check_num_classes(len(DIGITS))
     check_md5_names(file_md5, FILES)
     source = mirrors if download else None
@@ -152,19 +132,9 @@ def load_fashion_mnist(
 ) -> Dataset:
     """Fashion-MNIST, 60,000 and 10,000 images of clothes; arguments and errors: `load_mnist`."""
     preparation = Preparation(
-        shape,
-        num_classes,
-        mean,
-        std,
-        hflip,
-        val_size,
-        split_seed,
-        fit,
-        resize,
-        folds,
-        fold,
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
         on_leak,
-    )
+    )  # fmt: skip
     preparation.check_num_classes(len(FASHION))
     check_md5_names(file_md5, FILES)
     source = mirrors if download else None

@@ -58,29 +58,10 @@ def load_synthetic(
         DataError: a value is out of its range.
     """
     preparation = Preparation(
-        shape,
-        num_classes,
-        mean,
-        std,
-        hflip,
-        val_size,
-        split_seed,
-        fit,
-        resize,
-        folds,
-        fold,
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
         on_leak,
-    )
-    if num_classes < 2:
-        raise DataError(f"data.num_classes={num_classes}: must be 2 or more.")
-    for key, value, least in (
-        ("num_train", num_train, 2 * num_classes),
-        ("num_test", num_test, num_classes),
-    ):
-        if value < least:
-            raise DataError(
-                f"data.{key}={value}: must be {least} or more for {num_classes} classes."
-            )
+    )  # fmt: skip
+    _check_sizes(num_train, num_test, num_classes)
     check_memory(num_train + num_test + num_classes, shape)
     if not 0 <= noise <= 1:
         raise DataError(f"data.noise={noise}: must lie between 0 (none) and 1 (nothing else).")
@@ -94,6 +75,18 @@ def load_synthetic(
         _make_split(seed, _TEST, num_test, patterns, levels),
         [f"class {label}" for label in range(num_classes)],
     )
+
+
+def _check_sizes(num_train: int, num_test: int, num_classes: int) -> None:
+    """Raises DataError."""
+    if num_classes < 2:
+        raise DataError(f"data.num_classes={num_classes}: must be 2 or more.")
+    sizes = {"num_train": (num_train, 2 * num_classes), "num_test": (num_test, num_classes)}
+    for key, (value, least) in sizes.items():
+        if value < least:
+            raise DataError(
+                f"data.{key}={value}: must be {least} or more for {num_classes} classes."
+            )
 
 
 def make_patterns(seed: int, num_classes: int, shape: Sequence[int]) -> np.ndarray:

@@ -98,19 +98,9 @@ def load_cifar10(
         DataError: no files and no way to get them, damaged files, or keys that contradict them.
     """
     preparation = Preparation(
-        shape,
-        num_classes,
-        mean,
-        std,
-        hflip,
-        val_size,
-        split_seed,
-        fit,
-        resize,
-        folds,
-        fold,
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
         on_leak,
-    )
+    )  # fmt: skip
     source = mirrors if download else None
     md5 = Md5s(archive_md5, file_md5, verify)
     return _load(CIFAR10, preparation, resolve_root(root), source, md5)
@@ -139,19 +129,9 @@ def load_cifar100(
 ) -> Dataset:
     """CIFAR-100, with its 100 fine labels; arguments and errors: `load_cifar10`."""
     preparation = Preparation(
-        shape,
-        num_classes,
-        mean,
-        std,
-        hflip,
-        val_size,
-        split_seed,
-        fit,
-        resize,
-        folds,
-        fold,
+        shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
         on_leak,
-    )
+    )  # fmt: skip
     source = mirrors if download else None
     md5 = Md5s(archive_md5, file_md5, verify)
     return _load(CIFAR100, preparation, resolve_root(root), source, md5)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from trainer.config import choices, knobs
+from trainer.config.combinations import NUMPY_TAKES
 from trainer.config.plain_yaml import UnplainError, parse
 from trainer.config.targets import calls_in, locate
 from trainer.errors import UserError
@@ -248,7 +249,7 @@ def on_this_machine(
     stored, config = dict(config), dict(config)
     layers = values.get("layers", config["layers"])
     at_hand = has_device(config["device"]) and (
-        layers != "numpy" or config["device"] in knobs.NUMPY_TAKES["device"]
+        layers != "numpy" or config["device"] in NUMPY_TAKES["device"]
     )
     if "device" not in values and not at_hand:
         config["device"] = "auto"
