@@ -52,16 +52,6 @@ def random_keys(labels: np.ndarray, num_classes: int, split_seed: int) -> np.nda
     return keys
 
 
-def choose_validation(
-    labels: np.ndarray, val_size: float, split_seed: int, classes: Sequence[str]
-) -> np.ndarray:
-    """Mask of the images for validation: (N,) bool; those of a class with the smallest keys. The
-    arguments are those of `validation_counts`."""
-    counts = np.bincount(labels, minlength=len(classes))
-    keys = random_keys(labels, len(classes), split_seed)
-    return smallest_keys(keys, labels, validation_counts(counts, val_size, classes))
-
-
 def smallest_keys(keys: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Mask of the `counts[label]` images with the smallest keys of each class: (N,) bool."""
     chosen = np.zeros(len(labels), dtype=bool)

@@ -18,7 +18,6 @@ import torchvision
 import data.mnist
 from data.make_mnist_5k import main
 from data.mnist import load_fashion_mnist, load_mnist_5k
-from data.splits import choose_validation
 from data.types import DataError
 from tests.helpers import dataset_files
 from tests.helpers.mnist_loading import (
@@ -31,6 +30,7 @@ from tests.helpers.mnist_loading import (
     TRAIN_LABELS,
     load,
 )
+from tests.helpers.splits import choose_validation
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 

@@ -13,8 +13,9 @@ from PIL import Image
 import data.resizing
 from data.preparation import Preparation, fit_channels
 from data.resizing import to_shape
-from data.splits import choose_validation, validation_counts
+from data.splits import validation_counts
 from data.types import DataError, Split
+from tests.helpers.splits import choose_validation
 
 KEYS: dict[str, Any] = {
     "shape": [1, 4, 4],

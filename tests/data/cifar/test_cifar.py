@@ -13,10 +13,10 @@ import torch
 import torchvision
 
 from data.cifar.load import CIFAR10, CIFAR100, load_cifar100
-from data.splits import choose_validation
 from data.types import Dataset
 from tests.helpers import dataset_files
 from tests.helpers.cifar_loading import COMMON, Files, load, sums, write_archive
+from tests.helpers.splits import choose_validation
 
 
 def check_against_torchvision(

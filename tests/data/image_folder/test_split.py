@@ -101,7 +101,7 @@ def test_a_file_more_or_less_moves_hardly_any(sizes: dict[str, float]) -> None:
 
 def test_by_position_it_would_all_move() -> None:
     """The twin: the first file of a class taken away, as the sets of fixed files are carved."""
-    from data.splits import choose_validation
+    from tests.helpers.splits import choose_validation
 
     before, after = (choose_validation(np.zeros(n, int), 0.1, 0, "a") for n in (200, 201))
     by_position = (before != after[1:]).sum()
