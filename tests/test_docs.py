@@ -187,7 +187,8 @@ def test_a_command_is_known(line: str, dispatch: Callable[..., Finished]) -> Non
         # Right words in the wrong place: what is said is about the files, which are not here.
         done = dispatch(*argv[3:])
         assert argv[3] == "summary" or re.search(
-            r"there is no such (file|folder|run)|no unfinished run|holds no run", done.stderr
+            r"there is no such (file|folder|run)|does not exist|no unfinished run|holds no run",
+            done.stderr,
         ), done.stderr
     else:
         compose(argv[3:])

@@ -17,7 +17,7 @@ from data.image_folder.groups import class_of_groups, groups_of
 from data.image_folder.packing import File
 from data.image_folder.split import carved
 from data.types import DataError
-from tests.helpers.image_files import PARTS, load, refused, splits_of, write_picture
+from tests.helpers.image_files import PARTS, load, refused, splits_of, write_image
 
 Image = tuple[str, int]  # its group and its class
 
@@ -203,7 +203,7 @@ def write_groups(root: Path, groups: int = 12, part: str = "", first: int = 0) -
     for label, name in enumerate(("cat", "dog")):
         for group, i in itertools.product(range(first, first + groups), range(2)):
             seed = 10_000 * label + 10 * group + i
-            write_picture(root / part / name / f"p{group:02}_{i}.png", seed, (8, 8))
+            write_image(root / part / name / f"p{group:02}_{i}.png", seed, (8, 8))
     return root
 
 
@@ -295,7 +295,7 @@ def test_tables_that_are_wrong_are_refused(tmp_path: Path, content: str, message
 def test_a_class_that_no_drawn_group_has_is_named(tmp_path: Path) -> None:
     """Five classes of six videos each, of which a tenth are three."""
     for label, group in itertools.product(range(5), range(6)):
-        write_picture(tmp_path / f"c{label}" / f"v{label}{group}.png", 10 * label + group, (4, 4))
+        write_image(tmp_path / f"c{label}" / f"v{label}{group}.png", 10 * label + group, (4, 4))
     message = refused(tmp_path, group=r"(v\d+)")
     assert re.match(r".*: none of the groups drawn for val has an image of c\d, c\d", message)
     assert message.endswith("Take a larger data.val_size, another data.split_seed, or more groups.")
@@ -310,7 +310,7 @@ def test_every_fold_is_looked_at_before_one_is_trained(tmp_path: Path) -> None:
     for group in range(20):
         for label in range(1 + (group < 3)):
             path = tmp_path / f"c{label}" / f"p{group}.png"
-            write_picture(path, 100 * label + group, (4, 4))
+            write_image(path, 100 * label + group, (4, 4))
     keys = {"group": r"(p\d+)", "test_size": 0, "val_size": 0.2}
     messages = {refused(tmp_path, folds=4, fold=fold, **keys) for fold in range(4)}
     assert len(messages) == 1

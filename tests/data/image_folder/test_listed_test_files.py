@@ -18,8 +18,8 @@ from tests.helpers.image_files import (
     refused,
     splits_of,
     write_classes,
+    write_image,
     write_parts,
-    write_picture,
 )
 
 KEYS: dict[str, Any] = {"test_size": 0.1, "val_size": 0.1, "split_seed": 0}
@@ -53,7 +53,7 @@ def test_it_stays_while_images_are_added_and_seeds_change(tmp_path: Path) -> Non
     before = files_of(load(root))
     path = str(fixed(root))
     for number in range(60):
-        write_picture(root / "cat" / f"-new{number}.png", seed=500 + number)
+        write_image(root / "cat" / f"-new{number}.png", seed=500 + number)
     for seed in (0, 1):
         after = files_of(load(root, test_files=path, split_seed=seed, test_size=0.3))
         assert after["test"] == before["test"]
@@ -161,7 +161,7 @@ def test_a_list_that_divides_a_group_is_a_leak(tmp_path: Path) -> None:
     path.write_text("\n".join(f"{name}/00.png" for name in ("cat", "dog", "owl")))
     for i in range(20, 60):
         for name in ("cat", "dog", "owl"):
-            write_picture(root / name / f"{i:02}.png", seed=int(f"7{i}"), size=(8, 8))
+            write_image(root / name / f"{i:02}.png", seed=int(f"7{i}"), size=(8, 8))
     keys = {"group": group, "val_size": 0.3}
     notes = load(root, test_files=str(path), **keys).notes
     leak = [note for note in notes if note.startswith("a leak")]
@@ -236,7 +236,7 @@ def test_damaged_images_are_fixed_like_others(tmp_path: Path) -> None:
     assert files_of(load(root, test_files=path, on_bad_image="skip"))["test"] == wanted - {
         broken.relative_to(root).as_posix()
     }
-    write_picture(broken, seed=3)
+    write_image(broken, seed=3)
     assert files_of(load(root, test_files=path))["test"] == wanted
 
 
@@ -282,7 +282,7 @@ def test_an_image_more_moves_few_between_folds(tmp_path: Path) -> None:
         return {name: fold for fold, own in enumerate(made) for name in own}
 
     before = folds()
-    write_picture(root / "cat" / "-new.png", seed=77)
+    write_image(root / "cat" / "-new.png", seed=77)
     after = folds()
     moved = [name for name in before if before[name] != after[name]]
     assert len(moved) <= 4

@@ -11,7 +11,7 @@ import pytest
 
 from data.image_folder import fix_test
 from tests.helpers.commands import Finished, read_json, run_trainer
-from tests.helpers.image_files import write_picture
+from tests.helpers.image_files import write_image
 
 Dispatch = Callable[..., Finished]
 WORDS = ("model=mlp", "model.hidden=[4]", "data=image_folder", "data.root=photos", "epochs=1",
@@ -24,7 +24,7 @@ def photos(folder: Path) -> Path:
     for label, name in enumerate(("cat", "dog")):
         for i in range(24):
             path = folder / "photos" / name / f"p{12 * label + i // 2:02}_{i % 2}.png"
-            write_picture(path, seed=100 * label + i, size=(8, 8))
+            write_image(path, seed=100 * label + i, size=(8, 8))
     return folder / "photos"
 
 
