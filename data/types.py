@@ -239,6 +239,11 @@ class Dataset:
         sha.update("\0".join(names).encode("utf-8", "surrogatepass"))
         return sha.hexdigest()[:16]
 
+    @functools.cached_property
+    def test_sha256(self) -> str:
+        """Digest of every byte of the test images, in order: 64 hex digits of SHA-256."""
+        return hashlib.sha256(repr(sums_of(self.test.own_images())).encode()).hexdigest()
+
     def has_fingerprint(self, text: str) -> bool:
         """True if it is the data that has this fingerprint, which may be an earlier version's, of
         256 images of each split."""

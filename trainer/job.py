@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import traceback
 from pathlib import Path
 from typing import Any
@@ -169,8 +168,9 @@ def note_reading(
     Args:
         digest: of the checkpoint that was tested.
     """
+    ledger = readings.ledger_of(folder)
     return readings.note(
-        readings.ledger_of(folder), command=command, run=os.path.relpath(folder),
+        ledger, command=command, run=readings.name_in(ledger, folder),
         checkpoint=str(run.checkpoints.best) if run.best.epoch else None, digest=digest,
         dataset=run.about.data.test_set_id, split="test", num_images=test.num_images,
     )  # fmt: skip

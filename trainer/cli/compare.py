@@ -31,8 +31,9 @@ def main(argv: list[str]) -> int:
         raise UserError("compare: at least two sides are needed: trainer compare RUN_A RUN_B.")
 
     # Imported here: NumPy takes a tenth of a second that --help should not wait for.
-    from trainer.runs.compare import compared, side_of
+    from trainer.runs.compare import compared
     from trainer.runs.compare_text import accuracy_table, notes
+    from trainer.runs.sides import side_of
     from trainer.text.json_text import json_of
 
     sides = [side_of(words, split) for words in args.side]

@@ -12,7 +12,7 @@ from trainer.cli.arguments import parse_words
 from trainer.config import knobs
 from trainer.config.changes import FREE_KEYS
 from trainer.errors import Stopped, UserError
-from trainer.runs.folder import is_job
+from trainer.runs.folder import sweep_of
 from trainer.runs.lock import locked
 from trainer.runs.mend import make_writable
 from trainer.runs.read import noted_choices
@@ -46,7 +46,8 @@ def resume(folder: Path, values: dict[str, str], force: bool = False) -> int:
 
 def resume_locked(folder: Path, values: dict[str, str], force: bool) -> int:
     summary = readable({}, read_json, folder / "summary.json")
-    is_test = values.get("test") == "all" and summary.get("test_accuracy") is None
+    asks = ("all",) if sweep_of(folder) else ("all", "selected")
+    is_test = values.get("test") in asks and summary.get("test_accuracy") is None
     if summary.get("status") == "finished" and not ("epochs" in values or is_test):
         raise UserError(
             f"{folder}: already finished; pass epochs=N (larger) to extend it"
@@ -64,7 +65,7 @@ def resume_locked(folder: Path, values: dict[str, str], force: bool) -> int:
     config, state = resumed(folder, values, force)
     choices = readable({}, noted_choices, folder / ".hydra" / "hydra.yaml")
     try:
-        job.run(config, folder, choices, is_job(folder), state)
+        job.run(config, folder, choices, sweep_of(folder) is not None, state)
     except Stopped:
         raise
     except Exception as error:

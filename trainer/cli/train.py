@@ -65,6 +65,10 @@ def main(argv: list[str]) -> int:
             start.run(composer, master, folder, task)
     except JobFailedError:
         failed = True
+    except SystemExit:  # stopped by a signal
+        if args.multirun:
+            report_sweep(folder)
+        raise
     except Exception:  # Hydra's own, between jobs
         if args.multirun and any(folder.glob(f"*/{lock.NAME}")):
             report_sweep(folder)

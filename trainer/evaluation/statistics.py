@@ -20,15 +20,19 @@ NORMAL = NormalDist()
 LEVEL = 0.95
 # A root is bracketed to this width: shares of a billionth of a point.
 WIDTH = 1e-12
+MOST_SEEDS = 1000  # that anybody trains
 
 
 class Interval(NamedTuple):
-    """Confidence interval. As text "0.924 to 0.953", with four digits where it is narrow."""
+    """Confidence interval. As text "0.924 to 0.953", with four digits where it is narrow; "-" if it
+    is unknown (NaN)."""
 
     low: float
     high: float
 
     def __str__(self) -> str:
+        if math.isnan(self.low):
+            return "-"
         digits = 3 if self.high - self.low >= 0.01 else 4
         return f"{self.low:.{digits}f} to {self.high:.{digits}f}"
 
@@ -72,7 +76,7 @@ def interval_of(accuracy: float | None, n: int) -> Interval | None:
 
 def spread(values: Sequence[float], level: float = LEVEL, overlap: float = 0.0) -> Spread:
     """Mean of several runs' accuracies with Student's t interval, cut off at 0 and 1; of one run
-    the interval is unknown (NaN).
+    the interval is unknown (NaN), and of runs that are all equal.
 
     Args:
         overlap: test images by training images, of runs whose training sets overlap: 1 / (K - 1)
@@ -86,6 +90,8 @@ def spread(values: Sequence[float], level: float = LEVEL, overlap: float = 0.0) 
     if n == 1:
         return Spread(mean, math.nan, Interval(math.nan, math.nan), 1)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    if min(values) == max(values):
+        return Spread(mean, 0.0, Interval(math.nan, math.nan), n)
     half = t_quantile((1 + level) / 2, n - 1) * std * math.sqrt(1 / n + overlap)
     return Spread(mean, std, Interval(max(0.0, mean - half), min(1.0, mean + half)), n)
 
@@ -203,11 +209,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 class Difference(NamedTuple):
-    """Accuracy of B minus that of A, its interval, and the two-sided p-value of "none"."""
+    """Accuracy of B minus that of A, its interval, and the two-sided p-value of "none".
+
+    Attributes:
+        of_images: variance of the difference that more seeds do not reduce.
+        of_seed: variance of one run's accuracy over the seeds.
+    """
 
     value: float
     interval: Interval
     p_value: float
+    of_images: float = 0.0
+    of_seed: float = 0.0
 
 
 def seeds_and_images(
@@ -219,40 +232,35 @@ def seeds_and_images(
     error: what is claimed holds for other seeds and other images.
 
     The images' share is that of each image's difference of means over the seeds, less what the
-    seeds' noise adds to it; the seeds' share is that of the runs' accuracies. The sum has the
-    degrees of freedom of Welch and Satterthwaite, so that three seeds are taken for three: a
-    bootstrap that draws from so few finds differences between equal models far more often than
-    its level allows.
+    seeds' noise adds to it. The seeds' share is that of the runs' accuracies, pooled over both
+    groups (a single run has no spread of its own); where all runs tie, that which independent
+    images alone would give. The sum has the degrees of freedom of Satterthwaite, so that three
+    seeds are taken for three: a bootstrap that draws from so few finds differences between equal
+    models far more often than its level allows.
 
     Args:
-        a, b: (runs, images), True where a run has an image right; the same images in both. One may
-            be a single run, of which the spread of the other's seeds is assumed.
+        a, b: (runs, images), True where a run has an image right; the same images in both, and at
+            least one group of two runs.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or max(len(a), len(b)) < 2:
         raise ValueError("two groups of runs on the same images are needed, one of at least two")
-    value = float(b.mean() - a.mean())
-    n = a.shape[1]
+    value, n = float(b.mean() - a.mean()), a.shape[1]
+    freedom = len(a) + len(b) - 2
     several = [group for group in (a, b) if len(group) > 1]
-    noise = [
-        (float(g.var(axis=0, ddof=1).mean()), float(g.mean(axis=1).var(ddof=1))) for g in several
-    ]
-    sizes = [len(a), len(b)]
-    if len(several) == 1:  # of a single run the other's spread is assumed
-        noise *= 2
-    per_image = b.mean(axis=0) - a.mean(axis=0)
-    within = sum(of_image / k for (of_image, _), k in zip(noise, sizes, strict=True))
-    of_images = max(0.0, float(per_image.var(ddof=1)) - within) / n
-    of_seeds = [of_run / k for (_, of_run), k in zip(noise, sizes, strict=True)]
-    error = math.sqrt(of_images + sum(of_seeds))
-    if error == 0:
+    noise = sum((len(g) - 1) * float(g.var(axis=0, ddof=1).mean()) for g in several) / freedom
+    of_seed = sum((len(g) - 1) * float(g.mean(axis=1).var(ddof=1)) for g in several) / freedom
+    of_seed = of_seed or noise / n
+    runs = 1 / len(a) + 1 / len(b)
+    per_image = float((b.mean(axis=0) - a.mean(axis=0)).var(ddof=1))
+    of_images, of_seeds = max(0.0, per_image - noise * runs) / n, of_seed * runs
+    error = math.sqrt(of_images + of_seeds)
+    if error == 0:  # the same images right in all runs, or all of them in one group alone
         return Difference(value, Interval(value, value), float(value == 0))
-    known = [k if k > 1 else max(sizes) for k in sizes]
-    few = sum(v * v / (k - 1) for v, k in zip(of_seeds, known, strict=True))
-    many = of_images * of_images / (n - 1)
-    freedom = error**4 / (few + many) if few + many > 0 else float(n - 1)
-    half = t_quantile((1 + level) / 2, freedom) * error
-    p_value = 2 * (1 - t_cdf(abs(value) / error, freedom))
-    return Difference(value, Interval(value - half, value + half), min(1.0, p_value))
+    degrees = error**4 / (of_seeds * of_seeds / freedom + of_images * of_images / (n - 1))
+    half = t_quantile((1 + level) / 2, degrees) * error
+    p_value = min(1.0, 2 * (1 - t_cdf(abs(value) / error, degrees)))
+    interval = Interval(value - half, value + half)
+    return Difference(value, interval, p_value, of_images, of_seed)
 
 
 def expected_maximum(n: int, std: float) -> float:
@@ -263,18 +271,27 @@ def expected_maximum(n: int, std: float) -> float:
     return std * step * math.fsum(x * n * NORMAL.cdf(x) ** (n - 1) * NORMAL.pdf(x) for x in points)
 
 
-def seeds_needed(difference: float, std: float, power: float = 0.8, level: float = LEVEL) -> int:
-    """Seeds for each of two configurations with which a t-test shows this difference.
+def seeds_needed(
+    difference: float,
+    std: float,
+    power: float = 0.8,
+    level: float = LEVEL,
+    of_images: float = 0.0,
+) -> int | None:
+    """Seeds for each of two configurations with which a t-test shows this difference; None if no
+    number of seeds does on these images.
 
     Args:
         difference: of the mean accuracies, above 0.
         std: standard deviation of accuracy over the seeds of one configuration.
+        of_images: variance of the difference that more seeds do not reduce.
     """
     if difference <= 0 or std < 0:
         raise ValueError(f"difference={difference}, std={std}: must be above 0, and 0 or more")
-    for n in range(2, 10_000):
-        freedom = 2.0 * (n - 1)
-        shift = difference / max(std, 1e-12) * math.sqrt(n / 2)
-        if 1 - NORMAL.cdf(t_quantile((1 + level) / 2, freedom) - shift) >= power:
+    for n in range(2, MOST_SEEDS):
+        of_seeds = max(2 * std * std / n, 1e-24)
+        error = math.sqrt(of_seeds + of_images)
+        freedom = 2.0 * (n - 1) * (error * error / of_seeds) ** 2
+        if 1 - NORMAL.cdf(t_quantile((1 + level) / 2, freedom) - difference / error) >= power:
             return n
-    return 10_000
+    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -89,6 +88,7 @@ def evaluate(
         "split": split,
         "data": config["data"],
         "dataset": dataset.test_set_id,
+        "test_sha256": dataset.test_sha256 if split == "test" else None,
         "same_data": same_data,
         "flip": flip,
         "probabilities": how,
@@ -118,9 +118,10 @@ def note_reading(
 ) -> readings.Readings | None:
     """Note in the ledger that a test split was read."""
     run = run_of(checkpoint)
+    ledger = readings.ledger_of(run or checkpoint, in_run=run is not None)
     return readings.note(
-        readings.ledger_of(run or checkpoint, in_run=run is not None), command="evaluate",
-        run=os.path.relpath(run or checkpoint), checkpoint=str(checkpoint),
+        ledger, command="evaluate", run=readings.name_in(ledger, run or checkpoint),
+        checkpoint=str(checkpoint),
         digest=checkpoints.digest(entries), dataset=dataset.test_set_id, split="test",
         num_images=metrics.num_images,
     )  # fmt: skip

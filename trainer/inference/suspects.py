@@ -82,6 +82,7 @@ def report_suspects(folder: Path, as_json: bool) -> None:
     print(f"{len(found):,} of {num_images:,} labels are probably wrong, by predictions of images "
           "that the model was not trained on")  # fmt: skip
     if not found:
+        (folder / PAGE).unlink(missing_ok=True)  # of an earlier look
         return
     lines = [["image", "label", "probably", "p(label)", "p(probably)"]]
     lines += [
@@ -100,13 +101,21 @@ def sources_of(folder: Path) -> list[Source]:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder.")
     rows = read_runs(folder)
-    folds = [row.folder for row in rows if any(w.startswith("data.fold=") for w in row.overrides)]
+    folds = [row.folder for row in rows if row.fold is not None and row.folder != folder]
+    if len({row.fold for row in rows}) < len(folds):
+        raise UserError(
+            f"{folder}: several runs hold out the same fold. Name a sweep of one run for each "
+            "fold, or a run."
+        )
     if not folds and [row.folder for row in rows] != [folder]:
         raise UserError(
             f"{folder}: suspects are those of a run, by its validation split, or of a sweep with "
             "folds=K, by all images. Name one."
         )
     split = "test" if folds else "val"
+    if unfinished := [row for row in rows if folds and row.status != "finished"]:
+        print(f"{len(unfinished)} folds are not finished, and their images left out")
+        folds = [run for run in folds if run not in {row.folder for row in unfinished}]
     return [Source(run, split, rows_of(run, split)) for run in folds or [folder]]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from trainer.evaluation.statistics import spread, wilson
-from trainer.runs.compare import Comparison, Side
+from trainer.runs.compare import Comparison
+from trainer.runs.sides import Side
 from trainer.text.tables import align
 
 
@@ -35,6 +36,9 @@ def notes(sides: Sequence[Side], pairs: Sequence[Comparison], split: str) -> Ite
             f"{fewer[0].a} and {fewer[0].b} were compared on the {fewer[0].n:,} images that are in "
             f"the {split} split of both: neither was trained on them"
         )
-    holm = "; p-values corrected by Holm's rule" if len(pairs) > 1 else ""
+    holm = ""
+    if len(pairs) > 1:
+        holm = "; p-values corrected by Holm's rule, intervals those of single comparisons"
     methods = ", ".join(dict.fromkeys(pair.method for pair in pairs))
-    yield f"{split} split, paired on the same images: {methods}{holm}"
+    of = "held-out folds" if any(side.data.get("folds") for side in sides) else f"{split} split"
+    yield f"{of}, paired on the same images: {methods}{holm}"

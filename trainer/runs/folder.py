@@ -86,9 +86,10 @@ def refuse_used(folder: Path) -> None:
         )
 
 
-def is_job(folder: Path) -> bool:
-    """True if a run's folder lies in that of a sweep."""
-    return os.path.isfile(folder.absolute().parent / "multirun.yaml")
+def sweep_of(folder: Path) -> Path | None:
+    """Folder of the sweep that a run is a job of, at any depth; None: of none."""
+    above = Path(os.path.abspath(folder)).parents
+    return next((path for path in above if os.path.isfile(path / "multirun.yaml")), None)
 
 
 def holds_run(folder: Path) -> bool:

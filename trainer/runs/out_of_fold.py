@@ -16,13 +16,11 @@ NUMBERS = (5, 6, *range(7 + predictions.TOP, 7 + 2 * predictions.TOP))
 
 def write(folder: Path, rows: Sequence[Row]) -> str | None:
     """Write predictions.csv of a sweep over folds into its folder. Returns a line with the accuracy
-    on all images, or one that says why there is no such file; None if the runs are not one of each
-    fold, or not all of them have ended."""
-    folds = [row.fold for row in rows]
-    whole = all(row.status == "finished" and row.fold is not None for row in rows)
-    if not whole or len(set(folds)) < len(folds) or len(folds) < 2:
-        return None
+    on all images, or one that says why there is no such file; None if a run holds out no fold."""
+    folds = [row.fold for row in rows if row.status == "finished" and row.fold is not None]
     file = folder / predictions.NAME
+    if len(set(folds)) < len(rows):
+        return f"{file}: is written where the runs are one of each fold, and all are finished"
     try:
         sources = [row.folder / predictions.NAME for row in rows]
         found = [line for source in sources for line in predictions.read_rows(source, "test")]
@@ -34,7 +32,7 @@ def write(folder: Path, rows: Sequence[Row]) -> str | None:
     right = sum(line[LABEL] == line[PREDICTED] for line in found)
     return (
         f"out of fold: accuracy {right / len(found):.4f} of {len(found):,} images, 95 %: "
-        f"{wilson(right, len(found))} ({file})"
+        f"{wilson(right, len(found))} over images, as of one model ({file})"
     )
 
 

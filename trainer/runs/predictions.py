@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from trainer.runs.side_files import content
 from trainer.system.files import write_bytes
-from trainer.text.printable import in_csv
+from trainer.text.printable import FORMULA, in_csv
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +68,7 @@ def read(file: Path, split: str) -> Predictions | None:
     has_files = all(row[2] for row in rows)
     found = in_order([(row[2 if has_files else 1], row[3], row[4]) for row in rows], has_files)
     if len(set(found.images)) < len(rows):
-        raise ValueError(f"{file}: an image of the {split} split stands there twice")
+        raise ValueError(f"an image of the {split} split stands there twice")
     return found
 
 
@@ -93,14 +93,19 @@ def read_rows(file: Path, split: str) -> list[list[str]]:
     lines = csv.reader(io.StringIO(content(file).decode("utf-8"), newline=""))
     header = next(lines, [])
     if tuple(header) != HEADER:
-        raise ValueError(f"{file}: its first line is not that of a {NAME}")
+        raise ValueError(f"its first line is not that of a {NAME}")
     rows = []
     for number, row in enumerate(lines, 2):
         if len(row) != len(HEADER) or not row[1].isdecimal():
-            raise ValueError(f"{file}: line {number} is damaged")
+            raise ValueError(f"line {number} is damaged")
         if row[0] == split:
-            rows.append(row)
+            rows.append([unquoted(cell) for cell in row])
     return rows
+
+
+def unquoted(cell: str) -> str:
+    """A cell without the apostrophe that keeps a spreadsheet from reading it as a formula."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULA else cell
 
 
 def rows_of(

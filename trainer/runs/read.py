@@ -29,6 +29,8 @@ class Row:
             the run's lock, "unreadable" if a file is damaged, "not started" for a job of a sweep
             that has no folder.
         dataset: id of the test split, see `Dataset.test_set_id`; None: an older run.
+        held_out: what was tested, "test" or a fold, "fold 2 of 5".
+        weights_sha256: digest of its last weights.
     """
 
     folder: Path
@@ -45,12 +47,13 @@ class Row:
     num_val_images: int | None
     num_test_images: int | None
     dataset: str | None
+    held_out: str | None
+    weights_sha256: str | None
 
     @property
     def fold(self) -> str | None:
-        """Fold that took the place of its test split, as typed; None: none."""
-        found = [word.partition("=")[2] for word in self.overrides if word.startswith("data.fold=")]
-        return found[-1] if found else None
+        """Fold that took the place of its test split, "fold 2 of 5"; None: none."""
+        return None if self.held_out in (None, "test") else self.held_out
 
     @property
     def val_interval(self) -> Interval | None:
@@ -79,7 +82,8 @@ def unlisted(folder: Path) -> list[OSError]:
 def runs_and_jobs(folder: Path) -> list[Row]:
     """The runs at or below a folder and, of sweeps that ended early, the jobs without a folder."""
     rows = read_runs(folder)
-    for sweep in sorted({folder, *(row.folder.parent for row in rows)}):
+    below = {row.folder.parent for row in rows if folder in row.folder.parents}
+    for sweep in sorted({folder, *below}):
         if command := sweep_command(sweep):
             from trainer.config.compose import sweep_jobs  # Hydra takes a third of a second
 
@@ -90,7 +94,7 @@ def runs_and_jobs(folder: Path) -> list[Row]:
 def not_started(sweep: Path, jobs: Sequence[list[str]], rows: Sequence[Row]) -> list[Row]:
     """Rows of the jobs of a sweep that have no folder. `jobs`: overrides of each job, in order."""
     begun = {row.folder for row in rows}
-    nothing = dict.fromkeys((*NUMBERS, "dataset"))
+    nothing = dict.fromkeys((*NUMBERS, *TEXTS))
     return [
         Row(sweep / str(number), overrides, NOT_STARTED, None, **nothing)
         for number, overrides in enumerate(jobs)
@@ -138,7 +142,7 @@ def read_run(folder: Path) -> Row:
         status, reason = "unreadable", ", ".join(faults)
     if is_locked(folder):
         status, reason = "running", None
-    known = {name: summary.get(name) for name in (*NUMBERS, "dataset")}
+    known = {name: summary.get(name) for name in (*NUMBERS, *TEXTS)}
     return Row(folder, overrides, status, reason, **known)
 
 
@@ -147,6 +151,7 @@ NUMBERS = (
     "test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s", "val_loss",
     "num_val_images", "num_test_images",
 )  # fmt: skip
+TEXTS = ("dataset", "held_out", "weights_sha256")
 LARGEST = 1e15  # larger values of NUMBERS count as damaged
 MOST_WORDS, LONGEST_WORD = 10_000, 2**16
 
@@ -158,7 +163,9 @@ def checked_summary(folder: Path) -> dict[str, Any]:
         value = summary.get(name)
         if value is not None and not (is_number(value) and abs(value) < LARGEST):
             raise TypeError(f"{name} is not a number")
-    for name in ("status", "reason", "dataset"):
+        if value is not None and name.endswith("_accuracy") and not 0 <= value <= 1:
+            raise TypeError(f"{name} is no share")
+    for name in ("status", "reason", *TEXTS):
         if not isinstance(summary.get(name, ""), str | None):
             raise TypeError(f"{name} is not a text")
     return summary

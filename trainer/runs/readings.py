@@ -6,6 +6,7 @@ ledger, test_readings.jsonl beside the runs, counts how often it was looked at, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.evaluation.statistics import expected_maximum
-from trainer.runs.folder import is_job
+from trainer.runs.folder import sweep_of
+from trainer.runs.lock import fcntl
 from trainer.runs.side_files import UNREADABLE, content
 
 log = logging.getLogger("trainer")
@@ -82,7 +84,15 @@ def ledger_of(path: Path, in_run: bool = True) -> Path:
     for above in folder.parents:
         if above.name == "outputs":
             return above / NAME
-    return (folder.parent.parent if is_job(folder) else folder.parent) / NAME
+    return (sweep_of(folder) or folder).parent / NAME
+
+
+def name_in(file: Path, run: Path) -> str:
+    """Name of a run, or of a checkpoint, in a ledger: the same wherever the command was started."""
+    top = file.absolute().parent
+    top = top.parent if top.name == "outputs" else top
+    path = os.path.abspath(run)
+    return os.path.relpath(path, top) if Path(path).is_relative_to(top) else path
 
 
 def note(file: Path, **reading: Any) -> Readings | None:
@@ -105,6 +115,9 @@ def append(file: Path, line: bytes) -> None:
     after a newline where an earlier one was cut off."""
     descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # some network drives have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # until it is closed
         if os.lseek(descriptor, 0, os.SEEK_END):
             os.lseek(descriptor, -1, os.SEEK_END)
             line = line if os.read(descriptor, 1) == b"\n" else b"\n" + line

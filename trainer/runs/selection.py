@@ -18,6 +18,11 @@ from trainer.runs.read import Row
 from trainer.runs.side_files import UNREADABLE, read_yaml
 
 REPEATS = ("seed", "data.split_seed", "data.fold")
+# Keys that change nothing that is trained.
+IDLE = (
+    "test", "tensorboard", "histograms", "profile", "log_interval", "num_workers",
+    "save_every_steps", "save_every_minutes",
+)  # fmt: skip
 RULE = (
     "order and selection by validation accuracy (ties: lower validation loss, then earlier); the "
     "test split selects nothing"
@@ -59,13 +64,13 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
 
 
 def configurations(rows: Sequence[Row]) -> list[Configuration]:
-    """Configurations of the validated runs, best first. Of runs with the same overrides, repeats
-    included, the last one counts."""
-    groups: dict[tuple[str, ...], dict[tuple[str, ...], Row]] = defaultdict(dict)
+    """Configurations of the finished runs, best first. Runs with the same weights count once: they
+    are one run, however it was typed."""
+    groups: dict[tuple[str, ...], dict[object, Row]] = defaultdict(dict)
     for row in rows:
-        if row.val_accuracy is not None:
-            own = tuple(word for word in row.overrides if not is_repeat(word))
-            groups[own][tuple(row.overrides)] = row
+        if row.val_accuracy is not None and row.status == "finished":
+            result = (row.weights_sha256, row.fold, row.val_accuracy, row.val_loss)
+            groups[own_overrides(row)][result if result[0] else tuple(row.overrides)] = row
     found = [configuration(own, list(group.values())) for own, group in groups.items()]
     return sorted(found, key=lambda one: (-one.val.mean, one.val_loss))
 
@@ -81,8 +86,18 @@ def configuration(overrides: tuple[str, ...], rows: Sequence[Row]) -> Configurat
     )  # fmt: skip
 
 
+def own_overrides(row: Row) -> tuple[str, ...]:
+    """Overrides of a run's configuration, with the epochs that it was extended to."""
+    words = [word for word in row.overrides if not is_repeat(word)]
+    typed = [word for word in words if word.startswith("epochs=")]
+    if typed and row.epochs is not None and typed[-1] != f"epochs={row.epochs}":
+        words = [word for word in words if word not in typed] + [f"epochs={row.epochs}"]
+    return tuple(words)
+
+
 def is_repeat(word: str) -> bool:
-    return word.lstrip("+").partition("=")[0] in REPEATS
+    """True for an override that makes no configuration of its own."""
+    return word.lstrip("+").partition("=")[0] in (*REPEATS, *IDLE)
 
 
 def selected(rows: Sequence[Row]) -> list[Configuration]:

@@ -61,6 +61,7 @@ def run_page(row: Row) -> str:
         name=name_of(folder),
         folder=folder.resolve(),
         row=row,
+        held_out=f"{row.fold[:1].upper()}{row.fold[1:]}" if row.fold else "Test split",
         kind=kind_of(row),
         command=shlex.join(["python", "-m", "trainer", *row.overrides]),
         figures=readable([], figures, row, summary),
@@ -83,17 +84,14 @@ def kind_of(row: Row) -> str:
 
 
 def figures(row: Row, summary: dict[str, Any]) -> list[tuple[str, str]]:
+    tested = f"{row.held_out or 'test'} accuracy"
     found: list[tuple[str, Any, Callable[[Any], str]]] = [
         (
             "best val accuracy" + of_images(row.num_val_images, row.val_interval),
             row.val_accuracy,
             share,
         ),
-        (
-            "test accuracy" + of_images(row.num_test_images, row.test_interval),
-            row.test_accuracy,
-            share,
-        ),
+        (tested + of_images(row.num_test_images, row.test_interval), row.test_accuracy, share),
         ("best epoch", row.best_epoch, lambda epoch: f"{epoch} of {text(row.epochs)}"),
         ("training time", row.train_s, duration),
         ("images/s", row.images_per_s, "{:,.0f}".format),
@@ -213,10 +211,11 @@ def sums(rows: list[Row], chosen: Sequence[Configuration]) -> list[tuple[str, st
             test = "its test accuracy" + of_images(row.num_test_images, row.test_interval)
             figures = [(val, row.val_accuracy), (test, row.test_accuracy)]
         else:
-            figures = [(f"best val mean of {best.val.n} seeds, 95 %: {best.val.interval}",
+            what, test = ("folds", "held-out") if best.num_folds else ("seeds", "test")
+            figures = [(f"best val mean of {best.val.n} {what}, 95 %: {best.val.interval}",
                         best.val.mean)]  # fmt: skip
             if best.test is not None:
-                figures.append((f"its test mean, 95 %: {best.test.interval}", best.test.mean))
+                figures.append((f"its {test} mean, 95 %: {best.test.interval}", best.test.mean))
         found += [(name, share(value)) for name, value in figures if value is not None]
     return [*found, ("training time", duration(sum(row.train_s or 0.0 for row in rows)))]
 

@@ -10,22 +10,38 @@ from pathlib import Path
 from trainer.evaluation.statistics import Interval, Spread
 from trainer.runs import readings
 from trainer.runs.read import Row
-from trainer.runs.selection import Configuration, configurations, selected
+from trainer.runs.selection import REPEATS, Configuration, configurations, selected
+from trainer.system.paths import shell_path
+
+MOST_NAMED = 5  # runs that wait for their test
 
 
 def result(rows: Sequence[Row], folder: Path, shared: set[str]) -> list[str]:
     """Lines, in the order in which they are read."""
-    found, lines = configurations(rows), []
-    if len(found) == 1 and len(found[0].rows) > 1:
-        what = "fold" if found[0].num_folds else "seed"
-        lines.append(
-            f"{len(found[0].rows)} runs are one configuration: they differ in the {what} alone"
-        )
-    for one in selected(rows):
+    if len(rows) == 1:
+        return [line for one in selected(rows) if (line := readings_in_words(one)) is not None]
+    found, chosen, lines = configurations(rows), selected(rows), []
+    finished = [row for row in rows if row.status == "finished"]
+    if len(finished) < len(rows):
+        lines.append(f"{len(finished)} of {len(rows)} runs are finished: the selection may change")
+    elif len(found) == 1 and len(found[0].rows) > 1:
+        lines.append(f"{len(found[0].rows)} runs are one configuration: they differ in "
+                     f"{repeated(found[0])} alone")  # fmt: skip
+    if len(chosen) > 1:
+        lines.append(f"{len(chosen)} groups of runs were validated on different images, and are "
+                     "selected apart")  # fmt: skip
+    for one in chosen:
         lines += in_words(one, folder, shared)
         if (read := readings_in_words(one)) is not None:
             lines.append(read)
     return lines
+
+
+def repeated(one: Configuration) -> str:
+    """What tells the runs of a configuration apart: "the seed", "the fold"."""
+    keys = {word.partition("=")[0] for row in one.rows for word in row.overrides}
+    names = {"seed": "the seed", "data.split_seed": "the split's seed", "data.fold": "the fold"}
+    return " and ".join(names[key] for key in REPEATS if key in keys) or "nothing"
 
 
 def in_words(one: Configuration, folder: Path, shared: set[str]) -> list[str]:
@@ -34,11 +50,20 @@ def in_words(one: Configuration, folder: Path, shared: set[str]) -> list[str]:
     best, name = one.rows[0], name_of(one, shared)
     of_best = f"{best.folder.relative_to(folder)}: {accuracies(best)}"
     if len(one.rows) == 1:
-        return [f"selected: {name}, run {of_best}"]
-    what, test = ("folds", "held out") if one.num_folds else ("seeds", "test")
-    of_test = f"{test} split not read" if one.test is None else f"{test} {mean(one.test)}"
+        return [f"selected: {name}, run {of_best}", *way_to_test(one)]
+    held_out = "held out" if one.num_folds else "test"
+    what = "seeds" if not one.num_folds else "folds" if one.num_folds == one.val.n else "runs"
+    of_test = f"{held_out} split not read" if one.test is None else f"{held_out} {mean(one.test)}"
     line = f"selected: {name}, {one.val.n} {what}: val {mean(one.val)}; {of_test}"
-    return [line] if one.num_folds else [line, f"of these validation chose {of_best}"]
+    of_these = [] if one.num_folds else [f"of these validation chose {of_best}"]
+    return [line, *of_these, *way_to_test(one)]
+
+
+def way_to_test(one: Configuration) -> list[str]:
+    """How to read the test split for the selected runs, where it was not read."""
+    unread = [row.folder for row in one.rows if row.test_accuracy is None]
+    return [f"python -m trainer resume {shell_path(run)} test=all   reads its test split"
+            for run in unread[:MOST_NAMED]]  # fmt: skip
 
 
 def name_of(one: Configuration, shared: set[str]) -> str:

@@ -1,0 +1,155 @@
+"""Sides of a comparison: the runs that a word of the command line means, and their predictions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.errors import UserError
+from trainer.runs import predictions
+from trainer.runs.predictions import NAME, Predictions
+from trainer.runs.read import Row, read_runs
+from trainer.runs.selection import is_repeat
+from trainer.runs.side_files import read_json, read_yaml, readable
+from trainer.text.values import listed
+
+
+@dataclass(frozen=True)
+class Side:
+    """A run, or several of one configuration, as it was named on the command line.
+
+    Attributes:
+        runs: predictions of each, of the same images.
+        data: keys of its configuration's data group.
+    """
+
+    name: str
+    runs: tuple[Predictions, ...]
+    data: Mapping[str, Any]
+
+    def right(self, images: Sequence[str]) -> NDArray[np.bool_]:
+        """(runs, images), True where a run has an image right."""
+        rows = []
+        for run in self.runs:
+            at = dict(zip(run.images, run.is_right.tolist(), strict=True))
+            rows.append([at[image] for image in images])
+        return np.array(rows)
+
+
+def side_of(words: str, split: str) -> Side:
+    """Runs that a word of the command line means. Raises UserError."""
+    path, _, overrides = (words, "", "") if Path(words).exists() else words.partition(":")
+    folder = Path(path)
+    if folder.is_file():
+        folder = folder_of(folder, split)
+    if not folder.is_dir():
+        raise UserError(f"{words}: there is no such run, checkpoint or sweep.")
+    wanted = [word for word in overrides.split(",") if word]
+    is_sweep = (folder / "multirun.yaml").is_file()
+    if file_of(folder, split).is_file() and not wanted and not is_sweep:
+        return Side(words, (found(folder, split),), data_of(folder))
+    rows = [row for row in read_runs(folder) if set(wanted) <= set(row.overrides)]
+    rows, without = (
+        [row for row in rows if file_of(row.folder, split).is_file() is there]
+        for there in (True, False)
+    )
+    if rows and without:
+        raise UserError(
+            f"{words}: of {len(rows) + len(without)} runs {len(without)} have no {NAME}: "
+            f"{listed([str(row.folder) for row in without], 3)}. `evaluate` writes it."
+        )
+    if not rows:
+        among = f" with {', '.join(wanted)}" if wanted else ""
+        raise UserError(
+            f"{words}: no run{among} has a {NAME} there. A finished training writes it; "
+            "`evaluate CHECKPOINT` writes it for an older run."
+        )
+    check_one_configuration(words, folder, rows)
+    return Side(words, tuple(by_seed(rows, split)), data_of(rows[0].folder))
+
+
+def by_seed(rows: Sequence[Row], split: str) -> Iterator[Predictions]:
+    """Predictions of each run; of a cross-validation those of all its folds together. Raises
+    UserError."""
+    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in {row.weights_sha256 or row.folder: row for row in rows}.values():
+        words = [word for word in row.overrides if not word.startswith("data.fold=")]
+        groups[(str(row.folder),) if row.fold is None else tuple(words)].append(row)
+    for group in groups.values():
+        if split == "val" and len(group) > 1:
+            raise UserError(
+                "split=val: each fold has validation images of its own. Leave the key out, which "
+                "compares the folds that were held out."
+            )
+        parts = [found(row.folder, split) for row in group]
+        yield parts[0] if len(parts) == 1 else predictions.joined(parts)
+
+
+def folder_of(checkpoint: Path, split: str) -> Path:
+    """Folder with the predictions of a checkpoint: the run's, for its best one, else that which
+    `evaluate` has left."""
+    run = checkpoint.absolute().parent.parent
+    in_run = checkpoint.absolute().parent.name == "checkpoints"
+    if in_run and checkpoint.stem == "best" and (run / NAME).is_file():
+        return run
+    if in_run:
+        return run / "evaluation" / (split if checkpoint.stem == "best" else
+                                     f"{checkpoint.stem}_{split}")  # fmt: skip
+    return checkpoint.parent / f"{checkpoint.stem}_evaluation" / split
+
+
+def check_one_configuration(words: str, folder: Path, rows: Sequence[Row]) -> None:
+    """Raises UserError where runs differ in more than the seed: a group is one configuration."""
+    groups: dict[tuple[str, ...], int] = defaultdict(int)
+    for row in rows:
+        groups[tuple(sorted(w for w in row.overrides if not is_repeat(w)))] += 1
+    if len(groups) > 1:
+        shared = set.intersection(*(set(group) for group in groups))
+        names = [",".join(w for w in group if w not in shared) or "(defaults)" for group in groups]
+        raise UserError(
+            f"{words}: holds {len(groups)} configurations; a side of a comparison is one. Name it: "
+            + ", ".join(f"{folder}:{name}" for name in sorted(names)[:10])
+        )
+
+
+def found(folder: Path, split: str) -> Predictions:
+    file = file_of(folder, split)
+    try:
+        read = predictions.read(file, split)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{file}: cannot be read: {why}. `evaluate` writes it anew.") from error
+    if read is None:
+        ways = {
+            "test": "the test split of this run was not read. split=val compares on the validation "
+            f"split; `python -m trainer resume {folder} test=all` reads it",
+            "val": "split=test may be there",
+        }
+        raise UserError(f"{file}: has no predictions of the {split} split: {ways[split]}.")
+    return read
+
+
+def file_of(folder: Path, split: str) -> Path:
+    """Predictions of a run: its own, or for an older one what `evaluate` has written."""
+    own, evaluated = folder / NAME, folder / "evaluation" / split / NAME
+    return own if own.is_file() or not evaluated.is_file() else evaluated
+
+
+def data_of(folder: Path) -> Mapping[str, Any]:
+    """Keys of the data group with which the predictions in a folder were made, and `dataset`, the
+    id of the test split, as far as they are known."""
+    evaluated = readable({}, read_json, folder / "evaluation.json")
+    if isinstance(evaluated.get("data"), dict):
+        own = {key: evaluated.get(key) for key in ("dataset", "test_sha256")}
+        return {**evaluated["data"], **own}
+    config = readable({}, read_yaml, folder / ".hydra" / "config.yaml")
+    data = config.get("data") if isinstance(config, dict) else None
+    summary = readable({}, read_json, folder / "summary.json")
+    own = {key: summary.get(key) for key in ("dataset", "test_sha256")}
+    return {**data, **own} if isinstance(data, dict) else {}
