@@ -118,7 +118,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (cut_off / name).unlink()
     for name in ("cat", "dog"):
         for seed in range(20):
-            write_image(folder / "photos" / name / f"{name}{seed}.png", seed)
+            write_image(folder / "photos" / name / f"patient{seed}_{name}.png", seed)
+    files = [f"{name}/patient{n}_{name}.png,{n}" for name in ("cat", "dog") for n in range(20)]
+    (folder / "groups.csv").write_text("\n".join(["file,group", *files]))
     with np.load(ROOT / "data" / "mnist_5k.npz") as digits:
         images, labels = (digits[name] for name in ("test_images", "test_labels"))
     for digit in range(10):

@@ -52,7 +52,7 @@ class Readings:
                 binomial distribution.
         """
         line = (
-            f"this test split was read {count(self.count, 'time')}, by {count(self.runs, 'run')} "
+            f"readings of this test split: {self.count:,}, by {count(self.runs, 'run')} "
             f"({os.path.relpath(self.file)})"
         )
         if self.models <= HANDFUL or accuracy is None or num_images < 1:

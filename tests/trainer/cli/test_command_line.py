@@ -149,7 +149,7 @@ def test_runs_started_in_one_second_get_folders_of_their_own(tmp_path: Path) -> 
         for _ in range(2)
     ]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    folders = sorted(path.name for path in (tmp_path / "outputs").iterdir())
+    folders = sorted(path.name for path in (tmp_path / "outputs").iterdir() if path.is_dir())
     assert folders == ["same", "same-2"]
     for name in folders:
         assert read_json(tmp_path / "outputs" / name / "summary.json")["status"] == "finished"

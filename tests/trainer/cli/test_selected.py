@@ -61,9 +61,7 @@ def test_a_sweep_tests_the_selected_configuration_alone(sweep: tuple[Path, Finis
         assert [row["split"] for row in rows].count("test") == (number >= 2)
     assert {row["run"] for row in ledger(cwd)} == {f"outputs/sweeps/mine/{n}" for n in (2, 3)}
     assert "selected: optimizer.lr=0.01, 2 seeds: val mean" in done.stdout
-    assert (
-        "this test split was read 2 times, by 2 runs (outputs/test_readings.jsonl)" in done.stdout
-    )
+    assert "readings of this test split: 2, by 2 runs (outputs/test_readings.jsonl)" in done.stdout
 
 
 def test_the_result_is_that_of_a_single_training(sweep: tuple[Path, Finished]) -> None:
@@ -193,7 +191,7 @@ def test_evaluate_notes_its_reading(sweep: tuple[Path, Finished]) -> None:
     last, trained = ledger(cwd)[-1], [row for row in ledger(cwd) if row["run"].endswith("mine/2")]
     assert last["command"] == "evaluate"
     assert {row["digest"] for row in trained} == {last["digest"]}  # the same weights
-    assert "this test split was read" in done.stdout
+    assert "readings of this test split" in done.stderr
     found = json.loads((job / "evaluation" / "test" / "evaluation.json").read_text())
     assert found["accuracy_interval"] == summary(job)["test_interval"]
     assert all(row["interval"][0] <= row["recall"] <= row["interval"][1]

@@ -183,9 +183,9 @@ def last_summary_fails(before_rename: bool) -> None:
             write(path, content)
         raise OSError(5, "Input/output error", str(path))
 
-    from trainer.monitoring import run_logger
+    from trainer.monitoring import summary
 
-    run_logger.write_bytes = writing
+    summary.write_bytes = writing
 
 
 @pytest.mark.slow

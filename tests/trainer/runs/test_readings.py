@@ -94,7 +94,7 @@ def test_past_a_handful_the_price_of_choosing_is_told(tmp_path: Path) -> None:
     for number in range(16):
         found = readings.note(file, **reading(number))
     assert found is not None
-    assert "read 21 times, by 16 runs" in found.told(0.94, 1000)
+    assert "split: 21, by 16 runs" in found.told(0.94, 1000)
     rng = np.random.default_rng(0)
     best = rng.binomial(1000, 0.94, (20_000, 16)).max(axis=1).mean() / 1000 - 0.94
     assert f"16 equally good models is {100 * best:.1f} points above" in found.told(0.94, 1000)
