@@ -105,7 +105,7 @@ def evaluate(
     if how in meaning.EXPLAINED:
         print(f"\n{meaning.EXPLAINED[how]}")
     if noted is not None:
-        print(printable(noted.told(metrics.accuracy, metrics.num_images)), file=sys.stderr)
+        print(f"\n{printable(noted.told(metrics.accuracy, metrics.num_images))}")
     rows = predictions.rows_of(
         split, examiner.predictions(), entries["classes"], images.index_at, images.file_at
     )

@@ -47,7 +47,7 @@ def test_checkpoints_go_from_either_to_the_other(quick: tuple[TrainedRun, Traine
                 "evaluate", str(run.best), "limit_batches=20", *words, cwd=run.folder
             )
             assert done.returncode == 0, done.output
-            said.append(re.sub(r"[\d,]+ images/s", "", done.stdout))
+            said.append(re.sub(r"[\d,]+ images/s|split: \d+", "", done.stdout))
         assert said[0] == said[1]  # loss to four digits, and every class
         assert f"accuracy {run.summary['test_accuracy']:.4f}" in said[0]
 

@@ -191,7 +191,7 @@ def test_evaluate_notes_its_reading(sweep: tuple[Path, Finished]) -> None:
     last, trained = ledger(cwd)[-1], [row for row in ledger(cwd) if row["run"].endswith("mine/2")]
     assert last["command"] == "evaluate"
     assert {row["digest"] for row in trained} == {last["digest"]}  # the same weights
-    assert "readings of this test split" in done.stderr
+    assert "readings of this test split" in done.stdout
     found = json.loads((job / "evaluation" / "test" / "evaluation.json").read_text())
     assert found["accuracy_interval"] == summary(job)["test_interval"]
     assert all(row["interval"][0] <= row["recall"] <= row["interval"][1]
