@@ -78,8 +78,7 @@ def evaluate(
     metrics = measure(model, entries, config, device, dataset, images, split, flip, examiner)
     if count := examiner.num_not_finite():
         raise TrainingError(no_result(checkpoint, entries, count, config["precision"]))
-    is_test = split == "test" and dataset.held_out == "test"
-    noted = note_reading(checkpoint, entries, dataset, metrics) if is_test else None
+    noted = note_reading(checkpoint, entries, dataset, metrics) if split == "test" else None
     findings = examiner.findings()
     results = {
         "checkpoint": str(checkpoint),
@@ -116,7 +115,9 @@ def evaluate(
 def note_reading(
     checkpoint: Path, entries: dict[str, Any], dataset: Dataset, metrics: Metrics
 ) -> readings.Readings | None:
-    """Note in the ledger that a test split was read."""
+    """Note in the ledger that a test split was read; a fold in its place is none."""
+    if dataset.held_out != "test":
+        return None
     run = run_of(checkpoint)
     ledger = readings.ledger_of(run or checkpoint, in_run=run is not None)
     return readings.note(
