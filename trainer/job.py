@@ -15,13 +15,14 @@ from trainer.builders import leaks_file, training_run
 from trainer.checkpoints import weights_sha256
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing
-from trainer.monitoring.summary import count, log_result, summarise, write_summary
+from trainer.monitoring.summary import log_result, summarise, write_summary
 from trainer.runs import readings
 from trainer.runs.progress import Progress
 from trainer.runs.side_files import status_of
 from trainer.system.paths import shell_path
 from trainer.system.signals import StopSignals
 from trainer.text.printable import in_lines
+from trainer.text.values import count
 from trainer.training import best_weights, faults, loop, snapshot
 from trainer.training.run import Run
 from trainer.training.soundness import SMALLER_STEPS

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainer.cli.arguments import MACHINE_KEYS, parse_words
 from trainer.errors import UserError
+from trainer.runs.folder import run_of
 
 KEYS = (*MACHINE_KEYS, "split", "limit_batches", "data", "data.", "loss", "loss.")
 SPLITS = ("test", "val", "train")
@@ -86,12 +87,10 @@ def with_folder(folder: str | None, values: Mapping[str, str]) -> dict[str, str]
 def default_folder(checkpoint: Path, split: str, values: Mapping[str, str], flip: bool) -> Path:
     """A folder for each checkpoint, split and what else was asked for, so that no results replace
     those of others."""
-    folder = checkpoint.absolute().parent
-    in_run = folder.name == "checkpoints" and (folder.parent / "metrics.jsonl").is_file()
     given = [f"{k}={v}" for k, v in values.items() if k not in (*MACHINE_KEYS, "data")]
     words = [*([values["data"]] if "data" in values else []), split, *(["flip"] if flip else [])]
     name = re.sub(r"[^A-Za-z0-9_.=-]+", "-", "_".join([*words, *given]))[:LONGEST_NAME]
-    if not in_run:
+    if run_of(checkpoint) is None:
         return checkpoint.parent / f"{checkpoint.stem}_evaluation" / name
     of_best = checkpoint.stem == "best"
     above = checkpoint.parent.parent if checkpoint.parent.name else Path("..")

@@ -27,6 +27,7 @@ from trainer.evaluation.metrics import Metrics, no_better_than_guessing
 from trainer.inference.evaluation_data import is_same_data, load, relabelled
 from trainer.inference.evaluation_report import as_json, figures, show
 from trainer.runs import predictions, readings
+from trainer.runs.folder import run_of
 from trainer.system.device import autocast, pick_device
 from trainer.system.files import write_bytes
 from trainer.system.memory import keep_freed_memory
@@ -126,13 +127,6 @@ def note_reading(
         digest=checkpoints.digest(entries), dataset=dataset.test_set_id, split="test",
         num_images=metrics.num_images,
     )  # fmt: skip
-
-
-def run_of(checkpoint: Path) -> Path | None:
-    """Folder of the run that a checkpoint lies in; None if it lies in none."""
-    folder = checkpoint.absolute().parent
-    in_run = folder.name == "checkpoints" and (folder.parent / "metrics.jsonl").is_file()
-    return folder.parent if in_run else None
 
 
 def measure(

@@ -14,6 +14,7 @@ from trainer.evaluation.statistics import interval_of
 from trainer.system.files import write_bytes
 from trainer.system.memory import peak_memory_bytes
 from trainer.text.json_text import json_of
+from trainer.text.values import count
 from trainer.training.run import Run
 
 log = logging.getLogger("trainer")
@@ -108,7 +109,3 @@ def accuracy_in_words(split: str, summary: dict[str, Any], name: str = "") -> st
         return f"no {split} accuracy"
     images = f"{summary[f'num_{split}_images']:,} images"
     return f"{name or split} accuracy {accuracy:.4f} of {images}, 95 %: {interval}"
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -86,6 +86,13 @@ def refuse_used(folder: Path) -> None:
         )
 
 
+def run_of(checkpoint: Path) -> Path | None:
+    """Folder of the run that a checkpoint lies in; None if it lies in none."""
+    folder = checkpoint.absolute().parent
+    in_run = folder.name == "checkpoints" and (folder.parent / "metrics.jsonl").is_file()
+    return folder.parent if in_run else None
+
+
 def sweep_of(folder: Path) -> Path | None:
     """Folder of the sweep that a run is a job of, at any depth; None: of none."""
     above = Path(os.path.abspath(folder)).parents

@@ -21,6 +21,7 @@ from trainer.evaluation.statistics import expected_maximum
 from trainer.runs.folder import sweep_of
 from trainer.runs.lock import fcntl
 from trainer.runs.side_files import UNREADABLE, content
+from trainer.text.values import count
 
 log = logging.getLogger("trainer")
 
@@ -64,10 +65,6 @@ class Readings:
             f"{line}; the best of {self.models} equally good models is {luck:.1f} points above "
             "their mean by luck alone: choose by validation"
         )
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def ledger_of(path: Path, in_run: bool = True) -> Path:

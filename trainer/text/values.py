@@ -39,3 +39,8 @@ def format_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(format_value(item) for item in value) + "]"
     return str(value)
+
+
+def count(number: int, noun: str) -> str:
+    """As "1 run" or "1,000 runs"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

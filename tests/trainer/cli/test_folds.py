@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,22 +13,9 @@ from PIL import Image
 from scipy import stats
 
 from tests.helpers.commands import Finished, run_trainer
+from tests.helpers.small_sweeps import SMALL, predictions, summary
 
 Dispatch = Callable[..., Finished]
-SMALL = (
-    "data=synthetic", "data.num_train=301", "data.num_test=80", "data.num_classes=4",
-    "data.shape=[1,8,8]", "model=mlp", "epochs=2", "tensorboard=false",
-)  # fmt: skip
-
-
-def summary(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    return found
-
-
-def predictions(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "predictions.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")

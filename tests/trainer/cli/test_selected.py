@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,8 @@ import torch
 
 from data.synthetic import load_synthetic
 from tests.helpers.commands import Finished, run_trainer
+from tests.helpers.small_sweeps import SMALL, predictions, summary
 from trainer import checkpoints
-
-SMALL = (
-    "data=synthetic", "data.num_train=300", "data.num_test=80", "data.num_classes=4",
-    "data.shape=[1,8,8]", "model=mlp", "epochs=2", "tensorboard=false",
-)  # fmt: skip
-
-
-def summary(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    return found
-
-
-def predictions(run: Path) -> list[dict[str, str]]:
-    with open(run / "predictions.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def ledger(cwd: Path) -> list[dict[str, Any]]:
