@@ -139,6 +139,8 @@ def note_end(
     status = "interrupted" if isinstance(error, Stopped) else "failed"
     with contextlib.suppress(OSError):  # the disk may be full
         reason = str(fault or error).partition("\n")[0]
+        if isinstance(error, SystemExit):
+            reason = f"sys.exit({error.code!r}) was called in it"
         if status_of(folder) != "finished":  # else the result is written, see `unconfirmed`
             summarise(run, folder, status, sha256=sha256, reason=reason)
     if status == "interrupted" and run.checkpoints.states():
