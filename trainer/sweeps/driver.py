@@ -21,9 +21,10 @@ from trainer.runs.sweep_file import Job, Sweep
 from trainer.sweeps.processes import LOG_NAME
 from trainer.sweeps.progress import Reporter
 from trainer.sweeps.room import Room
-from trainer.system.signals import StopSignals
+from trainer.system.signals import NUMBERS, StopSignals
 
 TICK_S = 0.5
+STOPPED = tuple(128 + number for number in NUMBERS)
 PATIENCE_S = 120.0  # with jobs that another process is still at work on
 
 
@@ -125,8 +126,7 @@ def note_end(sweep: Sweep, job: Job, code: int, room: Room, reporter: Reporter) 
     room.leave(job.index)
     folder = sweep.folder_of(job)
     job.state, job.reason = sweep_file.state_in(folder)
-    is_stopped = code in (130, 143, 129)
-    if job.state != sweep_file.FINISHED and not is_stopped:
+    if job.state != sweep_file.FINISHED and code not in STOPPED:
         if job.state != sweep_file.FAILED:
             job.reason = reason_of(code, folder / LOG_NAME)
             with contextlib.suppress(OSError):  # the disk may be full

@@ -54,7 +54,10 @@ class Reporter:
         done = sum(one.state in (sweep_file.FINISHED, sweep_file.FAILED) for one in sweep.jobs)
         end = f"{duration(took_s)}   [{done} of {len(sweep.jobs)}{self.left(sweep)}]"
         name = self.names[job.index]
-        self.say(f"{job.index:>4}  {job.state:<12} {name}   {told}   {end}")
+        is_over = job.state in (sweep_file.FINISHED, sweep_file.FAILED)
+        self.say(
+            f"{job.index:>4}  {job.state if is_over else 'stopped':<12} {name}   {told}   {end}"
+        )
 
     def stopping(self, running: int) -> None:
         self.say(f"stopping {count(running, 'job')}")
