@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.config.changes import is_free
 from trainer.errors import UserError
 from trainer.runs.lock import is_locked
 from trainer.runs.side_files import UNREADABLE, read_json, readable
@@ -150,6 +151,7 @@ def texts(value: Any) -> list[str]:
     return value
 
 
-def same_jobs(jobs: Sequence[Job]) -> dict[frozenset[str], Job]:
-    """The jobs by what makes them the same: their overrides in any order."""
-    return {frozenset(job.overrides): job for job in jobs}
+def identity(overrides: Sequence[str]) -> frozenset[str]:
+    """What makes two jobs the same: their overrides in any order, but for those that change no
+    result."""
+    return frozenset(word for word in overrides if not is_free(word.lstrip("+").partition("=")[0]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer.config.changes import differences, is_free
 from trainer.errors import UserError
-from trainer.runs.sweep_file import Job, Sweep, same_jobs
+from trainer.runs.sweep_file import Job, Sweep, identity
 from trainer.text.values import count, format_value
 
 LONGEST_NAME = 120  # bytes of a job's folder, of the 255 that file systems take
@@ -40,10 +40,10 @@ def extend(sweep: Sweep, jobs: Sequence[list[str]], names: Sequence[str] | None 
         jobs: overrides of each job.
         names: of their folders; None: by number and what is swept.
     """
-    known = same_jobs(sweep.jobs)
+    known = {identity(job.overrides) for job in sweep.jobs}
     before = len(sweep.jobs)
     for place, (words, own) in enumerate(zip(jobs, swept(jobs), strict=True)):
-        if frozenset(words) in known:
+        if identity(words) in known:
             continue
         index = len(sweep.jobs)
         name = names[place] if names else folder_name(index, own)
