@@ -17,6 +17,7 @@ from trainer.runs.predictions import NAME, Predictions
 from trainer.runs.read import Row, read_runs
 from trainer.runs.selection import is_repeat
 from trainer.runs.side_files import read_json, read_yaml, readable
+from trainer.runs.sweep_file import is_sweep
 from trainer.text.values import listed
 
 
@@ -51,8 +52,7 @@ def side_of(words: str, split: str) -> Side:
     if not folder.is_dir():
         raise UserError(f"{words}: there is no such run, checkpoint or sweep.")
     wanted = [word for word in overrides.split(",") if word]
-    is_sweep = (folder / "multirun.yaml").is_file()
-    if file_of(folder, split).is_file() and not wanted and not is_sweep:
+    if file_of(folder, split).is_file() and not wanted and not is_sweep(folder):
         return Side(words, (found(folder, split),), data_of(folder))
     rows = [row for row in read_runs(folder) if set(wanted) <= set(row.overrides)]
     rows, without = (

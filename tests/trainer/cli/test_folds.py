@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import stats
 
 from tests.helpers.commands import Finished, run_trainer
-from tests.helpers.small_sweeps import SMALL, predictions, summary
+from tests.helpers.small_sweeps import SMALL, job_of, predictions, summary
 
 Dispatch = Callable[..., Finished]
 
@@ -31,14 +31,14 @@ def test_each_image_is_held_out_once(sweep: tuple[Path, Finished]) -> None:
     rows = predictions(cv)
     assert sorted(int(row["index"]) for row in rows) == list(range(301))
     assert {row["split"] for row in rows} == {"fold"}
-    by_job = [row for k in range(3) for row in predictions(cv / str(k)) if row["split"] == "test"]
+    by_job = [row for k in range(3) for row in predictions(job_of(cv, k)) if row["split"] == "test"]
     assert [{**row, "split": "fold"} for row in by_job] == rows
     for k in range(3):
-        own = predictions(cv / str(k))
+        own = predictions(job_of(cv, k))
         val, test = ({row["index"] for row in own if row["split"] == name}
                      for name in ("val", "test"))  # fmt: skip
         assert not val & test
-        assert summary(cv / str(k))["held_out"] == f"fold {k} of 3"
+        assert summary(job_of(cv, k))["held_out"] == f"fold {k} of 3"
 
 
 def test_the_test_split_is_not_read(sweep: tuple[Path, Finished]) -> None:
@@ -48,7 +48,7 @@ def test_the_test_split_is_not_read(sweep: tuple[Path, Finished]) -> None:
 def test_the_table_has_mean_spread_and_interval(sweep: tuple[Path, Finished]) -> None:
     """Of Nadeau and Bengio's variance, with two images held out for each four trained on."""
     cwd, done = sweep
-    values = [summary(cwd / "outputs" / "cv" / str(k))["test_accuracy"] for k in range(3)]
+    values = [summary(job_of(cwd / "outputs" / "cv", k))["test_accuracy"] for k in range(3)]
     mean, std = np.mean(values), np.std(values, ddof=1)
     half = stats.t.ppf(0.975, 2) * std * math.sqrt(1 / 3 + 1 / 2)
     low, high = max(0, mean - half), min(1, mean + half)
