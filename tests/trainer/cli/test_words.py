@@ -258,7 +258,7 @@ OPTIONS = {
     "predict": ["--top-k", "--fit", "-o", "--json", "--invert", "--max-pixels"],
     "export": ["--format", "-o", "--force"],
     "import-weights": ["--model", "-o", "--classes", "--force"],
-    "resume": ["--force"], "report": ["--json", "--csv", "--suspects"], "summary": [],
+    "resume": ["--force", "--retry-failed"], "report": ["--json", "--csv", "--suspects"], "summary": [],
     "compare": ["--json"],
 }  # fmt: skip
 
