@@ -258,7 +258,8 @@ OPTIONS = {
     "predict": ["--top-k", "--fit", "-o", "--json", "--invert", "--max-pixels"],
     "export": ["--format", "-o", "--force"],
     "import-weights": ["--model", "-o", "--classes", "--force"],
-    "resume": ["--force", "--retry-failed"], "report": ["--json", "--csv", "--suspects"], "summary": [],
+    "resume": ["--force", "--retry-failed"], "summary": [],
+    "report": ["--json", "--csv", "--suspects"],
     "compare": ["--json"],
 }  # fmt: skip
 
