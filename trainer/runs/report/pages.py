@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import time
@@ -35,9 +36,10 @@ from trainer.runs.selection import RULE, Configuration, ordered, selected
 from trainer.runs.side_files import is_number, read_json, readable
 
 MOST_NAMED = 8  # runs in a legend
+SHARE, POSITIVE = (0.0, 1.0), (0.0, math.inf)  # limits of values
 OVERLAID = (
-    ("Validation accuracy", "val", "accuracy"), ("Validation loss", "val", "loss"),
-    ("Training loss", "train", "loss"), ("Learning rate", "train", "lr"),
+    ("Validation accuracy", "val", "accuracy", SHARE), ("Validation loss", "val", "loss", POSITIVE),
+    ("Training loss", "train", "loss", POSITIVE), ("Learning rate", "train", "lr", POSITIVE),
 )  # fmt: skip
 TRAIN, VAL, TEST, OTHER = 0, 1, 2, 3  # colours of a run's lines
 FACTS: dict[str, Callable[[Any], str]] = {  # keys of summary.json
@@ -122,7 +124,7 @@ def points(metrics: list[Any], split: str, key: str) -> list[tuple[float, float 
 
 def curves(metrics: list[Any], best_epoch: int | None) -> list[Chart]:
     drawn = []
-    for key in ("loss", "accuracy"):
+    for key, limits in (("loss", POSITIVE), ("accuracy", SHARE)):
         # The test is of the weights of the best epoch, whenever it took place.
         test = [(best_epoch or epoch, value) for epoch, value in points(metrics, "test", key)]
         lines = [
@@ -130,7 +132,7 @@ def curves(metrics: list[Any], best_epoch: int | None) -> list[Chart]:
             Line("val", points(metrics, "val", key), VAL),
             Line("test", test, TEST),
         ]
-        drawn.append(line_chart(key.capitalize(), lines, best_epoch, has_legend=True))
+        drawn.append(line_chart(key.capitalize(), lines, best_epoch, True, limits))
     for title, key in (("Learning rate", "lr"), ("Training images per second", "images_per_s")):
         line = Line(title.lower(), points(metrics, "train", key), OTHER)
         drawn.append(line_chart(title, [line]))
@@ -275,7 +277,7 @@ def overlaid(rows: list[Row], lines: Sequence[Line]) -> list[Chart]:
         line_chart(title, [
             replace(line, points=points(of_run, split, key))
             for line, of_run in zip(lines, metrics, strict=True)
-        ])
-        for title, split, key in OVERLAID
+        ], limits=limits)
+        for title, split, key, limits in OVERLAID
     ]  # fmt: skip
     return [chart for chart in drawn if chart]
