@@ -209,3 +209,39 @@ def test_groups_are_told(tmp_path: Path, dispatch: Dispatch) -> None:
     ]  # fmt: skip
     text = dispatch("inspect", *WORDS, expression).stdout
     assert "groups: 1 have images in test and in train: both" in text
+
+
+@pytest.mark.parametrize("key", ["data.test_files", "data.group"])
+def test_a_list_that_is_no_text_is_told_in_a_line(
+    clean: Path, tmp_path: Path, dispatch: Dispatch, key: str
+) -> None:
+    shutil.copy(clean / "train/cat/0.png", tmp_path / "list.csv")
+    shutil.rmtree(clean / "test")
+    done = dispatch("inspect", *WORDS, f"{key}=list.csv")
+    assert done.returncode == 2
+    assert f"{key}=list.csv: is not a text file" in done.stderr
+    assert "\\" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    names = [f"train/{name}/{i}.png" for name in CLASSES for i in range(8)]
+    if key == "data.group":
+        names += [f"val/{name}/{i}.png" for name in CLASSES for i in range(3)]
+        lines = ["file,group", *(f"{name},{i}" for i, name in enumerate(names))]
+    else:
+        lines = [names[0], names[8], names[16]]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    done = dispatch("inspect", *WORDS, f"{key}=list.csv", "data.test_size=0.2")
+    assert done.returncode == 0, done.output
+
+
+@pytest.mark.parametrize(("name", "shown"), [("a\nb", r"a\nb"), ("\x1b[31m", r"\x1b[31m")])
+def test_a_class_with_control_characters_is_told_in_a_line(
+    clean: Path, dispatch: Dispatch, name: str, shown: str
+) -> None:
+    (clean / "train/owl").rename(clean / "train" / name)
+    words = [*WORDS, f"data.split_seed={len(name)}"]  # no other test's, whose dataset is cached
+    done = dispatch("inspect", *words)
+    assert done.returncode == 2
+    assert f"the name of the class folder '{shown}' is no plain text" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    (clean / "train" / name).rename(clean / "train/owl")
+    assert dispatch("inspect", *words).returncode == 0
