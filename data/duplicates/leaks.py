@@ -120,7 +120,7 @@ def notes_on_copies(leaks: Leaks, classes: Sequence[str]) -> Iterator[str]:
             f"exact copies: {len(pairs):,} {part} images are in {other}, too, and the {part} "
             f"figures too good: {_named(pairs)}"
         )
-    if torn := remaining(leaks).contradictions:
+    if torn := leaks.contradictions:  # of images that were left out, too: one label is wrong
         few = ", ".join(
             " = ".join(f"{place} ({classes[place.label]})" for place in _of_two_labels(group))
             for group in torn[:_FIRST]
@@ -174,19 +174,16 @@ def plain_place(place: Place, classes: Sequence[str]) -> dict[str, str | int | N
 def plain(leaks: Leaks, classes: Sequence[str]) -> dict[str, Any]:
     """Leaks as plain data: counts, and the groups that lie in several splits or under several
     labels, as many as can be read."""
-    left = remaining(leaks)
+    left, torn = remaining(leaks), leaks.contradictions
     dropped = [place.split for place, _ in leaks.left_out]
     counts = {f"{a}_in_{b}": len(pairs) for a, b, pairs in leaking(left)}
-    telling = [
-        group
-        for group in left.copies
-        if len({place.split for place in group}) > 1 or len({place.label for place in group}) > 1
-    ]
+    told = [*(group for group in left.copies if len({place.split for place in group}) > 1), *torn]
+    telling = list(dict.fromkeys(told))
     return {
         "counts": {
             **dict.fromkeys(("test_in_train", "val_in_train", "test_in_val"), 0),
             **counts,
-            "label_conflicts": len(left.contradictions),
+            "label_conflicts": len(torn),
             "groups_of_copies": len(left.copies),
             "left_out_of_train": dropped.count("train"),
             "left_out_of_val": dropped.count("val"),

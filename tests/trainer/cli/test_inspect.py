@@ -142,12 +142,14 @@ def test_the_run_and_its_page_tell_of_copies(photos: Path, tmp_path: Path) -> No
     (photos / "train/owl/<b>x.png").write_bytes((photos / "test/owl/0.png").read_bytes())
     for on_leak, counts in (
         ("warn", {"test_in_train": 2, "val_in_train": 1, "label_conflicts": 1}),
-        ("drop", {"left_out_of_train": 3}),
+        ("drop", {"left_out_of_train": 3, "label_conflicts": 1}),
     ):
         words = [*TRAIN, f"data.on_leak={on_leak}", f"hydra.run.dir={on_leak}"]
         done = run_trainer(*words, cwd=tmp_path)
         assert done.returncode == 0, done.output
-        assert "test/cat/copy.bmp" in (tmp_path / on_leak / "trainer.log").read_text()
+        log = (tmp_path / on_leak / "trainer.log").read_text()
+        assert "test/cat/copy.bmp" in log
+        assert r"one label: train/owl/other\x1b[31m.png (owl) = val/dog/1.png (dog)" in log
         found = read_json(tmp_path / on_leak / "leaks.json")["counts"]
         assert {key: n for key, n in found.items() if n and key != "groups_of_copies"} == counts
         assert run_trainer("report", on_leak, cwd=tmp_path).returncode == 0
