@@ -29,7 +29,12 @@ def preprocessing(data: Mapping[str, Any], key: str) -> Any:
 
 def shared_images(a: Side, b: Side) -> list[str]:
     """Images that both sides predicted, in order. Raises UserError where the two cannot be
-    compared: other images, other labels, other preprocessing."""
+    compared: a run on both sides, other images, other labels, other preprocessing."""
+    if (both := sorted(a.files & b.files)) and a.files != b.files:
+        raise UserError(
+            f"{a.name} and {b.name} cannot be compared: the run {both[0].parent} is on both sides. "
+            "Name sides that have no run in common."
+        )
     for key in ("_target_", *PREPROCESSING):
         if a.data and b.data and preprocessing(a.data, key) != preprocessing(b.data, key):
             name = "data" if key == "_target_" else f"data.{key}"

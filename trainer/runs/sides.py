@@ -27,11 +27,13 @@ class Side:
     Attributes:
         runs: predictions of each, of the same images.
         data: keys of its configuration's data group.
+        files: where the predictions were read, whole paths.
     """
 
     name: str
     runs: tuple[Predictions, ...]
     data: Mapping[str, Any]
+    files: frozenset[Path]
 
     def right(self, images: Sequence[str]) -> NDArray[np.bool_]:
         """(runs, images), True where a run has an image right."""
@@ -53,7 +55,7 @@ def side_of(words: str, split: str) -> Side:
     wanted = [word for word in overrides.split(",") if word]
     is_sweep = (folder / "multirun.yaml").is_file()
     if file_of(folder, split).is_file() and not wanted and not is_sweep:
-        return Side(words, (found(folder, split),), data_of(folder))
+        return side(words, (found(folder, split),), [folder], split)
     rows = [row for row in read_runs(folder) if set(wanted) <= set(row.overrides)]
     rows, without = (
         [row for row in rows if file_of(row.folder, split).is_file() is there]
@@ -71,7 +73,12 @@ def side_of(words: str, split: str) -> Side:
             "`evaluate CHECKPOINT` writes it for an older run."
         )
     check_one_configuration(words, folder, rows)
-    return Side(words, tuple(by_seed(rows, split)), data_of(rows[0].folder))
+    return side(words, tuple(by_seed(rows, split)), [row.folder for row in rows], split)
+
+
+def side(name: str, runs: tuple[Predictions, ...], folders: Sequence[Path], split: str) -> Side:
+    files = frozenset(file_of(folder, split).resolve() for folder in folders)
+    return Side(name, runs, data_of(folders[0]), files)
 
 
 def by_seed(rows: Sequence[Row], split: str) -> Iterator[Predictions]:

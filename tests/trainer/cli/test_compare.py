@@ -83,6 +83,20 @@ def test_groups_of_a_sweep(tmp_path: Path, dispatch: Dispatch) -> None:
     assert "no run with model=vgg11" in dispatch("compare", "zoo:model=vgg11", "zoo").stderr
 
 
+def test_a_run_is_not_compared_with_a_group_that_holds_it(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    for seed in range(3):
+        make_run(tmp_path / "zoo" / str(seed), right(0.8, seed), [f"seed={seed}"])
+    for words in (("zoo/1", "zoo"), ("zoo", "zoo/1"), ("zoo:seed=1", "zoo")):
+        done = dispatch("compare", *words)
+        assert done.returncode == 2
+        assert f"the run {tmp_path / 'zoo' / '1'} is on both sides" in done.stderr
+    assert dispatch("compare", "zoo/1", "zoo/2").returncode == 0
+    make_run(tmp_path / "other", right(0.8, 4))
+    assert dispatch("compare", "other", "zoo").returncode == 0
+
+
 def test_three_sides_are_corrected_for_their_number(tmp_path: Path, dispatch: Dispatch) -> None:
     for name, share in (("a", 0.80), ("b", 0.84), ("c", 0.95)):
         make_run(tmp_path / name, right(share, ord(name)))
