@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from trainer.evaluation.statistics import spread, wilson
@@ -23,8 +24,8 @@ def accuracy_table(sides: Sequence[Side]) -> str:
             found = spread(of_runs)
             std, interval = f"{found.std:.4f}", found.interval
         mean = sum(of_runs) / len(of_runs)
-        lines.append([side.name, f"{len(of_runs)}", f"{len(first):,}", f"{mean:.4f}", std,
-                      str(interval)])  # fmt: skip
+        name, numbers = shlex.quote(side.name), [f"{len(of_runs)}", f"{len(first):,}"]
+        lines.append([name, *numbers, f"{mean:.4f}", std, str(interval)])
     return align(lines, left={0})
 
 

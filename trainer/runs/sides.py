@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,17 +47,15 @@ class Side:
 
 def side_of(words: str, split: str) -> Side:
     """Runs that a word of the command line means. Raises UserError."""
-    path, _, overrides = (words, "", "") if Path(words).exists() else words.partition(":")
-    folder = Path(path)
+    folder, overrides = divided(words)
     if folder.is_file():
         folder = folder_of(folder, split)
     if not folder.is_dir():
         raise UserError(f"{words}: there is no such run, checkpoint or sweep.")
-    wanted = [word for word in overrides.split(",") if word]
     is_sweep = (folder / "multirun.yaml").is_file()
-    if file_of(folder, split).is_file() and not wanted and not is_sweep:
+    if file_of(folder, split).is_file() and not overrides and not is_sweep:
         return side(words, (found(folder, split),), [folder], split)
-    rows = [row for row in read_runs(folder) if set(wanted) <= set(row.overrides)]
+    rows = with_overrides(read_runs(folder), overrides)
     rows, without = (
         [row for row in rows if file_of(row.folder, split).is_file() is there]
         for there in (True, False)
@@ -67,13 +66,32 @@ def side_of(words: str, split: str) -> Side:
             f"{listed([str(row.folder) for row in without], 3)}. `evaluate` writes it."
         )
     if not rows:
-        among = f" with {', '.join(wanted)}" if wanted else ""
+        among = f" with {overrides}" if overrides else ""
         raise UserError(
             f"{words}: no run{among} has a {NAME} there. A finished training writes it; "
             "`evaluate CHECKPOINT` writes it for an older run."
         )
     check_one_configuration(words, folder, rows)
     return side(words, tuple(by_seed(rows, split)), [row.folder for row in rows], split)
+
+
+def divided(words: str) -> tuple[Path, str]:
+    """Folder or file, and the overrides after the colon; both may have colons of their own."""
+    parts = words.split(":")
+    for number in range(len(parts), 1, -1):
+        if (path := Path(":".join(parts[:number]))).exists():
+            return path, ":".join(parts[number:])
+    return Path(parts[0]), ":".join(parts[1:])
+
+
+def with_overrides(rows: list[Row], text: str) -> list[Row]:
+    """The runs with all of these overrides, by value. Raises UserError."""
+    if not text:
+        return rows
+    from trainer.config import overrides  # Hydra takes a third of a second
+
+    wanted = {overrides.parsed(word) for word in overrides.divided(text)}
+    return [row for row in rows if wanted <= overrides.meaning(row.overrides)]
 
 
 def side(name: str, runs: tuple[Predictions, ...], folders: Sequence[Path], split: str) -> Side:
@@ -113,15 +131,22 @@ def folder_of(checkpoint: Path, split: str) -> Path:
 
 def check_one_configuration(words: str, folder: Path, rows: Sequence[Row]) -> None:
     """Raises UserError where runs differ in more than the seed: a group is one configuration."""
-    groups: dict[tuple[str, ...], int] = defaultdict(int)
-    for row in rows:
-        groups[tuple(sorted(w for w in row.overrides if not is_repeat(w)))] += 1
+    from trainer.config.overrides import as_pasted, meaning  # Hydra takes a third of a second
+
+    def own(row: Row) -> list[str]:
+        return [word for word in row.overrides if not is_repeat(word)]
+
+    groups = {meaning(own(row)): row for row in reversed(rows)}
     if len(groups) > 1:
-        shared = set.intersection(*(set(group) for group in groups))
-        names = [",".join(w for w in group if w not in shared) or "(defaults)" for group in groups]
+        shared = frozenset.intersection(*groups)
+        names = []
+        for row in groups.values():
+            differing = [as_pasted(word) for word in own(row) if not meaning([word]) <= shared]
+            side = f"{folder}:{','.join(differing)}" if differing else str(row.folder)
+            names.append(shlex.quote(side))
         raise UserError(
             f"{words}: holds {len(groups)} configurations; a side of a comparison is one. Name it: "
-            + ", ".join(f"{folder}:{name}" for name in sorted(names)[:10])
+            + listed(sorted(names), 10)
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,6 +84,56 @@ def test_groups_of_a_sweep(tmp_path: Path, dispatch: Dispatch) -> None:
     assert "no run with model=vgg11" in dispatch("compare", "zoo:model=vgg11", "zoo").stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        ("optimizer.lr=0.1", "0 1"), ("optimizer.lr=0.10", "0 1"), ("optimizer.lr=1e-1", "0 1"),
+        ("+optimizer.lr=0.1,seed=0.0", "0"), ("seed=0, optimizer.lr=0.1", "0"),
+        ("optimizer.lr='0.1'", ""), ("seed=false", ""),
+        ("model.hidden=[128,64]", "2 3"), ("model.hidden=[128, 64],seed=1", "3"),
+        ("seed=1,model.hidden=[128,64]", "3"), ("model.hidden=[64,128]", ""),
+        ("data.root=/a,b/c:d", "4"), ("data.root='/a,b/c:d'", "4"), ('data.root="/a,b/c:d"', "4"),
+        ("data.root=/a", ""),
+    ],
+)  # fmt: skip
+def test_overrides_are_matched_by_value(
+    tmp_path: Path, dispatch: Dispatch, words: str, runs: str
+) -> None:
+    own = (
+        ["optimizer.lr=0.1", "seed=0"], ["optimizer.lr=0.10", "seed=1"],
+        ["model.hidden=[128,64]", "seed=0"], ["model.hidden=[128,64]", "seed=1"],
+        ["data.root='/a,b/c:d'"],
+    )  # fmt: skip
+    for number, overrides in enumerate(own):
+        make_run(tmp_path / "zo:o" / str(number), right(0.7 + number / 20, number), overrides)
+    make_run(tmp_path / "other", right(0.9, 9))
+    done = dispatch("compare", "other", f"zo:o:{words}", "--json")
+    if not runs:
+        assert done.returncode == 2
+        assert f"no run with {words} has a predictions.csv" in done.stderr
+        return
+    assert done.returncode == 0, done.output
+    means = [right(0.7 + int(run) / 20, int(run)).mean() for run in runs.split()]
+    assert json.loads(done.stdout)["accuracy_b"] == pytest.approx(np.mean(means))
+
+
+def test_what_is_proposed_can_be_pasted(tmp_path: Path, dispatch: Dispatch) -> None:
+    own = (["model.hidden=[128,64]"], ["model.hidden=[8]", "data.root='it,s=a \\'test'"], [])
+    for number, overrides in enumerate(own):
+        make_run(tmp_path / "my zoo" / str(number), right(0.8, number), [*overrides, "seed=0"])
+    make_run(tmp_path / "other", right(0.8, 4))
+    done = dispatch("compare", "other", "my zoo")
+    assert done.returncode == 2
+    proposed = shlex.split(done.stderr.partition("Name it: ")[2].replace(", ", " "))
+    assert len(proposed) == 3
+    found = [json.loads(dispatch("compare", "other", one, "--json").stdout) for one in proposed]
+    accuracies = sorted(one["accuracy_b"] for one in found)
+    assert accuracies == pytest.approx(sorted(right(0.8, n).mean() for n in range(3)))
+    refused = dispatch("compare", "other", "my zoo:model.hidden=[")
+    assert refused.returncode == 2
+    assert "model.hidden=[: not understood" in refused.stderr
+
+
 def test_a_run_is_not_compared_with_a_group_that_holds_it(
     tmp_path: Path, dispatch: Dispatch
 ) -> None:
@@ -149,9 +200,12 @@ def test_a_checkpoint_means_its_run(tmp_path: Path, dispatch: Dispatch) -> None:
 
 def test_torch_is_not_imported(tmp_path: Path) -> None:
     make_run(tmp_path / "a", right(0.9, 1))
+    make_run(tmp_path / "zoo" / "0", right(0.9, 1), ["model=mlp"])
+    (tmp_path / "zoo" / "multirun.yaml").touch()
     code = (
         "import sys; from trainer.cli.dispatch import dispatch\n"
         "assert dispatch(['compare', 'a', 'a']) == 0\n"
+        "assert dispatch(['compare', 'zoo', 'zoo:model=mlp']) == 0\n"
         "print('torch' in sys.modules)"
     )
     import subprocess
