@@ -196,6 +196,7 @@ def test_the_held_out_images_are_those_at_their_places() -> None:
         ({"folds": 3, "fold": -1}, "data.fold=-1: must be 0 to 2 with data.folds=3."),
         ({"fold": 1}, "data.fold=1: must be 0 without data.folds."),
         ({"folds": 401}, "class '0' has too few images to train on, 400; it needs 401 or more"),
+        ({"folds": 401}, "folds=400 is the most that works"),
     ],
 )
 def test_wrong_folds_are_named(keys: dict[str, int], message: str) -> None:
