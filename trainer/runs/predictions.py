@@ -1,10 +1,10 @@
 """Predictions of a run for each image of its validation and test split: predictions.csv.
 
-One row an image: `split`, `index` (its place in the dataset's own files, or in the split where each
-image has a file of its own), `file` (relative to the root; empty for datasets without files),
-`label` and `predicted` (class names), `probability` (of the predicted class), `loss` (-ln of the
-label's probability), and the five most probable classes with their probabilities. A cell is empty
-where there are fewer classes, or a number is not finite.
+One row an image: `split`, `index` (its place in the dataset's own files; where each image has a
+file of its own, in the sorted list of all of them), `file` (relative to the root; empty for
+datasets without files), `label` and `predicted` (class names), `probability` (of the predicted
+class), `loss` (-ln of the label's probability), and the five most probable classes with their
+probabilities. A cell is empty where there are fewer classes, or a number is not finite.
 """
 
 from __future__ import annotations
