@@ -29,6 +29,15 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
+def count(number: int, one: str, several: str = "") -> str:
+    """As "1 image" or "1,000 images".
+
+    Args:
+        several: words for another number than one; "": `one` with an s.
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 Fit = Literal["crop", "squash"]
 
 

@@ -106,7 +106,8 @@ def check_known(key: str, path: str, root: Path, listed: Iterable[str], known: s
     if any(Path(name).is_file() for name in missing):
         hints.append("Paths count from data.root.")
     raise DataError(
-        f"{key}={path}: {len(missing):,} of its files are not among the images in {root}: "
+        f"{key}={path}: {len(missing):,} of its files "
+        f"{'is' if len(missing) == 1 else 'are'} not among the images in {root}: "
         f"{join_first_ten(missing)}. Put them back; or take their lines out, which makes it "
         f"another test split. {' '.join(hints)}".rstrip()
     )

@@ -120,5 +120,5 @@ def accuracy_in_words(split: str, summary: dict[str, Any], name: str = "") -> st
     accuracy, interval = summary[f"{split}_accuracy"], summary[f"{split}_interval"]
     if accuracy is None:
         return f"no {split} accuracy"
-    images = f"{summary[f'num_{split}_images']:,} images"
+    images = count(summary[f"num_{split}_images"], "image")
     return f"{name or split} accuracy {accuracy:.4f} of {images}, 95 %: {interval}"

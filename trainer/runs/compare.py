@@ -12,6 +12,7 @@ from trainer.errors import UserError
 from trainer.evaluation import statistics
 from trainer.evaluation.statistics import NORMAL, Difference, Interval
 from trainer.runs.sides import Side
+from trainer.text.values import count
 
 ALPHA, POWER = 0.05, 0.8
 SMALL = 0.005  # a difference that people ask for: half a point
@@ -103,7 +104,7 @@ class Comparison:
                 f"({low:.1f} to {high:.1f}), p = {self.p_holm:.2g}"
             )
         return (
-            f"{self.a} and {self.b} are not distinguishable with {self.n:,} images "
+            f"{self.a} and {self.b} are not distinguishable with {count(self.n, 'image')} "
             f"(difference {100 * self.difference:+.1f} points, {low:.1f} to {high:.1f}, "
             f"p = {self.p_holm:.2g}); {self.advice}"
         )

@@ -9,6 +9,7 @@ from trainer.evaluation.statistics import spread, wilson
 from trainer.runs.compare import Comparison
 from trainer.runs.sides import Side
 from trainer.text.tables import align
+from trainer.text.values import count
 
 
 def accuracy_table(sides: Sequence[Side]) -> str:
@@ -34,7 +35,8 @@ def notes(sides: Sequence[Side], pairs: Sequence[Comparison], split: str) -> Ite
     sizes = {side.name: len(side.runs[0].images) for side in sides}
     if fewer := [pair for pair in pairs if pair.n < max(sizes[pair.a], sizes[pair.b])]:
         yield (
-            f"{fewer[0].a} and {fewer[0].b} were compared on the {fewer[0].n:,} images that are in "
+            f"{fewer[0].a} and {fewer[0].b} were compared on the "
+            f"{count(fewer[0].n, 'image that is', 'images that are')} in "
             f"the {split} split of both: neither was trained on them"
         )
     holm = ""

@@ -18,7 +18,7 @@ from trainer.runs.predictions import NAME, Predictions
 from trainer.runs.read import Row, read_runs
 from trainer.runs.selection import is_repeat
 from trainer.runs.side_files import read_json, read_yaml, readable
-from trainer.text.values import listed
+from trainer.text.values import count, listed
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def side_of(words: str, split: str) -> Side:
     )
     if rows and without:
         raise UserError(
-            f"{words}: of {len(rows) + len(without)} runs {len(without)} have no {NAME}: "
+            f"{words}: of {len(rows) + len(without)} runs "
+            f"{count(len(without), 'has', 'have')} no {NAME}: "
             f"{listed([str(row.folder) for row in without], 3)}. `evaluate` writes it."
         )
     if not rows:

@@ -78,12 +78,12 @@ def test_findings_come_first_with_what_to_do(photos: Path, dispatch: Dispatch) -
     done = dispatch("inspect", *WORDS)
     assert done.returncode == 0, done.output
     for said in (
-        "- damaged: 1 files cannot be used: train/cat/damaged.png",
-        "- exact copies: 1 test images are in train, too: test/cat/copy.bmp = train/cat/0.png",
-        "- exact copies: 1 val images are in train, too: val/dog/1.png = train/owl/other\\x1b[31m",
+        "- damaged: 1 file cannot be used: train/cat/damaged.png",
+        "- exact copies: 1 test image is in train, too: test/cat/copy.bmp = train/cat/0.png",
+        "- exact copies: 1 val image is in train, too: val/dog/1.png = train/owl/other\\x1b[31m",
         f"- near copies: {len(NEAR)} test images have near copies in train: ",
-        "- labels: 1 images stand under more than one label", "data.on_leak=drop",
-        "- nearly one colour: 1 images: train/owl/red.png",
+        "- labels: 1 image stands under more than one label", "data.on_leak=drop",
+        "- nearly one colour: 1 image: train/owl/red.png",
     ):  # fmt: skip
         assert said in done.stdout
     assert done.stdout.index("damaged") < done.stdout.index("class")
@@ -210,7 +210,7 @@ def test_groups_are_told(tmp_path: Path, dispatch: Dispatch) -> None:
         "both", "train1", "train2", "train3"
     ]  # fmt: skip
     text = dispatch("inspect", *WORDS, expression).stdout
-    assert "groups: 1 have images in test and in train: both" in text
+    assert "groups: 1 has images in test and in train: both" in text
 
 
 @pytest.mark.parametrize("key", ["data.test_files", "data.group"])

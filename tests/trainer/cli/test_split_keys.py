@@ -38,7 +38,7 @@ def photos(folder: Path) -> Path:
         (r"data.group=([cd])[a-z]", "Too few groups with images of cat, dog"),
         ("data.group=none.csv", "data.group=none.csv: does not exist"),
         ("data.test_files=none.txt", "data.test_files=none.txt: does not exist"),
-        ("data.test_files=list", "data.test_files=list: 1 of its files are not among the images"),
+        ("data.test_files=list", "data.test_files=list: 1 of its files is not among the images"),
         ("data.test_size=0", "data.test_size=0: must lie between 0 and 1"),
         ("data.folds=30", "Too few images in cat, dog: each class needs 30 or more"),
     ],

@@ -34,6 +34,7 @@ from trainer.runs.report.svg import Chart, Line, line_chart
 from trainer.runs.report.table import held_out_name, interval, over_seeds
 from trainer.runs.selection import RULE, Configuration, ordered, selected
 from trainer.runs.side_files import is_number, read_json, readable
+from trainer.text.values import count
 
 MOST_NAMED = 8  # runs in a legend
 SHARE, POSITIVE = (0.0, 1.0), (0.0, math.inf)  # limits of values
@@ -104,7 +105,7 @@ def figures(row: Row, summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def of_images(number: int | None, interval: Interval | None) -> str:
     """Rest of an accuracy's name; empty of an older run."""
-    return "" if interval is None else f" of {number:,} images, 95 %: {interval}"
+    return "" if interval is None else f" of {count(number or 0, 'image')}, 95 %: {interval}"
 
 
 def is_shown(value: Any) -> bool:
