@@ -28,6 +28,15 @@ def preprocessing(data: Mapping[str, Any], key: str) -> Any:
     return value
 
 
+def drawn_otherwise(a: Side, b: Side) -> list[str]:
+    """The keys by which the splits of two sides were drawn differently, with both values."""
+    return [
+        f"data.{key}={a.data.get(key)} and {b.data.get(key)}"
+        for key in ("split_seed", "val_size", "test_size", "group", "test_files", "folds")
+        if a.data and b.data and a.data.get(key) != b.data.get(key)
+    ]
+
+
 def shared_images(a: Side, b: Side) -> list[str]:
     """Images that both sides predicted, in order. Raises UserError where the two cannot be
     compared: a run on both sides, other images, other labels, other preprocessing."""
@@ -56,11 +65,14 @@ def shared_images(a: Side, b: Side) -> list[str]:
             f"{a.name} and {b.name} cannot be compared: their images have the same names, but not "
             "the same pixels. Evaluate both on the same files."
         )
-    if not common or (not with_files and (sizes_differ or len(ids) > 1)):
+    is_one_set = len(ids) == 1 and all(side.data.get("dataset") for side in (a, b))
+    if not common or (not with_files and (len(ids) > 1 or (sizes_differ and not is_one_set))):
         sizes = " and ".join(f"{len(side.runs[0].images):,}" for side in (a, b))
+        drawn = " ".join(drawn_otherwise(a, b))
         raise UserError(
             f"{a.name} and {b.name} cannot be compared: their images are not the same ({sizes} "
-            "images). Evaluate both on the same split of the same dataset."
+            f"images{f'; {drawn}' if drawn else ''}). Evaluate both on the same split of the same "
+            "dataset."
         )
     labels = [dict(zip(run.images, run.label, strict=True)) for run in runs]
     for image in sorted(common):

@@ -44,12 +44,15 @@ class Predictions:
     Attributes:
         images: (N,) what identifies each image: its file's name, or its index as text.
         label, predicted: (N,) class names.
+        num_trained_on: images that were left out, since the model was trained on them; None: some
+            of these may be such, and which is not known.
     """
 
     images: tuple[str, ...]
     label: tuple[str, ...]
     predicted: tuple[str, ...]
     has_files: bool
+    num_trained_on: int | None = 0
 
     @property
     def is_right(self) -> NDArray[np.bool_]:

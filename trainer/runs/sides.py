@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,39 @@ def found(folder: Path, split: str) -> Predictions:
             "val": "split=test may be there",
         }
         raise UserError(f"{file}: has no predictions of the {split} split: {ways[split]}.")
-    return read
+    return untrained(file, split, read)
+
+
+def untrained(file: Path, split: str, read: Predictions) -> Predictions:
+    """Without the images that the run was trained on, where `evaluate` has drawn other splits than
+    the training. Raises UserError if none is left."""
+    evaluated = readable({}, read_json, file.parent / "evaluation.json")
+    has_folds = isinstance(evaluated.get("data"), dict) and evaluated["data"].get("folds")
+    if evaluated.get("same_data") is not False:
+        return read
+    in_train = read.has_files or has_folds or split == "val"
+    if not in_train:  # a test split of its own, which stays
+        return read
+    run = file.absolute().parent.parent.parent
+    held_out = ("val", "test") if read.has_files or data_of(run).get("folds") else ("val",)
+    try:
+        own = [predictions.read(run / NAME, part) for part in held_out]
+    except (OSError, ValueError):
+        own = [None]
+    known = [part for part in own if part is not None]
+    if len(known) < len(own) or file.absolute().parent.parent.name != "evaluation":
+        return replace(read, num_trained_on=None)
+    unseen = {image for part in known for image in part.images}
+    rows = zip(read.images, read.label, read.predicted, strict=True)
+    kept = [row for row in rows if row[0] in unseen]
+    if not kept:
+        raise UserError(
+            f"{file}: all {count(len(read.images), 'image')} are of those that the run was trained "
+            "on: they were drawn otherwise (data.split_seed, data.val_size, data.test_size). "
+            "Evaluate it on its own splits, or on images that it has never seen."
+        )
+    left = predictions.in_order(kept, read.has_files)
+    return replace(left, num_trained_on=len(read.images) - len(kept))
 
 
 def file_of(folder: Path, split: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import sys
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tests.helpers.commands import Finished, run_trainer
+from tests.helpers.image_files import write_image
+from tests.helpers.small_sweeps import SMALL
 from trainer.runs import predictions
 
 Dispatch = Callable[..., Finished]
@@ -215,3 +218,67 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
     )
     assert done.stdout.endswith("False\n")
     assert run_trainer("compare", "--help", cwd=tmp_path).returncode == 0
+
+
+FOLDER = (
+    "data=image_folder", "data.root=photos", "data.shape=[3,8,8]", "model=mlp", "epochs=1",
+    "num_threads=1", "data.test_size=0.3", "data.val_size=0.2", "tensorboard=false",
+)  # fmt: skip
+
+
+def files_in(folder: Path, *splits: str) -> set[str]:
+    with open(folder / predictions.NAME, newline="") as file:
+        return {row["file"] for row in csv.DictReader(file) if row["split"] in splits}
+
+
+def test_images_that_one_side_was_trained_on_are_left_out(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    """Two runs on other splits of a folder, one of them evaluated on the test split of the other:
+    against the sets of files in predictions.csv."""
+    for label, i in np.ndindex(2, 20):
+        write_image(tmp_path / "photos" / f"c{label}" / f"{i:02}.png", 100 * label + i, (8, 8))
+    for name, seed in (("a", 0), ("b", 1)):
+        words = (*FOLDER, f"data.split_seed={seed}", f"hydra.run.dir={name}")
+        assert run_trainer(*words, cwd=tmp_path).returncode == 0
+    done = run_trainer("evaluate", "b", "data.split_seed=0", "-o", "b/evaluation/x", cwd=tmp_path)
+    assert done.returncode == 0, done.output
+    test_a, test_b = files_in(tmp_path / "a", "test"), files_in(tmp_path / "b", "test")
+    unseen = files_in(tmp_path / "b", "val", "test")
+    plain = dispatch("compare", "a", "b")
+    n = len(test_a & test_b)
+    assert f"compared on the {n} images that are in the test split of both" in plain.stdout
+    assert f"left out: {len(test_a) - n} of a and {len(test_b) - n} of b" in plain.stdout
+    crossed = dispatch("compare", "a", "b/evaluation/x", "--json")
+    assert crossed.returncode == 0, crossed.output
+    assert json.loads(crossed.stdout)["n"] == len(test_a & unseen)
+    assert 0 < len(test_a & unseen) < len(test_a)
+    line = f"b/evaluation/x: left out {len(test_a - unseen)} images that it was trained on"
+    assert line in crossed.stderr
+    assert line in dispatch("compare", "a", "b/evaluation/x").stdout
+    own = (tmp_path / "b" / predictions.NAME).read_text().splitlines(keepends=True)
+    without_test = [line for line in own if not line.startswith("test,")]  # as of test=none
+    (tmp_path / "b" / predictions.NAME).write_text("".join(without_test))
+    unknown = dispatch("compare", "a", "b/evaluation/x", "--json")
+    assert json.loads(unknown.stdout)["n"] == len(test_a)
+    assert "may have been trained on some of these images" in unknown.stderr
+    assert "data.split_seed" in unknown.stderr
+    same = run_trainer("evaluate", "a", "-o", "a/evaluation/x", cwd=tmp_path)  # the twin
+    assert same.returncode == 0
+    twin = dispatch("compare", "a", "a/evaluation/x", "--json")
+    assert (json.loads(twin.stdout)["n"], twin.stderr) == (len(test_a), "")
+
+
+def test_validation_images_of_two_splits_of_a_set_without_files(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        words = (*SMALL, f"data.split_seed={seed}", "data.val_size=0.5", f"hydra.run.dir={name}")
+        assert run_trainer(*words, "epochs=1", cwd=tmp_path).returncode == 0
+    with open(tmp_path / "a" / predictions.NAME, newline="") as file:
+        of_a = {row["index"] for row in csv.DictReader(file) if row["split"] == "val"}
+    with open(tmp_path / "b" / predictions.NAME, newline="") as file:
+        of_b = {row["index"] for row in csv.DictReader(file) if row["split"] == "val"}
+    done = dispatch("compare", "a", "b", "split=val", "--json")
+    assert done.returncode == 0, done.output
+    assert 0 < json.loads(done.stdout)["n"] == len(of_a & of_b) < len(of_a)
