@@ -14,7 +14,7 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,11 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
     rows = itertools.chain(
         *(zip(part.images, part.label, part.predicted, strict=True) for part in parts)
     )
-    return in_order(rows, all(part.has_files for part in parts))
+    known = [part.num_trained_on for part in parts if part.num_trained_on is not None]
+    return replace(
+        in_order(rows, all(part.has_files for part in parts)),
+        num_trained_on=sum(known) if len(known) == len(parts) else None,
+    )
 
 
 def read_rows(file: Path, split: str) -> list[list[str]]:
