@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,26 @@ def test_wrong_folds(dispatch: Dispatch, tmp_path: Path, words: list[str], reaso
     assert done.returncode == 2
     assert reason in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_too_many_folds_are_told_how_many_can_be(
+    tmp_path: Path, dispatch: Dispatch, groups: bool
+) -> None:
+    for label, i in np.ndindex(2, 8):
+        (tmp_path / "photos" / f"c{label}").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(100 * label + i).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"photos/c{label}/p{i // 2}_{i}.png")
+    words = ["data=image_folder", "data.root=photos", "data.test_size=0", "data.val_size=0.3"]
+    words += [r"data.group=(p\d+)_"] if groups else []
+    done = dispatch(*words, "folds=20")
+    assert done.returncode == 2
+    told = re.search(r"folds=(\d+) is the most that works", done.stderr.replace("data.folds", ""))
+    assert told, done.stderr
+    most = int(told[1])
+    assert most == (4 if groups else 8)
+    found = [dispatch("inspect", *words, f"data.folds={most + more}") for more in (0, 1)]
+    assert [one.returncode for one in found] == [0, 2], found
 
 
 @pytest.mark.slow
