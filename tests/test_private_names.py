@@ -19,7 +19,8 @@ HOMES = {
     "trainer/monitoring/tensorboard.py",
     "trainer/cli/arguments.py",  # argparse's
 }  # fmt: skip
-PUBLIC = {"_replace", "_asdict", "_fields", "_make"}  # of namedtuples, by Python's documentation
+# Of namedtuples, and os._exit for forked processes, by Python's documentation.
+PUBLIC = {"_replace", "_asdict", "_fields", "_make", "_exit"}
 # Documented to be set.
 SWITCHES = {
     "sys.argv", "sys.path", "sys.stdout", "sys.stderr", "logging.raiseExceptions",

@@ -43,9 +43,9 @@ def main(argv: list[str]) -> int:
         from trainer.cli import sweep
 
         return sweep.resume(folder, values, args.retry_failed, args.force)
+    refuse_no_run(folder)
     if args.retry_failed:
         raise UserError(f"--retry-failed: is for a sweep, and {folder} holds a run.")
-    refuse_no_run(folder)
     return resume(folder, values, args.force)
 
 

@@ -170,13 +170,9 @@ class Composer:
     def combinations(self, master: DictConfig) -> list[list[str]]:
         """Overrides of each job of a sweep, without those of Hydra and of sweeps. Raises
         UserError."""
-        choices = self._choices(master)
-        if math.prod(map(len, choices)) > MAX_LISTED_JOBS:
-            raise UserError(f"{math.prod(map(len, choices)):,} combinations: a sweep of more than "
-                            f"{MAX_LISTED_JOBS:,} jobs is not started.")  # fmt: skip
         return [
             [word for word in words if not is_of_sweep(word)]
-            for words in itertools.product(*choices)
+            for words in itertools.product(*self._choices(master))
         ]
 
     def _load(self, overrides: list[str], mode: RunMode) -> DictConfig:
@@ -198,9 +194,13 @@ class Composer:
     def _choices(self, master: DictConfig) -> list[list[str]]:
         """Overrides that each word of the command line and of hydra.sweeper.params stands for."""
         try:
-            return self._parsed(master)
+            choices = self._parsed(master)
         except (TypeError, AttributeError) as error:  # hydra.sweeper=5
             raise UserError(not_composed(self.overrides, error)) from error
+        if (number := math.prod(map(len, choices))) > MAX_LISTED_JOBS:
+            raise UserError(f"{number:,} combinations: a sweep of more than {MAX_LISTED_JOBS:,} "
+                            "jobs is not started.")  # fmt: skip
+        return choices
 
     def _parsed(self, master: DictConfig) -> list[list[str]]:
         given: Any = master.hydra.sweeper.get("params")
