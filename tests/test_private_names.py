@@ -19,8 +19,7 @@ HOMES = {
     "trainer/monitoring/tensorboard.py",
     "trainer/cli/arguments.py",  # argparse's
 }  # fmt: skip
-# Of namedtuples, and os._exit for forked processes, by Python's documentation.
-PUBLIC = {"_replace", "_asdict", "_fields", "_make", "_exit"}
+PUBLIC = {"_replace", "_asdict", "_fields", "_make"}  # of namedtuples, by Python's documentation
 # Documented to be set.
 SWITCHES = {
     "sys.argv", "sys.path", "sys.stdout", "sys.stderr", "logging.raiseExceptions",

@@ -153,7 +153,7 @@ def _child(words: list[str], log: Path, env: dict[str, str], parent: int) -> Non
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # the disk may be full
             stream.flush()
-    os._exit(code)
+    raise SystemExit(code)
 
 
 def _end_with(parent: int) -> None:
@@ -161,7 +161,7 @@ def _end_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() == 1 != parent:  # it died before
-        os._exit(128 + signal.SIGTERM)
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def _print_to(log: Path) -> None:
