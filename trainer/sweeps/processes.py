@@ -62,9 +62,8 @@ class LocalProcesses:
         """
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # what is in a buffer would be printed twice
-        process = self.context.Process(
-            target=_child, args=(list(words), log, dict(env), os.getpid())
-        )
+        parent = os.getpid() if self.context.get_start_method() == "fork" else 0
+        process = self.context.Process(target=_child, args=(list(words), log, dict(env), parent))
         process.start()
         self.running[key] = process
 
@@ -157,10 +156,14 @@ def _child(words: list[str], log: Path, env: dict[str, str], parent: int) -> Non
 
 
 def _end_with(parent: int) -> None:
-    """Have the kernel send SIGTERM when the parent dies, so that the state is saved."""
+    """Have the kernel send SIGTERM when the parent dies, so that the state is saved.
+
+    Args:
+        parent: 0: not known, behind a fork server.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1 != parent:  # it died before
+    if parent and os.getppid() != parent:  # it died before
         raise SystemExit(128 + signal.SIGTERM)
 
 
