@@ -244,7 +244,8 @@ OPTIONS = {
     "predict": ["--top-k", "--fit", "-o", "--json", "--invert", "--max-pixels"],
     "export": ["--format", "-o", "--force"],
     "import-weights": ["--model", "-o", "--classes", "--force"],
-    "resume": ["--force"], "report": ["--json", "--csv", "--suspects"], "summary": [],
+    "report": ["--json", "--csv", "--paths", "--sort", "--status", "--suspects"],
+    "resume": ["--force"], "summary": [],
     "compare": ["--json"],
 }  # fmt: skip
 
