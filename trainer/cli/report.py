@@ -53,20 +53,19 @@ def main(argv: list[str]) -> int:
     args = parser.parse_intermixed_args(argv)
     kind = next((name for name in ("json", "csv", "paths") if getattr(args, name)), "table")
     folders = [at_home(folder) for folder in args.dir]
+    options = Options(kind, args.sort, args.status)
     if args.suspects:
-        return report_suspects(folders, kind)
-    report(folders, Options(kind, args.sort, args.status))
+        return report_suspects(folders, options)
+    report(folders, options)
     return 0
 
 
-def report_suspects(folders: list[Path], kind: str) -> int:
-    if kind in ("csv", "paths") or len(folders) > 1:
-        given = f"--{kind}" if kind != "table" else f"{len(folders)} folders"
-        raise UserError(
-            f"--suspects with {given}: suspects are of one run or sweep, as a table or --json."
-        )
+def report_suspects(folders: list[Path], options: Options) -> int:
+    """Raises UserError for what plays no part in it."""
+    if len(folders) > 1 or options not in (Options(), Options("json")):
+        raise UserError("--suspects: takes one run or sweep, and --json beside it.")
     # Imported here: it loads the dataset, by torch.
     from trainer.inference import suspects
 
-    suspects.report_suspects(folders[0], kind == "json")
+    suspects.report_suspects(folders[0], options.kind == "json")
     return 0

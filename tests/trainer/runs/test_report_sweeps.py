@@ -26,7 +26,8 @@ Dispatch = Callable[..., Finished]
 def first_cells(done: Finished) -> list[str]:
     """Names of the runs in the table."""
     assert done.returncode == 0, done.output
-    return [line.split()[0] for line in done.stdout.partition("\n\n")[0].splitlines()[1:]]
+    lines = done.stdout.partition("\n\n")[0].splitlines()[1:]
+    return [line.split()[0] for line in lines if not line.startswith(("all: ", "* "))]
 
 
 def page_of(folder: Path, rows: int = 0) -> str:
@@ -118,6 +119,7 @@ def test_runs_with_a_status_and_their_paths(tmp_path: Path, dispatch: Dispatch) 
     assert wrong.returncode == 2
     assert "Did you mean failed?" in wrong.stderr
     assert dispatch("report", "s", "--paths", "--json").returncode == 2
+    assert dispatch("report", "s", "--suspects", "--status", "failed").returncode == 2
 
 
 def test_runs_side_by_side(tmp_path: Path, dispatch: Dispatch) -> None:

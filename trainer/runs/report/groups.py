@@ -19,7 +19,7 @@ class Group:
     Attributes:
         name: overrides that not all runs share; label: their values alone, for the end of a line.
         style: colour; OTHER: it is behind those that have one.
-        val: mean validation accuracy of its finished runs; None: none is finished.
+        val: mean validation accuracy of its num_finished runs; None: there are none.
         values: of the overrides that not all runs share, and that are no repeats.
     """
 
@@ -28,6 +28,7 @@ class Group:
     style: int
     rows: tuple[Row, ...]
     val: float | None
+    num_finished: int
     values: dict[str, str]
 
     @property
@@ -41,7 +42,7 @@ def groups_of(rows: Sequence[Row], shared: set[str]) -> list[Group]:
     members: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in ordered(rows):
         members[own_overrides(row)].append(row)
-    means = {one.overrides: one.val.mean for one in configurations(rows)}
+    means = {one.overrides: one.val for one in configurations(rows)}
     names = {own: configuration_name(own, shared) for own in members}
     own_values = {
         own: override_values(word for word in own if word not in shared) for own in members
@@ -52,7 +53,9 @@ def groups_of(rows: Sequence[Row], shared: set[str]) -> list[Group]:
         place, values = len(found), own_values[own]
         label = " ".join(values.values()) if is_one_grid and values else names[own]
         style = place if place < NUM_COLOURS else OTHER
-        found.append(Group(names[own], label, style, tuple(members[own]), means.get(own), values))
+        val, num_finished = (means[own].mean, means[own].n) if own in means else (None, 0)
+        rows_of = tuple(members[own])
+        found.append(Group(names[own], label, style, rows_of, val, num_finished, values))
     if len(found) == 1 and 1 < len(rows) <= NUM_COLOURS:
         return by_run(found[0], shared)
     return found
@@ -60,7 +63,7 @@ def groups_of(rows: Sequence[Row], shared: set[str]) -> list[Group]:
 
 def by_run(group: Group, shared: set[str]) -> list[Group]:
     return [
-        Group(name, name, style, (row,), row.val_accuracy, {})
+        Group(name, name, style, (row,), row.val_accuracy, 1, {})
         for style, row in enumerate(group.rows)
         for name in (run_label(row, shared),)
     ]

@@ -152,7 +152,7 @@ def dots(known: Known, x_key: str, y_key: str) -> Map:
 
 
 def told(group: Group) -> str:
-    of = f", mean of {len(group.rows)}" if len(group.rows) > 1 else ""
+    of = f", mean of {group.num_finished}" if group.num_finished > 1 else ""
     return f"{group.name}: {share(group.val)}{of}"
 
 

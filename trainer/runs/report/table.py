@@ -66,7 +66,7 @@ def listing(rows: list[Row], shown: Sequence[Row], folder: Path) -> str:
         ])  # fmt: skip
     below = [f"all: {' '.join(sorted(shared))}"] if shared else []
     below += [f"* {RULE}"] if chosen else []
-    return "\n".join([align(lines, left=(0, len(HEADER) - 1)), *([""] if below else []), *below])
+    return "\n".join([align(lines, left=(0, len(HEADER) - 1)), *below])
 
 
 def silent_table(found: Sequence[tuple[str, str]]) -> str:
