@@ -81,6 +81,13 @@ def test_what_differs_beside_the_overrides(
         assert f"{key} {values}" in Page((tmp_path / "s" / "report.html").read_text()).text
 
 
+def test_a_default_is_a_cause_too(tmp_path: Path, dispatch: Dispatch) -> None:
+    make_run(tmp_path / "a", [])
+    make_run(tmp_path / "b", ["optimizer=sgd"])
+    found = json.loads(dispatch("report", ".", "--json").stdout)["differ_silently"]
+    assert found["optimizer.lr"] == "0.001 with optimizer=adam, 0.05 with optimizer=sgd"
+
+
 def test_the_order_is_the_one_asked_for(tmp_path: Path, dispatch: Dispatch) -> None:
     for name, lr, val, train_s, test in (("a", 0.003, 0.9, 5, 0.7), ("b", 0.02, 0.8, 20, 0.9),
                                          ("c", 0.1, 0.7, 9, 0.8)):  # fmt: skip

@@ -49,7 +49,11 @@ def silent(rows: Sequence[Row]) -> list[tuple[str, str]]:
     runs = [row for row, config in zip(runs, configs, strict=True) if config]
     configs = [config for config in configs if config]
     typed = [override_values(row.overrides) for row in runs]
-    named = {key for values in typed for key in values}
+    named = dict.fromkeys(key for values in typed for key in values)
+    causes = [
+        {key: config.get(key, values.get(key, "")) for key in named}
+        for config, values in zip(configs, typed, strict=True)
+    ]
     found = []
     for key in dict.fromkeys(key for config in configs for key in config):
         values = [config.get(key) for config in configs]
@@ -57,7 +61,7 @@ def silent(rows: Sequence[Row]) -> list[tuple[str, str]]:
         comes_with_choice = group in named and group != key and None in values
         is_known = key in named or key in REPEATS or is_free(key) or comes_with_choice
         if len(set(values)) > 1 and not is_known:
-            found.append((key, told([value or "-" for value in values], typed)))
+            found.append((key, told([value or "-" for value in values], causes)))
     return found
 
 
@@ -70,12 +74,13 @@ def one_of_each(rows: Sequence[Row]) -> list[Row]:
     return list(first.values())
 
 
-def told(values: Sequence[str], typed: Sequence[Values]) -> str:
-    """As "0.05 with optimizer=sgd, 0.001 with optimizer=adam" where one override decides it."""
+def told(values: Sequence[str], causes: Sequence[Values]) -> str:
+    """As "0.05 with optimizer=sgd, 0.001 with optimizer=adam" where one of the keys that overrides
+    name decides it."""
     values = [short(value) for value in values]
-    for key in (key for key in typed[0] if all(key in words for words in typed)):
+    for key in (key for key in causes[0] if all(words[key] for words in causes)):
         by_word: dict[str, set[str]] = {}
-        for value, words in zip(values, typed, strict=True):
+        for value, words in zip(values, causes, strict=True):
             by_word.setdefault(words[key], set()).add(value)
         if all(len(found) == 1 for found in by_word.values()) and len(by_word) > 1:
             phrases = [f"{found.pop()} with {key}={word}" for word, found in by_word.items()]
