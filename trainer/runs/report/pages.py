@@ -25,6 +25,7 @@ from trainer.runs.report.data_section import data
 from trainer.runs.report.evaluation_section import Evaluation, evaluation
 from trainer.runs.report.svg import Chart, Line, line_chart
 from trainer.runs.side_files import read_json, readable
+from trainer.text.values import count
 
 TRAIN, VAL, TEST, OTHER = 0, 1, 2, 3  # colours of a run's lines
 FACTS: dict[str, Callable[[Any], str]] = {  # keys of summary.json
@@ -89,7 +90,7 @@ def figures(row: Row, summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def of_images(number: int | None, interval: Interval | None) -> str:
     """Rest of an accuracy's name; empty of an older run."""
-    return "" if interval is None else f" of {number:,} images, 95 %: {interval}"
+    return "" if interval is None else f" of {count(number or 0, 'image')}, 95 %: {interval}"
 
 
 def curves(metrics: list[Any], best_epoch: int | None) -> list[Chart]:

@@ -21,6 +21,7 @@ from trainer.runs.report.svg import OTHER
 from trainer.runs.report.table import held_out_name, interval, over_seeds
 from trainer.runs.selection import RULE, Configuration, is_repeat, ordered, selected
 from trainer.runs.side_files import readable
+from trainer.text.values import count
 
 MOST_COLUMNS = 6  # overrides with a column of their own
 MOST_CONFUSIONS = 6
@@ -50,7 +51,7 @@ def runs_page(rows: list[Row], folder: Path, page: str, compared: Sequence[Path]
         result=result(rows, folder, shared),
         best=["\n".join(best_run(one, folder, shared)) for one in chosen],
         silent=found[:MOST_KEYS],
-        num_more=max(0, len(found) - MOST_KEYS),
+        more=counted(len(found) - MOST_KEYS, "more key"),
         columns=columns,
         runs=[
             run_line(row, folder, page, shared, columns, row.folder in of_chosen,
@@ -66,7 +67,7 @@ def runs_page(rows: list[Row], folder: Path, page: str, compared: Sequence[Path]
         charts=overlaid(groups, shared),
         has_bands=any(len(group.rows) > 1 for group in groups),
         legend=legend(groups),
-        num_others=sum(group.style == OTHER for group in groups),
+        others=counted(sum(group.style == OTHER for group in groups), "other"),
         maps=maps,
         parallel=parallel,
         **sides(compared, folder),
@@ -141,6 +142,10 @@ def run_line(
         [own.get(key, "-") for key in columns], css, group, row.status, is_selected, cells[:4],
         cells[4:],
     )  # fmt: skip
+
+
+def counted(number: int, noun: str) -> str:
+    return count(number, noun) if number > 0 else ""
 
 
 def legend(groups: Sequence[Group]) -> list[Group]:

@@ -12,6 +12,7 @@ from trainer.runs.report.names import changed, configuration_name, run_name
 from trainer.runs.report.result import best_run, result
 from trainer.runs.selection import RULE, configurations, ordered, selected
 from trainer.text.tables import align
+from trainer.text.values import count
 
 HEADER = ["run", "", "status", "val", "95 %", "test", "95 %", "best", "epochs", "time", "images/s",
           "overrides"]  # fmt: skip
@@ -72,7 +73,7 @@ def listing(rows: list[Row], shown: Sequence[Row], folder: Path) -> str:
 def silent_table(found: Sequence[tuple[str, str]]) -> str:
     lines = [["", key, values] for key, values in found[:MOST_KEYS]]
     more = len(found) - MOST_KEYS
-    return align(lines, left=(1, 2)) + (f"\n  and {more} more keys" if more > 0 else "")
+    return align(lines, left=(1, 2)) + (f"\n  and {count(more, 'more key')}" if more > 0 else "")
 
 
 def sides_table(runs: Sequence[Path], folder: Path) -> str:
