@@ -8,7 +8,7 @@ the run.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,19 +28,17 @@ from trainer.checkpoints.description import Cost
 from trainer.config import knobs
 from trainer.config.targets import check_options, instantiate_group
 from trainer.errors import UserError
+from trainer.monitoring.hparams import hparams
 from trainer.monitoring.profiling import profiled
 from trainer.monitoring.run_logger import MUTE, RunLogger
 from trainer.monitoring.visualizer import Visualizer
 from trainer.runs.progress import CompileTime, Progress, SaveInterval
-from trainer.runs.read import OVERRIDES, read_overrides
-from trainer.runs.side_files import readable
 from trainer.system.device import autocast, check_precision, pick_device
 from trainer.system.memory import keep_freed_memory
 from trainer.system.seeds import seed_generators, set_deterministic
 from trainer.system.signals import StopSignals
 from trainer.system.threads import pick_num_threads, set_num_threads
 from trainer.system.torch_internals import leave_compiler_unimported
-from trainer.text.values import format_value
 from trainer.training import loop
 from trainer.training.compiling import compiled
 from trainer.training.run import Plan, Run, Update, Watcher
@@ -246,33 +244,13 @@ def build_watchers(
         from trainer.monitoring.tensorboard import Events
 
         writer = Events(folder / "tensorboard", first_step)
-    overrides = readable([], read_overrides, folder / OVERRIDES)
     run_log = RunLogger(
         folder, writer or MUTE, config["batch_size"], first_step,
-        progress.epoch if progress else 0, hparams(config, choices, overrides),
+        progress.epoch if progress else 0, hparams(config, choices, folder),
         is_over=signals.is_received,
     )  # fmt: skip
     visualizer = Visualizer(folder, writer, config["histograms"], probabilities)
     return writer or MUTE, (run_log, visualizer)
-
-
-def hparams(
-    config: Mapping[str, Any], choices: Mapping[str, Any], overrides: Sequence[str]
-) -> dict[str, Any]:
-    """Hyperparameters for TensorBoard, the overrides first. The keys are the same in all jobs of a
-    sweep, which override the same ones: TensorBoard shows only those of the first that it reads."""
-    found: dict[str, Any] = {}
-    for key in (word.lstrip("+").partition("=")[0] for word in overrides):
-        value: Any = choices.get(key, config)
-        for part in key.split(".") if key not in choices else ():
-            value = value.get(part) if isinstance(value, Mapping) else None
-        is_plain = isinstance(value, bool | int | float | str)
-        found[key] = value if is_plain else format_value(value)
-    found |= {group: str(choices.get(group)) for group in ("model", "data", "optimizer")}
-    found |= {"lr": config["optimizer"].get("lr", 0.0), "seed": config["seed"]}
-    found |= {group: str(choices.get(group)) for group in knobs.GROUPS}
-    found |= {key: config[key] for key in ("epochs", "batch_size", "precision")}
-    return found | {"weight_decay": config["optimizer"].get("weight_decay", 0.0)}
 
 
 def rows_up_to(progress: Progress | None, num_steps: int) -> int:

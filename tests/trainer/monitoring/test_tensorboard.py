@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from pathlib import Path
@@ -10,8 +11,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
-from trainer.builders.training_run import hparams
 from trainer.monitoring.graph import Node
+from trainer.monitoring.hparams import hparams
 from trainer.monitoring.tensorboard import Events
 
 
@@ -61,7 +62,7 @@ def test_train_and_val_stand_in_one_chart(tmp_path: Path) -> None:
     assert sorted(shown) == ["loss/train", "loss/val"]
 
 
-def test_every_override_is_among_the_hparams() -> None:
+def test_every_override_is_among_the_hparams(tmp_path: Path) -> None:
     """Under the same keys in each job of a sweep, whatever its choices have."""
     of_all = {"epochs": 3, "seed": 1, "batch_size": 8, "precision": "fp32", "freeze": ["a.*"]}
     words = ["optimizer={}", "optimizer.lr=0.1", "+model.depth=2", "freeze=[a.*]", "weights=null"]
@@ -69,14 +70,17 @@ def test_every_override_is_among_the_hparams() -> None:
     for name, options in (("sgd", {"lr": 0.1, "momentum": 0.9}), ("adam", {"lr": 0.1})):
         config = {**of_all, "optimizer": options, "model": {"depth": 2}, "weights": None}
         choices = {"model": "mlp", "data": "digits", "optimizer": name}
-        found.append(hparams(config, choices, [word.format(name) for word in words]))
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        noted = json.dumps([word.format(name) for word in words])
+        (tmp_path / name / ".hydra" / "overrides.yaml").write_text(noted)
+        found.append(hparams(config, choices, tmp_path / name))
     assert list(found[0]) == list(found[1])
     assert list(found[0])[:5] == ["optimizer", "optimizer.lr", "model.depth", "freeze", "weights"]
     assert [one["optimizer"] for one in found] == ["sgd", "adam"]
     assert {key: found[0][key] for key in ("optimizer.lr", "model.depth", "freeze", "weights")} == {
         "optimizer.lr": 0.1, "model.depth": 2, "freeze": "[a.*]", "weights": "null",
     }  # fmt: skip
-    assert list(hparams({**of_all, "optimizer": {}}, {}, []))[:5] == [
+    assert list(hparams({**of_all, "optimizer": {}}, {}, tmp_path))[:5] == [
         "model", "data", "optimizer", "lr", "seed"
     ]  # fmt: skip
     assert found[0].keys() > {"epochs", "batch_size", "seed", "model", "scheduler"}
