@@ -263,6 +263,19 @@ def test_parallel_coordinates_of_more_than_two(tmp_path: Path) -> None:
     assert min(ends, key=ends.__getitem__) == 0  # the best is at the top
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["a=1,2", "b='x y'"],) * 2, (["--multirun", "a=1,2"],) * 2, (5, []), ([1], []), (None, [])],
+)
+def test_the_command_of_a_sweep(tmp_path: Path, words: object, told: list[str]) -> None:
+    make_sweep(tmp_path, {"optimizer.lr": [0.01, 0.1]})
+    (tmp_path / "sweep.json").write_text(json.dumps({"command": words}))
+    lines = [word for word in Page(page_of(tmp_path)).words if "-m trainer --multirun" in word]
+    rest = told[1:] if told[:1] == ["--multirun"] else told
+    whole = ["python", "-m", "trainer", "--multirun", *rest]
+    assert [shlex.split(line) for line in lines] == ([whole] if told else [])
+
+
 def test_one_swept_key_needs_no_map(tmp_path: Path) -> None:
     make_sweep(tmp_path / "s", {"optimizer.lr": [0.001, 0.01, 0.1]}, seeds=2)
     assert "Swept values" not in page_of(tmp_path / "s", 6)

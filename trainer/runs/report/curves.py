@@ -16,9 +16,9 @@ from typing import Any
 
 from trainer.runs.read import LARGEST, Row, read_metrics
 from trainer.runs.report.groups import Group, run_label
-from trainer.runs.report.names import listed_lines
 from trainer.runs.report.svg import OTHER, Chart, Line, Point, line_chart
 from trainer.runs.side_files import is_number, readable
+from trainer.text.values import listed
 
 SHARE, POSITIVE = (0.0, 1.0), (0.0, math.inf)  # limits of values
 FAR_OFF = 4.0  # times as bad as the next better run
@@ -108,7 +108,7 @@ def overlay(
     broken = [f"{run_label(run.row, shared)} from epoch {run.points[-1][0]:g}"
               for run in known if run.points[-1][1] is None]  # fmt: skip
     notes = [f"far off, and left out of the means: {told(off, on, shared)}"] if off else []
-    notes += [f"NaN or infinite: {listed_lines(broken, MOST_NAMED)}"] if broken else []
+    notes += [f"NaN or infinite: {listed(broken, MOST_NAMED)}"] if broken else []
     return line_chart(
         figure.title, lines, None, False, figure.limits, span(on, figure), "; ".join(notes),
         has_labels=figure.floor is not None,
@@ -136,7 +136,7 @@ def told(off: Sequence[Run], on: Sequence[Run], shared: set[str]) -> str:
         return f"{of} (at {min(places):.4g} to {max(places):.4g})"
     names = [f"{run_label(run.row, shared)} (at {at:.4g})"
              for run, at in zip(off, places, strict=True)]  # fmt: skip
-    return listed_lines(names, MOST_NAMED)
+    return listed(names, MOST_NAMED)
 
 
 def span(runs: Sequence[Run], figure: Figure) -> tuple[float, float] | None:

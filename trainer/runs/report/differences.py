@@ -9,10 +9,10 @@ from typing import Any
 from trainer.config import knobs
 from trainer.config.changes import is_free
 from trainer.runs.read import Row, noted_choices
-from trainer.runs.report.names import listed_lines, override_values
+from trainer.runs.report.names import override_values
 from trainer.runs.selection import REPEATS, own_overrides
 from trainer.runs.side_files import read_yaml, readable
-from trainer.text.values import format_value
+from trainer.text.values import format_value, listed
 
 MOST_KEYS, MOST_VALUES = 12, 4
 MADE = ("_target_", "_partial_")  # keys of a group that its choice says
@@ -84,8 +84,8 @@ def told(values: Sequence[str], causes: Sequence[Values]) -> str:
             by_word.setdefault(words[key], set()).add(value)
         if all(len(found) == 1 for found in by_word.values()) and len(by_word) > 1:
             phrases = [f"{found.pop()} with {key}={word}" for word, found in by_word.items()]
-            return listed_lines(phrases, MOST_VALUES)
-    return listed_lines(list(dict.fromkeys(values)), MOST_VALUES)
+            return listed(phrases, MOST_VALUES)
+    return listed(list(dict.fromkeys(values)), MOST_VALUES)
 
 
 def short(value: str) -> str:

@@ -31,9 +31,3 @@ def configuration_name(overrides: tuple[str, ...], shared: set[str]) -> str:
 def override_values(overrides: Iterable[str]) -> dict[str, str]:
     """Value of each key of some overrides, as typed."""
     return dict(word.lstrip("+").partition("=")[::2] for word in overrides)
-
-
-def listed_lines(items: list[str], most: int) -> str:
-    """The first of some phrases, and how many more."""
-    more = len(items) - most
-    return ", ".join(items[:most]) + (f" and {more} more" if more > 0 else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from trainer.runs.report.result import best_run, result
 from trainer.runs.report.svg import OTHER
 from trainer.runs.report.table import held_out_name, interval, over_seeds
 from trainer.runs.selection import RULE, Configuration, is_repeat, ordered, selected
-from trainer.runs.side_files import readable
+from trainer.runs.side_files import read_json, readable
 from trainer.text.values import count
 
 MOST_COLUMNS = 6  # overrides with a column of their own
@@ -45,6 +46,7 @@ def runs_page(rows: list[Row], folder: Path, page: str, compared: Sequence[Path]
         "runs.html",
         title=pages.name_of(folder),
         folder=folder.resolve(),
+        command=command_of(folder),
         figures=sums(rows, chosen),
         shared=" ".join(sorted(shared)),
         rule=RULE if chosen else "",
@@ -72,6 +74,15 @@ def runs_page(rows: list[Row], folder: Path, page: str, compared: Sequence[Path]
         parallel=parallel,
         **sides(compared, folder),
     )  # fmt: skip
+
+
+def command_of(folder: Path) -> str:
+    """Command of the sweep in a folder; "" if it holds none."""
+    words = readable({}, read_json, folder / "sweep.json").get("command")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return ""
+    flag = [] if {"--multirun", "-m"} & set(words) else ["--multirun"]
+    return shlex.join(["python", "-m", "trainer", *flag, *words])
 
 
 def sums(rows: list[Row], chosen: Sequence[Configuration]) -> list[tuple[str, str]]:
