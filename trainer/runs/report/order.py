@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainer.errors import UserError
-from trainer.runs.read import NOT_STARTED, Row, natural
+from trainer.runs.read import LARGEST, NOT_STARTED, Row, natural
 from trainer.runs.report.names import override_values
 from trainer.runs.selection import RULE, ordered
 from trainer.text.values import unknown_name_message
@@ -51,12 +50,12 @@ def place(value: Any) -> tuple[int, float, str]:
 
 
 def as_number(value: Any) -> float | None:
-    """Of a finite number, or a text that is one."""
+    """Of a number, or a text that is one, of a size that can be drawn."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) < LARGEST else None
 
 
 def with_status(rows: Sequence[Row], wanted: str) -> list[Row]:

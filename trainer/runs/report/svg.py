@@ -17,7 +17,7 @@ MOST_POINTS = 300  # of a line; more would not be seen
 ALL_POINTS = 6000  # of a chart's lines together, of which each has at least LEAST_POINTS
 LEAST_POINTS = 40
 MOST_DOTS = 40  # with more points there are no dots to read values from
-LABEL_HEIGHT, LONGEST_LABEL = 13, 18  # pixels, characters
+LABEL_HEIGHT, LONGEST_LABEL = 13, 22  # pixels, characters
 ANY = (-math.inf, math.inf)
 
 Point = tuple[float, float | None]

@@ -199,7 +199,8 @@ def numbers_axis(
         ticks = [(axis(of(value)), text) for text, value in places.items()]
     elif is_log:
         powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
-        ticks = [(axis(power), f"{10.0**power:g}") for power in powers]
+        step = math.ceil(len(powers) / MOST_TICKS)
+        ticks = [(axis(power), f"{10.0**power:g}") for power in powers[:: max(1, step)]]
     else:
         nice = nice_ticks(low, high)
         axis = Axis(nice[0], nice[-1], start, end)

@@ -16,6 +16,7 @@ from trainer.text.values import count
 
 HEADER = ["run", "", "status", "val", "95 %", "test", "95 %", "best", "epochs", "time", "images/s",
           "overrides"]  # fmt: skip
+TERMINAL_LOG = "terminal.log"  # of a job of a sweep: what it would have printed, tracebacks, too
 
 
 def table(
@@ -86,7 +87,8 @@ def sides_table(runs: Sequence[Path], folder: Path) -> str:
 
 
 def failure(row: Row) -> str:
-    return f"{row.folder}: {row.reason}; see trainer.log there"
+    has_more = (row.folder / TERMINAL_LOG).is_file()
+    return f"{row.folder}: {row.reason}; see {TERMINAL_LOG if has_more else 'trainer.log'} there"
 
 
 def held_out_name(rows: list[Row]) -> str:
