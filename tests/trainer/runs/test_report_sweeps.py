@@ -154,6 +154,17 @@ def test_runs_side_by_side(tmp_path: Path, dispatch: Dispatch) -> None:
     assert "nothing" in dispatch("report", "x/a", "nothing").stderr
 
 
+def test_the_page_lies_in_the_folder_above_all(
+    tmp_path: Path, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "x" / "a", ["model=mlp"])
+    make_run(tmp_path / "b", ["model=lenet5"])
+    monkeypatch.chdir(tmp_path / "x")
+    done = dispatch("report", "a", "../b")
+    assert sorted(first_cells(done)) == ["b", "x/a"]
+    assert done.stdout.endswith("look at ../side_by_side.html\n")
+
+
 def test_a_folder_within_another_counts_once(tmp_path: Path, dispatch: Dispatch) -> None:
     make_sweep(tmp_path / "s", {"optimizer.lr": [0.1, 0.2]})
     job = "s/0_optimizer.lr=0.1"

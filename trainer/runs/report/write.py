@@ -74,7 +74,7 @@ def rows_of(folder: Path) -> list[Row]:
 
 def folder_above(folders: Sequence[Path]) -> Path:
     """The deepest folder that holds all of these."""
-    return Path(os.path.relpath(os.path.commonpath([folder.absolute() for folder in folders])))
+    return Path(os.path.relpath(os.path.commonpath(map(os.path.abspath, folders))))
 
 
 def write_pages(rows: list[Row], folder: Path, compared: Sequence[Path]) -> None:
