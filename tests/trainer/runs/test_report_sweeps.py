@@ -129,6 +129,20 @@ def test_runs_with_a_status_and_their_paths(tmp_path: Path, dispatch: Dispatch) 
     assert dispatch("report", "s", "--suspects", "--status", "failed").returncode == 2
 
 
+def test_every_failure_has_its_reason_and_log(tmp_path: Path, dispatch: Dispatch) -> None:
+    for name, log in (("0", "trainer.log"), ("1 a", "terminal.log"), ("2", None)):
+        folder = make_run(tmp_path / "s" / name, [f"seed={name}"], status="failed", reason="boom")
+        for file in ("trainer.log", log) if log else ():
+            (folder / file).touch()
+    make_run(tmp_path / "s" / "3", ["seed=3"], status="interrupted", reason="stopped")
+    said = [line for line in dispatch("report", "s").stdout.splitlines() if "boom" in line]
+    assert said == [
+        "failed: 0: boom; log: s/0/trainer.log",
+        "failed: 1 a: boom; log: 's/1 a/terminal.log'",
+        "failed: 2: boom",
+    ]
+
+
 def test_runs_side_by_side(tmp_path: Path, dispatch: Dispatch) -> None:
     make_run(tmp_path / "x" / "a", ["model=mlp"], 0.93, classes=4, seed=1)
     make_run(tmp_path / "b", ["model=lenet5", "optimizer.lr=0.002"], 0.95, classes=4)

@@ -11,12 +11,14 @@ from trainer.runs.report.differences import MOST_KEYS, side_by_side, silent
 from trainer.runs.report.names import changed, configuration_name, run_name
 from trainer.runs.report.result import best_run, result
 from trainer.runs.selection import RULE, configurations, ordered, selected
+from trainer.system.paths import shell_path
 from trainer.text.tables import align
 from trainer.text.values import count
 
 HEADER = ["run", "", "status", "val", "95 %", "test", "95 %", "best", "epochs", "time", "images/s",
           "overrides"]  # fmt: skip
-TERMINAL_LOG = "terminal.log"  # of a job of a sweep: what it would have printed, tracebacks, too
+# Of a job of a sweep the first has what it would have printed, tracebacks, too.
+LOGS = ("terminal.log", "trainer.log")
 
 
 def table(
@@ -47,7 +49,7 @@ def table(
         blocks.append("\n".join(in_words))
     blocks += ["\n".join(best_run(one, folder, shared)) for one in selected(rows) if len(rows) > 1]
     if failed := [row for row in rows if row.status == "failed"]:
-        blocks.append("\n".join(map(failure, failed)))
+        blocks.append("\n".join(failure(row, folder) for row in failed))
     return "\n\n".join(blocks)
 
 
@@ -86,9 +88,11 @@ def sides_table(runs: Sequence[Path], folder: Path) -> str:
     return align([header, *lines], left=range(len(header)))
 
 
-def failure(row: Row) -> str:
-    has_more = (row.folder / TERMINAL_LOG).is_file()
-    return f"{row.folder}: {row.reason}; see {TERMINAL_LOG if has_more else 'trainer.log'} there"
+def failure(row: Row, folder: Path) -> str:
+    """Why a run has failed, and the log that says more."""
+    logs = (row.folder / name for name in LOGS)
+    log = next((f"; log: {shell_path(log)}" for log in logs if log.is_file()), "")
+    return f"failed: {run_name(row.folder, folder)}: {row.reason}{log}"
 
 
 def held_out_name(rows: list[Row]) -> str:
