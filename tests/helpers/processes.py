@@ -160,6 +160,7 @@ def _command(
 ) -> None:
     """What `python -m trainer` does in a new process: its folder, streams and environment."""
     os.setpgid(0, 0)
+    multiprocessing.current_process().daemon = False  # a sweep starts processes of its own
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)

@@ -21,7 +21,7 @@ log = logging.getLogger("trainer")
 
 
 def resumed(
-    folder: Path, values: Mapping[str, str], force: bool
+    folder: Path, values: Mapping[str, str], force: bool, asked: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Checked configuration and newest intact state of the run in a folder whose lock is held. Its
     side files are mended. Raises UserError.
@@ -29,12 +29,13 @@ def resumed(
     Args:
         values: changed keys with their values as typed.
         force: allow changes that make it a different run.
+        asked: configuration of the run's own command, which was given again; None: its stored one.
     """
     state = newest_sound_state(folder)
     begun, notes = stored.own_sources(stored.configuration(state, values), values)
     for note in notes:
         log.info("%s", note)
-    config = restore.reconfigure(begun, values)
+    config = asked or restore.reconfigure(begun, values)
     check_changes(begun, config, force)
     idle_keys.refuse(
         values, (*idle_keys.FRESH_WEIGHTS, "weights", "replace_head"),

@@ -22,7 +22,13 @@ from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Dataset
 from trainer.builders import networks, optimizers, pretrained
-from trainer.builders.datasets import Shape, evaluation_batches, known_size, load_data
+from trainer.builders.datasets import (
+    Shape,
+    announced_size,
+    evaluation_batches,
+    known_size,
+    load_data,
+)
 from trainer.checkpoints import CheckpointFolder, describable
 from trainer.checkpoints.description import Cost
 from trainer.config import knobs
@@ -48,9 +54,13 @@ from trainer.training.step import CheckedStep, ScaledStep
 from trainer.training.world import World
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(config: Mapping[str, Any], asks_cuda: bool = True) -> None:
     """Create everything that wrong input can break, except the data, which may have to be
-    downloaded or packed. Raises UserError; writes nothing."""
+    downloaded or packed. Raises UserError; writes nothing.
+
+    Args:
+        asks_cuda: False: a GPU is not asked for its memory, which would initialise CUDA.
+    """
     leave_compiler_unimported()
     device = pick_device(config["device"], config["layers"])
     check_precision(config["precision"], device)
@@ -62,10 +72,12 @@ def check(config: Mapping[str, Any]) -> None:
     optimizers.make_loss(config)
     instantiate_group("augment", config["augment"], num_classes=2, hflip=False)
     if (size := known_size(config["data"])) is not None:
-        check_model(config, *size)
+        check_model(config, *size, asks_cuda=asks_cuda)
 
 
-def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> None:
+def check_model(
+    config: Mapping[str, Any], shape: Shape, num_classes: int, asks_cuda: bool = True
+) -> None:
     """Raises UserError if the model, its weights or its optimizer cannot be made. They are created
     on the meta device, without memory and arithmetic."""
     describable.check_number(num_classes)
@@ -83,7 +95,8 @@ def check_model(config: Mapping[str, Any], shape: Shape, num_classes: int) -> No
     optimizer = optimizers.make_optimizer(config["optimizer"], model)
     compiled.check_optimizer(config["compile"], optimizer)
     device = pick_device(config["device"], config["layers"])
-    check_memory(model, optimizer, shape, free_bytes(device), device)
+    if asks_cuda or device.type != "cuda":
+        check_memory(model, optimizer, shape, free_bytes(device), device)
 
 
 def check_batch_of_one(model: nn.Module, shape: Shape) -> None:
@@ -94,13 +107,24 @@ def check_batch_of_one(model: nn.Module, shape: Shape) -> None:
         raise UserError(f"batch_size=1: too small for this model's batch norm: {error}") from error
 
 
-def check_data(config: Mapping[str, Any]) -> None:
+def check_data(config: Mapping[str, Any], asks_cuda: bool = True) -> str:
     """Load the data, downloading or packing it if need be, and check the model if its size depends
-    on them. Raises UserError."""
+    on them. Raises UserError. Returns what tells the dataset from another."""
     dataset = load_data(config["data"])
     describable.check(asdict(networks.describe(config, dataset)))
     if known_size(config["data"]) is None:
-        check_model(config, dataset.shape, len(dataset.classes))
+        check_model(config, dataset.shape, len(dataset.classes), asks_cuda)
+    sizes = f"{len(dataset.train):,} train, {len(dataset.val):,} val images"
+    return f"{sizes}, test set {dataset.test_set_id}"
+
+
+def num_threads_of(config: Mapping[str, Any]) -> int:
+    """Number of threads that a training computes with."""
+    shape, num_classes = announced_size(config["data"])
+    with torch.device("meta"):
+        model = networks.make_model(config, shape, num_classes)
+        cost = networks.measure_cost(model, shape)
+    return pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])
 
 
 def build(

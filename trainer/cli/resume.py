@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging.config
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,7 +18,8 @@ from trainer.runs.folder import sweep_of
 from trainer.runs.lock import locked
 from trainer.runs.mend import make_writable
 from trainer.runs.read import noted_choices
-from trainer.runs.side_files import read_json, readable
+from trainer.runs.side_files import read_json, readable, status_of
+from trainer.runs.sweep_file import is_own
 from trainer.runs.unfinished import newest_unfinished, refuse_no_run
 
 
@@ -31,8 +34,17 @@ def main(argv: list[str]) -> int:
         "run_dir", type=Path, nargs="?", help="default: the newest unfinished run below outputs/"
     )
     parser.add_argument("--force", action="store_true", help="change any key")
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="of a sweep: start its failed jobs again, too"
+    )
     args, values = parse_words(parser, argv, everything())
     folder = args.run_dir or newest_unfinished(Path("outputs"))
+    if is_own(folder):
+        from trainer.cli import sweep
+
+        return sweep.resume(folder, values, args.retry_failed, args.force)
+    if args.retry_failed:
+        raise UserError(f"--retry-failed: is for a sweep, and {folder} holds a run.")
     refuse_no_run(folder)
     return resume(folder, values, args.force)
 
@@ -44,7 +56,23 @@ def resume(folder: Path, values: dict[str, str], force: bool = False) -> int:
         return resume_locked(folder, values, force)
 
 
-def resume_locked(folder: Path, values: dict[str, str], force: bool) -> int:
+def go_on(folder: Path, config: dict[str, Any], modules: Sequence[str]) -> int:
+    """Go on with the run in a folder whose own command was given again. Returns the exit code.
+
+    Args:
+        config: of the command, checked.
+        modules: of the user's own that it names.
+    """
+    with locked(folder):
+        if status_of(folder) == "finished":
+            print(f"{folder}: already finished")
+            return 0
+        return resume_locked(folder, {"trust": f"[{','.join(modules)}]"}, False, config)
+
+
+def resume_locked(
+    folder: Path, values: dict[str, str], force: bool, config: dict[str, Any] | None = None
+) -> int:
     summary = readable({}, read_json, folder / "summary.json")
     asks = ("all",) if sweep_of(folder) else ("all", "selected")
     is_test = values.get("test") in asks and summary.get("test_accuracy") is None
@@ -62,7 +90,7 @@ def resume_locked(folder: Path, values: dict[str, str], force: bool) -> int:
     log_to(folder / job.LOG_NAME)
     for line in warnings:
         logging.getLogger("trainer").warning("%s", line)
-    config, state = resumed(folder, values, force)
+    config, state = resumed(folder, values, force, config)
     choices = readable({}, noted_choices, folder / ".hydra" / "hydra.yaml")
     try:
         job.run(config, folder, choices, sweep_of(folder) is not None, state)

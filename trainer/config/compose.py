@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config import knobs, suggestions
@@ -103,18 +104,6 @@ def as_typed(word: str, multirun: bool) -> str:
     return f"{name}={','.join(quoted(one.strip()) for one in value.split(','))}"
 
 
-def sweep_jobs(task: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job of a sweep, by what its command line said; [] where that cannot be
-    told. Nothing in them is resolved, and no more than MAX_LISTED_JOBS are listed."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(task))
-        choices = [list(itertools.islice(_values(one), MAX_LISTED_JOBS)) for one in parsed]
-    except (HydraException, ValueError, TypeError):
-        return []
-    product = itertools.product(*choices)
-    return [list(words) for words in itertools.islice(product, MAX_LISTED_JOBS)]
-
-
 class _Loader(ConfigLoaderImpl):
     """Loader that hands out a configuration that was composed before, once, where Hydra would
     compose the same words again."""
@@ -154,14 +143,41 @@ class Composer:
         return master
 
     def jobs(self, master: DictConfig) -> list[DictConfig]:
-        """One configuration per job, without the `hydra` node."""
+        """One configuration per job, without the `hydra` node and the keys of sweeps. Of a sweep of
+        more than MAX_CHECKED_JOBS, enough of them to have each value in one."""
         if not self.multirun:
-            return [without_hydra(master)]
-        try:
-            combinations = self._combinations(master)
-        except (TypeError, AttributeError) as error:  # hydra.sweeper=5
-            raise UserError(not_composed(self.overrides, error)) from error
-        return [without_hydra(self._load(words, RunMode.RUN)) for words in combinations]
+            return [own_part(master)]
+        return [own_part(self._load(words, RunMode.RUN)) for words in self._checked(master)]
+
+    def job(self, words: list[str]) -> DictConfig:
+        """Configuration of one job of a sweep, by its overrides."""
+        return own_part(self._load(words, RunMode.RUN))
+
+    def job_folders(self, master: DictConfig, jobs: Sequence[list[str]]) -> list[str] | None:
+        """Names of the jobs' folders where hydra.sweep.subdir was typed; else None."""
+        if not any(word.lstrip("+").startswith("hydra.sweep.subdir=") for word in self.overrides):
+            return None
+        own = [word for word in self.overrides if word.lstrip("+").startswith("hydra.")]
+        names = []
+        for number, words in enumerate(jobs):
+            with user_errors(self.loader):
+                config = self.loader.load_sweep_config(master, [*own, *words])
+                with open_dict(config):
+                    config.hydra.job.num, config.hydra.job.id = number, str(number)
+                names.append(str(config.hydra.sweep.subdir))
+        return names
+
+    def combinations(self, master: DictConfig) -> list[list[str]]:
+        """Overrides of each job of a sweep, without those of Hydra and of sweeps. Raises
+        UserError."""
+        choices = self._choices(master)
+        if math.prod(map(len, choices)) > MAX_LISTED_JOBS:
+            raise UserError(f"{math.prod(map(len, choices)):,} combinations: a sweep of more than "
+                            f"{MAX_LISTED_JOBS:,} jobs is not started.")  # fmt: skip
+        return [
+            [word for word in words if not is_of_sweep(word)]
+            for words in itertools.product(*choices)
+        ]
 
     def _load(self, overrides: list[str], mode: RunMode) -> DictConfig:
         with user_errors(self.loader):
@@ -179,9 +195,17 @@ class Composer:
                 # What Hydra's and OmegaConf's insides raise on values that they did not foresee.
                 raise UserError(not_composed(overrides, error)) from error
 
-    def _combinations(self, master: DictConfig) -> Iterator[list[str]]:
+    def _choices(self, master: DictConfig) -> list[list[str]]:
+        """Overrides that each word of the command line and of hydra.sweeper.params stands for."""
+        try:
+            return self._parsed(master)
+        except (TypeError, AttributeError) as error:  # hydra.sweeper=5
+            raise UserError(not_composed(self.overrides, error)) from error
+
+    def _parsed(self, master: DictConfig) -> list[list[str]]:
         given: Any = master.hydra.sweeper.get("params")
-        params = [f"{key}={value}" for key, value in (given or {}).items()]
+        typed = {word.lstrip("+").partition("=")[0] for word in self.overrides}
+        params = [f"{key}={value}" for key, value in (given or {}).items() if key not in typed]
         with user_errors(self.loader):
             parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(
                 [*params, *self.overrides]
@@ -191,10 +215,14 @@ class Composer:
             if len(values) == MAX_LISTED_JOBS:
                 raise UserError(f"{cut(override.input_line)}: a sweep of {MAX_LISTED_JOBS:,} "
                                 "values or more is not started.")  # fmt: skip
-        number = 1
-        for values in choices:
-            number *= len(values)
-        if number <= MAX_CHECKED_JOBS:
+            if len(values) > 1 and is_of_sweep(override.input_line or ""):
+                raise UserError(f"{cut(override.input_line)}: cannot be swept.")
+        return choices
+
+    def _checked(self, master: DictConfig) -> Iterator[list[str]]:
+        """Combinations that are composed and checked before anything begins."""
+        choices = self._choices(master)
+        if math.prod(map(len, choices)) <= MAX_CHECKED_JOBS:
             return (list(combination) for combination in itertools.product(*choices))
         first = [values[0] for values in choices]
         return (
@@ -235,8 +263,16 @@ def _values(override: Override) -> Iterable[str]:
     return [f"{key}={interval.start}", f"{key}={interval.end}"]
 
 
-def without_hydra(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+def own_part(config: DictConfig) -> DictConfig:
+    """Configuration of a training: without Hydra's node and the keys of sweeps."""
+    others = ("hydra", *knobs.OF_SWEEPS)
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in others])
+
+
+def is_of_sweep(word: str) -> bool:
+    """True for an override of Hydra's node, or of a key of sweeps."""
+    key = re.split(r"[.=@]", word.lstrip("+~"), maxsplit=1)[0]
+    return key == "hydra" or key in knobs.OF_SWEEPS
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -216,6 +216,30 @@ KNOBS: dict[str, Knob] = {
 }
 
 
+# Keys of a sweep, not of its trainings: no part of a run's configuration.
+OF_SWEEPS = ("jobs", "sweep", "launcher")
+SWEEP_KNOBS: dict[str, Knob] = {
+    "jobs": Knob("int", low=0, high=1024),
+    "launcher": Knob("str", choices=("local", "slurm", "ray")),
+    "sweep.name": _TEXT(pattern=r"[^/.][^/\0]*", hint="the name of a folder below outputs/"),
+}
+
+
+def check_sweep(config: Mapping[str, Any]) -> None:
+    """Hold the keys of a sweep against the table. Raises UserError."""
+    check_values({key: config.get(key) for key in OF_SWEEPS}, SWEEP_KNOBS)
+
+
+def check_values(config: Mapping[str, Any], table: Mapping[str, Knob]) -> None:
+    """Raises UserError for the first value that its knob does not allow."""
+    for key, knob in table.items():
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+        if value is not _ABSENT and not knob.allows(value):
+            raise UserError(f"{key}={format_value(value):.300}: must be {knob.allowed(value)}.")
+
+
 def check(config: Mapping[str, Any]) -> None:
     """Hold a resolved configuration (plain dicts and lists) against the table. Raises UserError
     that names the first key that does not fit, its value, and what is allowed."""
@@ -223,7 +247,7 @@ def check(config: Mapping[str, Any]) -> None:
     for key in config:
         if key == "experiment":
             raise UserError("The experiment's file must begin with the line: # @package _global_")
-        if key not in known:
+        if key not in (*known, *OF_SWEEPS):
             raise UserError(unknown_name_message("key", key, known))
     for key in known:
         if key not in config:
@@ -239,12 +263,7 @@ def check(config: Mapping[str, Any]) -> None:
                 f"{key}._target_={format_value(target):.300}: must be the name of a class, such as "
                 "models.mlp.MLP."
             )
-    for key, knob in KNOBS.items():
-        value: Any = config
-        for part in key.split("."):
-            value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
-        if value is not _ABSENT and not knob.allows(value):
-            raise UserError(f"{key}={format_value(value):.300}: must be {knob.allowed(value)}.")
+    check_values(config, KNOBS)
     check_together(config)
 
 
@@ -259,9 +278,11 @@ def is_text(key: str) -> bool:
 
 
 # model.name is an option of one model alone; the others are Hydra's.
-OTHER_TEXTS = ("model.name", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+OTHER_TEXTS = (
+    "model.name", "sweep.name", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"
+)  # fmt: skip
 
 
 def known_keys() -> set[str]:
     """All that may be typed in front of a =."""
-    return {*KNOBS, *GROUPS, "experiment", "folds", *OTHER_TEXTS}
+    return {*KNOBS, *GROUPS, *SWEEP_KNOBS, "experiment", "folds", *OTHER_TEXTS}

@@ -42,8 +42,12 @@ def of_the_run() -> Iterator[str]:
     defaults, meanings = parse(text), choices.comments(text)
     yield from head("key", "default", "allowed", "meaning")
     for key, meaning in meanings.items():
-        meaning = html.escape(meaning, quote=False)
-        yield row(code(key), value(defaults[key]), knobs.KNOBS[key].allowed(), meaning)
+        meaning, default = html.escape(meaning, quote=False), defaults[key]
+        if isinstance(default, dict):  # sweep: {name: null}
+            ((name, default),) = default.items()
+            key = f"{key}.{name}"
+        knob = {**knobs.KNOBS, **knobs.SWEEP_KNOBS}[key]
+        yield row(code(key), value(default), knob.allowed(), meaning)
 
 
 def of_choices(group: str) -> Iterator[str]:

@@ -56,6 +56,12 @@ def run(composer: Composer, master: DictConfig, folder: Path, task: Task) -> Non
         begin(composer.config_name, task, composer.overrides)
 
 
+def is_plain_sweep(master: DictConfig) -> bool:
+    """True if no other launcher or sweeper than Hydra's basic ones is named."""
+    targets = (str(master.hydra[part].get("_target_")) for part in ("launcher", "sweeper"))
+    return all(target.rpartition(".")[2].startswith("Basic") for target in targets)
+
+
 @contextlib.contextmanager
 def _hydra(composer: Composer, master: DictConfig) -> Iterator[Hydra]:
     """Hydra, with what it would compose first."""

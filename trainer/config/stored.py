@@ -81,7 +81,8 @@ def check_data(options: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
 def run_defaults() -> dict[str, Any]:
     """The run-wide keys of configs/config.yaml: older checkpoints lack those that came later."""
     content = parse((knobs.CONFIGS / "config.yaml").read_text("utf-8"))
-    return {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+    others = ("defaults", "hydra", *knobs.OF_SWEEPS)
+    return {key: value for key, value in content.items() if key not in others}
 
 
 def trusted(values: Mapping[str, str]) -> list[str]:

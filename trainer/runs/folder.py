@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from trainer.errors import UserError
 from trainer.runs import lock
 from trainer.runs.side_files import read_json, readable
-from trainer.system.paths import at_home
+from trainer.runs.sweep_file import is_sweep, listed_in
+from trainer.system.paths import at_home, shell_path
 
 # Files that Hydra writes before a job starts.
 HYDRAS = {
@@ -20,23 +21,37 @@ HYDRAS = {
 }  # fmt: skip
 
 
-def claim_folder(master: DictConfig, overrides: list[str], kind: str) -> Path:
+def run_folder(master: DictConfig, overrides: list[str]) -> Path | None:
+    """Folder of a run that the user has named; None: the default."""
+    if not is_named(overrides, "run"):
+        return None
+    return at_home(Path(str(master.hydra.run.dir))).absolute()
+
+
+def is_named(overrides: list[str], kind: str) -> bool:
+    return any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides)
+
+
+def claim_folder(
+    master: DictConfig, overrides: list[str], kind: str, named: Path | None = None
+) -> Path:
     """Create a new folder for this run or sweep, with a number added to its default name if it
     exists. Raises UserError if a folder that the user named is in use.
 
     Args:
         kind: run or sweep.
+        named: by another key than Hydra's.
     """
     if master.hydra.job.chdir:
         raise UserError(
             "hydra.job.chdir=true: not supported, since paths are relative to the folder where the "
             "command is started. Leave the key out."
         )
-    given = str(master.hydra[kind].dir)
+    given = str(named or master.hydra[kind].dir)
     if not given.strip():
         raise UserError(f"hydra.{kind}.dir={given}: must be a folder; . is the current one.")
     folder = at_home(Path(given)).absolute()
-    if any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
+    if named or is_named(overrides, kind):
         refuse_used(folder)
         if lock.is_locked(folder):
             raise UserError(f"{folder}: a run is starting there. Choose another folder.")
@@ -72,17 +87,17 @@ def refuse_used(folder: Path) -> None:
     """Raises UserError if a folder holds a run or a sweep. A training that ended before its first
     state does not count: it cannot be resumed."""
     # os.path does not raise for a name that is too long; creating the folder reports it.
-    if os.path.exists(folder / "multirun.yaml"):
+    if is_sweep(folder):
         raise UserError(
-            f"{folder}: holds a sweep already. A sweep cannot be continued as a whole yet: "
-            f"`python -m trainer report {folder}` lists which of its jobs are finished, `resume "
-            "FOLDER_OF_A_JOB` continues an interrupted one, and those that were not started need a "
-            "sweep of their own, in another folder."
+            f"{folder}: holds a sweep already, which would be overwritten.\n"
+            f"Continue it with `python -m trainer resume {shell_path(folder)}`, or choose another "
+            "folder."
         )
     if holds_run(folder):
         raise UserError(
             f"{folder}: holds a run already, which would be overwritten.\n"
-            f"Continue it with `python -m trainer resume {folder}`, or choose another folder."
+            f"Continue it with `python -m trainer resume {shell_path(folder)}`, or choose another "
+            "folder."
         )
 
 
@@ -96,7 +111,15 @@ def run_of(checkpoint: Path) -> Path | None:
 def sweep_of(folder: Path) -> Path | None:
     """Folder of the sweep that a run is a job of, at any depth; None: of none."""
     above = Path(os.path.abspath(folder)).parents
-    return next((path for path in above if os.path.isfile(path / "multirun.yaml")), None)
+    return next((path for path in above if is_sweep(path)), None)
+
+
+def is_gone_on_with(folder: Path) -> bool:
+    """True if a folder holds a run that its own command goes on with when it is given again: a job
+    of a sweep, or a training that torchrun or Slurm has restarted."""
+    restarts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    is_restarted = any(os.environ.get(name, "0") not in ("", "0") for name in restarts)
+    return holds_run(folder) and (is_restarted or listed_in(folder.parent, folder))
 
 
 def holds_run(folder: Path) -> bool:

@@ -6,14 +6,22 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trainer.evaluation.statistics import Interval, interval_of
+from trainer.runs import sweep_file
 from trainer.runs.lock import is_locked
-from trainer.runs.side_files import UNREADABLE, content, is_number, read_json, read_rows, read_yaml
+from trainer.runs.side_files import (
+    UNREADABLE,
+    content,
+    is_number,
+    read_json,
+    read_rows,
+    read_yaml,
+)
 
 NOT_STARTED = "not started"
 RUN_FILES = ("summary.json", "metrics.jsonl")
@@ -27,7 +35,7 @@ class Row:
         overrides: keys changed on its command line, as key=value.
         status: as in summary.json; "unfinished" without that file, "running" while a process holds
             the run's lock, "unreadable" if a file is damaged, "not started" for a job of a sweep
-            that has no folder.
+            that has not begun.
         dataset: id of the test split, see `Dataset.test_set_id`; None: an older run.
         held_out: what was tested, "test" or a fold, "fold 2 of 5".
         weights_sha256: digest of its last weights.
@@ -80,40 +88,21 @@ def unlisted(folder: Path) -> list[OSError]:
 
 
 def runs_and_jobs(folder: Path) -> list[Row]:
-    """The runs at or below a folder and, of sweeps that ended early, the jobs without a folder."""
+    """The runs at or below a folder, and the jobs of sweeps that have not begun."""
     rows = read_runs(folder)
-    below = {row.folder.parent for row in rows if folder in row.folder.parents}
-    for sweep in sorted({folder, *below}):
-        if command := sweep_command(sweep):
-            from trainer.config.compose import sweep_jobs  # Hydra takes a third of a second
-
-            rows += not_started(sweep, sweep_jobs(command), rows)
-    return sorted(rows, key=lambda row: natural(row.folder))
-
-
-def not_started(sweep: Path, jobs: Sequence[list[str]], rows: Sequence[Row]) -> list[Row]:
-    """Rows of the jobs of a sweep that have no folder. `jobs`: overrides of each job, in order."""
-    begun = {row.folder for row in rows}
-    nothing = dict.fromkeys((*NUMBERS, *TEXTS))
-    return [
-        Row(sweep / str(number), overrides, NOT_STARTED, None, **nothing)
-        for number, overrides in enumerate(jobs)
-        if sweep / str(number) not in begun
-    ]
+    by_folder = {row.folder: row for row in rows}
+    for file in folder.rglob(sweep_file.NAME):
+        for job in sweep_file.jobs_in(file.parent):
+            place = file.parent / job.folder
+            if place not in by_folder:
+                by_folder[place] = not_started(place, job.overrides)
+            elif not by_folder[place].overrides:  # it died before it wrote them
+                by_folder[place] = replace(by_folder[place], overrides=job.overrides)
+    return sorted(by_folder.values(), key=lambda row: natural(row.folder))
 
 
-def sweep_command(folder: Path) -> list[str]:
-    """Overrides of a sweep's command line, as Hydra wrote them; [] unless the jobs were combined by
-    Hydra's basic sweeper and their folders are numbered."""
-    try:
-        noted = read_yaml(folder / "multirun.yaml")["hydra"]
-        combined = str(noted["sweeper"]["_target_"]).endswith("BasicSweeper")
-        numbered = noted["sweep"]["subdir"] == "${hydra.job.num}"
-        params = [f"{key}={value}" for key, value in (noted["sweeper"]["params"] or {}).items()]
-        words = [*params, *map(str, noted["overrides"]["task"])]
-    except UNREADABLE:
-        return []
-    return words if combined and numbered else []
+def not_started(folder: Path, overrides: list[str]) -> Row:
+    return Row(folder, overrides, NOT_STARTED, None, **dict.fromkeys((*NUMBERS, *TEXTS)))
 
 
 def natural(path: Path) -> list[tuple[int, str]]:

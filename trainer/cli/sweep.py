@@ -1,0 +1,249 @@
+"""`python -m trainer --multirun key=a,b ...`, and `resume SWEEP`: each job is a command of its own,
+in a process of its own.
+
+Imports torch where no wrong word can end the command any more, and the order of what is done then
+counts: see `trainer.sweeps.processes`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.cli.asked import Asked, Config, check_with_torch, compose, own_modules
+from trainer.config.changes import FREE_KEYS, is_free
+from trainer.config.compose import is_of_sweep, parse, plain
+from trainer.errors import Stopped, UserError
+from trainer.runs import out_of_fold, sweep_file
+from trainer.runs.folder import claim_folder
+from trainer.runs.lock import NAME, locked
+from trainer.runs.read import read_runs, runs_and_jobs
+from trainer.runs.report.table import table
+from trainer.runs.selection import selected
+from trainer.runs.sweep_file import FAILED, FINISHED, INTERRUPTED, WAITING, Job, Sweep
+from trainer.system.paths import shell_path
+from trainer.text.values import count
+
+if TYPE_CHECKING:
+    from trainer.sweeps.driver import Launcher
+
+ROOT = Path(__file__).resolve().parents[2]
+# Of Hydra's node the words that say where a sweep lies, which its jobs are told in another way.
+PLACES = ("hydra.sweep.", "hydra.run.dir", "hydra.mode")
+
+Resume = Callable[[Path, dict[str, str]], int]
+
+
+def begin(asked: Asked) -> int:
+    """Run a new sweep, or go on with the one that sweep.name names. Returns the exit code."""
+    name = asked.master.sweep.name
+    folder = Path("outputs") / name if name else None
+    if folder is not None and "hydra.sweep.dir" in asked.typed:
+        raise UserError(f"sweep.name={name} with hydra.sweep.dir: one of the two.")
+    jobs = asked.composer.combinations(asked.master)
+    folders = asked.composer.job_folders(asked.master, jobs)
+    if folder is not None and sweep_file.is_own(folder):
+        return again(folder, asked, jobs, folders)
+    now = checked(asked)
+    folder = claim_folder(asked.master, asked.args.overrides, "sweep", folder)
+    try:
+        with locked(folder):
+            words = [*asked.args.flags, *asked.args.overrides]
+            sweep = Sweep(folder, folder.name, words, now.pop("versions"), now)
+            add(sweep, jobs, folders)
+            sweep.save()
+            print(f"{count(len(jobs), 'job')} in {shell_path(folder)}")
+            return run(sweep, asked)
+    finally:
+        if not (folder / sweep_file.NAME).exists():
+            (folder / NAME).unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def again(
+    folder: Path, asked: Asked, jobs: Sequence[list[str]], folders: Sequence[str] | None
+) -> int:
+    """Go on with a sweep whose command was given again, perhaps with more values."""
+    with locked(folder):
+        sweep = sweep_file.load(folder)
+        tell_changes(sweep, checked(asked), force=False)
+        added = add(sweep, jobs, folders)
+        print(f"{shell_path(folder)}: going on with {count(len(sweep.jobs), 'job')}"
+              + (f", {added} of them new" if added else ""))  # fmt: skip
+        return run(sweep, asked)
+
+
+def resume(
+    folder: Path, values: Mapping[str, str], retry_failed: bool = False, force: bool = False
+) -> int:
+    """Start what a sweep is missing, and go on with what was interrupted. Returns the exit code.
+
+    Args:
+        values: changed keys with their values as typed, of those that change no result.
+        retry_failed: start those that failed again.
+        force: also if the configuration or the data have changed.
+    """
+    if others := [key for key in values if not is_free(key)]:
+        raise UserError(f"{others[0]}={values[others[0]]}: may not change when a sweep is resumed; "
+                        f"these may: {', '.join(FREE_KEYS)}.")  # fmt: skip
+    with locked(folder):
+        sweep = sweep_file.load(folder)
+        asked = composed_of_file(sweep, values)
+        tell_changes(sweep, checked(asked), force)
+        return run(sweep, asked, values, retry_failed)
+
+
+def composed_of_file(sweep: Sweep, values: Mapping[str, str]) -> Asked:
+    """What a sweep's file asks for: somebody else's words, perhaps, so nothing of Hydra's own node
+    is taken from it, and of classes only this program's, and those of modules that are trusted.
+    Raises UserError."""
+    words = [word for word in sweep.command if not word.lstrip("+~").startswith(PLACES)]
+    if own := [word for word in words if word.lstrip("+~").startswith("hydra")]:
+        raise UserError(f"{own[0]}: is not taken from {sweep.folder / sweep_file.NAME}. Give the "
+                        f"sweep's own command again, with sweep.name={sweep.name}.")  # fmt: skip
+    asked = compose(parse(["--multirun", *(w for w in words if w not in ("--multirun", "-m"))]))
+    from trainer.config.stored import trusted
+
+    for module in own_modules(asked.jobs):
+        if not any(f"{module}.".startswith(f"{name}.") for name in trusted(values)):
+            raise UserError(
+                f"{sweep.folder / sweep_file.NAME}: names classes of {module}, which are none of "
+                f"this program's own, and are not run. If you know where the file comes from, "
+                f"trust={module.partition('.')[0]} takes them."
+            )
+    return asked
+
+
+def checked(asked: Asked) -> dict[str, Any]:
+    """Check the jobs with torch, in a process that can be forked afterwards. Returns what the
+    results of the sweep depend on beside its overrides."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of threads that share cores with others
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    from trainer.sweeps import plan, processes
+    from trainer.system.versions import versions
+
+    processes.warm_up()
+    datasets = check_with_torch(asked.jobs, asked.typed, before_forks=True)
+    return {"versions": versions(), **plan.beginning(ROOT, asked.jobs, datasets)}
+
+
+def add(sweep: Sweep, jobs: Sequence[list[str]], folders: Sequence[str] | None) -> int:
+    from trainer.sweeps import plan
+
+    return plan.extend(sweep, jobs, folders)
+
+
+def tell_changes(sweep: Sweep, now: dict[str, Any], force: bool) -> None:
+    """Raises UserError unless forced, where a result of the sweep would be of another training."""
+    from trainer.sweeps import plan
+
+    lines = list(plan.changes(sweep, now.pop("versions"), now))
+    if not lines:
+        return
+    told = f"{sweep.folder}: changed since the sweep was begun:\n" + "\n".join(
+        f"  {line}" for line in lines
+    )
+    if not force and any(line.startswith(("configuration", "data")) for line in lines):
+        raise UserError(
+            f"{told}\nIts jobs would no longer compare like with like. `python -m trainer resume "
+            f"{shell_path(sweep.folder)} --force` goes on all the same."
+        )
+    print(told)
+
+
+def run(
+    sweep: Sweep, asked: Asked, values: Mapping[str, str] | None = None, retry_failed: bool = False
+) -> int:
+    """Run the jobs of a sweep that are not done, then the tests of those that validation selected.
+    Returns the exit code."""
+    from trainer.sweeps import room
+    from trainer.sweeps.driver import run_jobs
+    from trainer.sweeps.progress import Reporter
+
+    values = {"trust": "[]", **(values or {})}
+    sweep.refresh()
+    done = (FINISHED,) if retry_failed else (FINISHED, FAILED)
+    jobs = [job for job in sweep.jobs if job.state not in done]
+    for job in jobs:
+        job.state = INTERRUPTED if job.attempts else WAITING
+    extra = [f"{key}={value}" for key, value in values.items() if key != "trust"]
+    hydras = [w for w in asked.args.overrides
+              if is_of_sweep(w) and w.lstrip("+~").startswith("hydra")
+              and not w.lstrip("+~").startswith(PLACES)]  # fmt: skip
+    flags = [flag for flag in asked.args.flags if flag not in ("--multirun", "-m")]
+
+    def command(job: Job) -> list[str]:
+        where = f"hydra.run.dir={sweep.folder_of(job).absolute()}"
+        return [*flags, *job.overrides, *extra, *hydras, where]
+
+    def config_of(job: Job) -> Config:
+        return plain(asked.composer.job([*job.overrides, *extra]))
+
+    on_gpus = all(job["device"] in ("auto", "cuda") for job in asked.jobs)
+    space = room.of(asked.master.jobs, config_of, on_gpus)
+    launcher = launcher_of(asked.master.launcher)
+    try:
+        run_jobs(sweep, jobs, command, launcher, space, Reporter(sweep.jobs))
+        tested = True
+        if asked.jobs[0]["test"] == "selected":
+            modules = own_modules(asked.jobs)
+            tested = test_selected(sweep.folder, modules, in_process(launcher))
+    except Stopped:
+        report(sweep.folder)
+        raise
+    return report(sweep.folder) or int(not tested)
+
+
+def launcher_of(name: str) -> Launcher:
+    from trainer.sweeps.processes import LocalProcesses
+
+    if name != "local":
+        raise UserError(f"launcher={name}: is not built yet.")
+    return LocalProcesses()
+
+
+def in_process(launcher: Launcher) -> Resume:
+    """Resumes a run in a process of its own."""
+    from trainer.sweeps.driver import run_command
+
+    def resumed(folder: Path, values: dict[str, str]) -> int:
+        words = ["resume", str(folder), *(f"{key}={value}" for key, value in values.items())]
+        return run_command(launcher, words, folder)
+
+    return resumed
+
+
+def test_selected(folder: Path, modules: Sequence[str], resumed: Resume) -> bool:
+    """Read the test split for the runs of a sweep that validation has selected. False: some of it
+    failed.
+
+    Args:
+        modules: of the user's own that the runs may name.
+    """
+    done = True
+    values = {"test": "all", **({"trust": f"[{','.join(modules)}]"} if modules else {})}
+    chosen = [row for one in selected(read_runs(folder)) for row in one.rows]
+    for row in (row for row in chosen if row.test_accuracy is None):
+        print(f"selected by validation: {row.folder.relative_to(folder)}: reading its test split")
+        done &= resumed(row.folder, values) == 0
+    return done
+
+
+def report(folder: Path) -> int:
+    """Print the table of all jobs, the failed ones with their reason, and the next commands.
+    Returns 1 if a job is not finished."""
+    rows = runs_and_jobs(folder)
+    print(f"\n{table(rows, folder)}")
+    if any(row.fold is not None for row in rows) and (line := out_of_fold.write(folder, rows)):
+        print(line)
+    print(f"\nsweep folder  {shell_path(folder)}")
+    print(f"as a page     python -m trainer report {shell_path(folder)}")
+    print(f"see curves    tensorboard --logdir {shell_path(folder)}")
+    states = {row.status for row in rows}
+    if sweep_file.is_own(folder) and states != {"finished"}:
+        retry = "" if states - {"finished", "failed"} else " --retry-failed"
+        print(f"go on         python -m trainer resume {shell_path(folder)}{retry}")
+    return int(states != {"finished"})

@@ -1,0 +1,76 @@
+"""Room for the jobs of a sweep on this machine."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from trainer.builders import training_run
+from trainer.runs.sweep_file import Job
+from trainer.system.threads import threads_at_start
+
+
+@dataclass
+class Room:
+    """Room for jobs.
+
+    Attributes:
+        at_a_time: number of jobs; 0: as many as the cores carry, or the GPUs.
+        cores: of the machine.
+        gpus: numbers of the GPUs over which the jobs are spread; (): none.
+        threads_of: number of threads that a job computes with alone, and so in the sweep, too,
+            since others would change its bits.
+    """
+
+    at_a_time: int
+    cores: int
+    gpus: tuple[int, ...]
+    threads_of: Callable[[Job], int]
+    taken: dict[int, int] = field(default_factory=dict)  # job -> its GPU, or its threads
+
+    def take(self, job: Job) -> Mapping[str, str] | None:
+        """Environment for a job if there is room for it now, else None."""
+        if self.at_a_time and len(self.taken) >= self.at_a_time:
+            return None
+        if self.gpus:
+            in_use = list(self.taken.values())
+            gpu = min(self.gpus, key=in_use.count)
+            if gpu in in_use and not self.at_a_time:
+                return None
+            self.taken[job.index] = gpu
+            return {"CUDA_VISIBLE_DEVICES": str(gpu)}
+        threads = self.threads_of(job)
+        if not self.at_a_time and self.taken and sum(self.taken.values()) + threads > self.cores:
+            return None
+        self.taken[job.index] = threads
+        return {}
+
+    def leave(self, index: int) -> None:
+        self.taken.pop(index, None)
+
+
+def of(jobs: int, config_of: Callable[[Job], Mapping[str, Any]], on_gpus: bool) -> Room:
+    """Room on this machine.
+
+    Args:
+        jobs: at a time; 0: as many as there is room for.
+        config_of: composed configuration of a job.
+        on_gpus: the jobs compute on GPUs if there are some.
+    """
+    gpus = tuple(range(torch.cuda.device_count())) if on_gpus else ()
+
+    @functools.cache
+    def threads(config: str) -> int:
+        return training_run.num_threads_of(json.loads(config))
+
+    def threads_of(job: Job) -> int:
+        config = config_of(job)
+        keys = ("model", "data", "batch_size", "num_threads", "layers", "weights", "replace_head")
+        return threads(json.dumps({key: config[key] for key in keys}))
+
+    return Room(jobs, threads_at_start(), gpus, threads_of)
