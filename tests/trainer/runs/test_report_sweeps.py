@@ -290,7 +290,14 @@ def test_parallel_coordinates_of_more_than_two(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(["a=1,2", "b='x y'"],) * 2, (["--multirun", "a=1,2"],) * 2, (5, []), ([1], []), (None, [])],
+    [
+        (["a=1,2", "b='x y'"],) * 2,
+        (["--multirun", "a=1,2"],) * 2,
+        (["a='$x'", "b='!'", 'c="\'"'],) * 2,
+        (5, []),
+        ([1], []),
+        (None, []),
+    ],
 )
 def test_the_command_of_a_sweep(tmp_path: Path, words: object, told: list[str]) -> None:
     make_sweep(tmp_path, {"optimizer.lr": [0.01, 0.1]})
@@ -299,6 +306,22 @@ def test_the_command_of_a_sweep(tmp_path: Path, words: object, told: list[str]) 
     rest = told[1:] if told[:1] == ["--multirun"] else told
     whole = ["python", "-m", "trainer", "--multirun", *rest]
     assert [shlex.split(line) for line in lines] == ([whole] if told else [])
+
+
+def test_a_run_that_did_not_finish_keeps_its_colour(tmp_path: Path) -> None:
+    """Though its summary has fewer epochs than its command."""
+    first, *_ = make_sweep(tmp_path / "s", {"model": ["mlp", "lenet5"]}, seeds=2)
+    groups = groups_of(read_runs(tmp_path / "s"), {"epochs=20"})
+    for status, epochs in (("failed", 0), ("interrupted", 7), ("finished", 25)):
+        summary = json.loads((first / "summary.json").read_text())
+        (first / "summary.json").write_text(json.dumps(summary | {"status": status,
+                                                                  "epochs": epochs}))  # fmt: skip
+        again = groups_of(read_runs(tmp_path / "s"), {"epochs=20"})
+        if status == "finished":  # and was extended: another training
+            assert len(again) == len(groups) + 1
+        else:
+            assert {one.name for one in again} == {one.name for one in groups}
+            assert {one.label for one in again} == {"mlp", "lenet5"}
 
 
 def test_one_swept_key_needs_no_map(tmp_path: Path) -> None:

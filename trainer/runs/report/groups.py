@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainer.runs.read import Row
 from trainer.runs.report.names import changed, configuration_name, override_values
@@ -41,7 +41,9 @@ def groups_of(rows: Sequence[Row], shared: set[str]) -> list[Group]:
     far as there are colours."""
     members: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in ordered(rows):
-        members[own_overrides(row)].append(row)
+        # The epochs of a run that has not finished say how far it has come, not what it is.
+        whole = row if row.status == "finished" else replace(row, epochs=None)
+        members[own_overrides(whole)].append(row)
     means = {one.overrides: one.val for one in configurations(rows)}
     names = {own: configuration_name(own, shared) for own in members}
     own_values = {

@@ -82,7 +82,12 @@ def command_of(folder: Path) -> str:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         return ""
     flag = [] if {"--multirun", "-m"} & set(words) else ["--multirun"]
-    return shlex.join(["python", "-m", "trainer", *flag, *words])
+    return " ".join(["python -m trainer", *map(quoted, [*flag, *words])])
+
+
+def quoted(word: str) -> str:
+    """For a shell; a word with Hydra's own quotes in double ones, which are easier to read."""
+    return f'"{word}"' if "'" in word and not set('"$`!\\') & set(word) else shlex.quote(word)
 
 
 def sums(rows: list[Row], chosen: Sequence[Configuration]) -> list[tuple[str, str]]:
