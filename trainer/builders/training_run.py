@@ -34,6 +34,7 @@ from trainer.checkpoints.description import Cost
 from trainer.config import knobs
 from trainer.config.targets import check_options, instantiate_group
 from trainer.errors import UserError
+from trainer.monitoring.hparams import hparams
 from trainer.monitoring.profiling import profiled
 from trainer.monitoring.run_logger import MUTE, RunLogger
 from trainer.monitoring.visualizer import Visualizer
@@ -269,21 +270,11 @@ def build_watchers(
         writer = Events(folder / "tensorboard", first_step)
     run_log = RunLogger(
         folder, writer or MUTE, config["batch_size"], first_step,
-        progress.epoch if progress else 0, hparams(config, choices), is_over=signals.is_received,
+        progress.epoch if progress else 0, hparams(config, choices, folder),
+        is_over=signals.is_received,
     )  # fmt: skip
     visualizer = Visualizer(folder, writer, config["histograms"], probabilities)
     return writer or MUTE, (run_log, visualizer)
-
-
-def hparams(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters for TensorBoard, with the same keys in every run: it shows only the keys of
-    the first run that it reads."""
-    return {
-        **{group: str(choices.get(group)) for group in knobs.GROUPS},
-        **{key: config[key] for key in ("epochs", "batch_size", "seed", "precision")},
-        "lr": config["optimizer"].get("lr", 0.0),
-        "weight_decay": config["optimizer"].get("weight_decay", 0.0),
-    }
 
 
 def rows_up_to(progress: Progress | None, num_steps: int) -> int:

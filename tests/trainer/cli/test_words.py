@@ -259,7 +259,7 @@ OPTIONS = {
     "export": ["--format", "-o", "--force"],
     "import-weights": ["--model", "-o", "--classes", "--force"],
     "resume": ["--force", "--retry-failed"], "summary": [],
-    "report": ["--json", "--csv", "--suspects"],
+    "report": ["--json", "--csv", "--paths", "--sort", "--status", "--suspects"],
     "compare": ["--json"],
 }  # fmt: skip
 
