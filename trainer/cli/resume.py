@@ -5,19 +5,27 @@ from __future__ import annotations
 import argparse
 import logging.config
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from trainer.cli import several
 from trainer.cli.arguments import parse_words
 from trainer.config import knobs
 from trainer.config.changes import FREE_KEYS
+from trainer.config.combinations import check_processes
 from trainer.errors import Stopped, UserError
 from trainer.runs.folder import sweep_of
 from trainer.runs.lock import locked
 from trainer.runs.mend import make_writable
 from trainer.runs.read import noted_choices
-from trainer.runs.side_files import read_json, readable
+from trainer.runs.side_files import read_json, read_yaml, readable
 from trainer.runs.unfinished import newest_unfinished, refuse_no_run
+from trainer.system import distributed
+from trainer.system.distributed import Place
+
+if TYPE_CHECKING:
+    from trainer.training.world import World
 
 
 def main(argv: list[str]) -> int:
@@ -33,18 +41,62 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--force", action="store_true", help="change any key")
     args, values = parse_words(parser, argv, everything())
     folder = args.run_dir or newest_unfinished(Path("outputs"))
-    refuse_no_run(folder)
-    return resume(folder, values, args.force)
+    here = distributed.place()
+    if here is None or here.rank == 0:
+        refuse_no_run(folder)
+    number = number_of_processes(folder, values, here)
+    if here is None and number > 1:
+        return distributed.launch(["resume", *argv], number)
+    if here is None:
+        return resume(folder, values, args.force)
+    with several.joined(here) as world:
+        return resume_in(folder, values, args.force, world)
+
+
+def number_of_processes(folder: Path, values: dict[str, str], here: Place | None) -> int:
+    """Number of processes that resume the run: that of the command line, or of torchrun, else as
+    many as began it. Sets the key. Raises UserError."""
+    if here is not None:
+        if values.setdefault("processes", str(here.size)) != str(here.size):
+            raise UserError(
+                f"processes={values['processes']}: {here.size} processes were started. Leave the "
+                "key out under torchrun."
+            )
+        return here.size
+    begun = readable({}, read_yaml, folder / ".hydra" / "config.yaml")
+    if begun.get("processes", 1) != 1:
+        values.setdefault("processes", str(begun["processes"]))
+    typed = values.get("processes", "1")
+    if not typed.isdecimal() or not knobs.KNOBS["processes"].allows(int(typed)):
+        return 1  # and `resumed` refuses it
+    if typed != "1" and begun:
+        check_processes({**begun, **values, "processes": int(typed)})
+    return int(typed)
 
 
 def resume(folder: Path, values: dict[str, str], force: bool = False) -> int:
     """Resume the run in a folder, or test it. Returns the exit code; the arguments are those of
     `resumed`."""
+    from trainer.training.world import World
+
+    return resume_in(folder, values, force, World())
+
+
+def resume_in(folder: Path, values: dict[str, str], force: bool, world: World) -> int:
+    """The same in one or several processes, of which the first holds the folder."""
+    if not world.is_main:
+        several.take_part(world, folder, lambda: world.from_main(nothing))
+        return 0
     with locked(folder):
-        return resume_locked(folder, values, force)
+        return resume_locked(folder, values, force, world)
 
 
-def resume_locked(folder: Path, values: dict[str, str], force: bool) -> int:
+def nothing() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Configuration and state, which the first process knows."""
+    raise NotImplementedError
+
+
+def resume_locked(folder: Path, values: dict[str, str], force: bool, world: World) -> int:
     summary = readable({}, read_json, folder / "summary.json")
     asks = ("all",) if sweep_of(folder) else ("all", "selected")
     is_test = values.get("test") in asks and summary.get("test_accuracy") is None
@@ -62,10 +114,10 @@ def resume_locked(folder: Path, values: dict[str, str], force: bool) -> int:
     log_to(folder / job.LOG_NAME)
     for line in warnings:
         logging.getLogger("trainer").warning("%s", line)
-    config, state = resumed(folder, values, force)
+    config, state = world.from_main(lambda: resumed(folder, values, force))
     choices = readable({}, noted_choices, folder / ".hydra" / "hydra.yaml")
     try:
-        job.run(config, folder, choices, sweep_of(folder) is not None, state)
+        job.run(config, folder, choices, sweep_of(folder) is not None, state, world)
     except Stopped:
         raise
     except Exception as error:

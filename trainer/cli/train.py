@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from trainer.builders import idle_keys
+from trainer.cli import several, together
 from trainer.cli.resume import resume
 from trainer.config import knobs, start
 from trainer.config.compose import Composer, parse, plain
@@ -24,6 +25,7 @@ from trainer.runs.folder import claim_folder, refuse_used, remove_half_made
 from trainer.runs.read import read_runs, runs_and_jobs
 from trainer.runs.report.table import table
 from trainer.runs.selection import selected
+from trainer.system import distributed
 from trainer.system.paths import shell_path
 from trainer.text.values import format_value
 
@@ -39,6 +41,9 @@ class JobFailedError(Exception):
 def main(argv: list[str]) -> int:
     logging.raiseExceptions = False  # a reader that closes the pipe, such as `head`, is no error
     args = parse(argv)
+    here = distributed.place()
+    if here is not None:
+        together.take_over(args, here.size)
     argv = [*args.flags, *args.overrides]  # the only order that Hydra takes
     if args.hydra_help or args.shell_completion:
         start.tell(argv)
@@ -55,6 +60,14 @@ def main(argv: list[str]) -> int:
         return 0
     if args.cfg:
         start.show(composer, master, args)
+        return 0
+    if any(job["processes"] > 1 for job in jobs):
+        together.refuse_sweep(args, jobs)
+        if here is None:
+            return distributed.launch(argv, jobs[0]["processes"])
+        with several.joined(here) as world:
+            world.together(lambda: check_with_torch(jobs, typed))
+            together.train(world, here, composer, master, jobs[0], own_modules(jobs), task)
         return 0
     check_with_torch(jobs, typed)
     kind = "sweep" if args.multirun else "run"
@@ -151,9 +164,13 @@ def check_once(
             check(job)
 
 
-def task(cfg: DictConfig) -> None:
+def task(cfg: DictConfig, world: Any = None) -> None:
     """One job, in the folder that Hydra has made. A failure is told in the job's own log; a job of
-    a sweep then raises, so that Hydra goes on with the next."""
+    a sweep then raises, so that Hydra goes on with the next.
+
+    Args:
+        world: processes that train it together; None: this one.
+    """
     from trainer import job
 
     hydra = HydraConfig.get()
@@ -162,7 +179,7 @@ def task(cfg: DictConfig) -> None:
         with lock.locked(folder):
             refuse_used(folder)  # hydra.sweep.subdir may repeat
             (folder / "summary.json").unlink(missing_ok=True)  # of a start that came to nothing
-            job.run(plain(cfg), folder, dict(hydra.runtime.choices), in_sweep)
+            job.run(plain(cfg), folder, dict(hydra.runtime.choices), in_sweep, world=world)
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from None  # ends a sweep, too
     except Exception as error:

@@ -15,6 +15,7 @@ from trainer.system.error_texts import NO_CPU_MEMORY, OVERFLOW
 from trainer.training.run import Run
 from trainer.training.sizes import MEGABYTE, megabytes, model_bytes, state_bytes
 from trainer.training.soundness import SMALLER_STEPS
+from trainer.training.world import is_of_connection
 
 log = logging.getLogger("trainer")
 
@@ -33,6 +34,11 @@ def fault_of(error: BaseException, run: Run, folder: Path) -> TrainingError | No
             return TrainingError(
                 f"Step {run.progress.step + 1} failed: a factor of the optimizer is NaN or "
                 f"infinite in this precision (learning rate {run.lr:.3g}).\n{SMALLER_STEPS}"
+            )
+        if isinstance(cause, RuntimeError) and run.world.size > 1 and is_of_connection(cause):
+            return TrainingError(
+                f"Another of the {run.world.size} processes of this training has ended, or cannot "
+                f"be reached. {last_state(run)}"
             )
         if isinstance(cause, OSError) and cause.errno is not None:
             return no_write(cause, run, folder)
