@@ -73,7 +73,7 @@ def _run(argv: list[str]) -> int:
 
         print(help_text(COMMANDS))
         return 0
-    if not QUICK & set(argv):
+    if not QUICK & set(argv) and distributed.place() is None:
         starting()
     from trainer.cli import train
 
@@ -90,6 +90,8 @@ def _command(name: str, argv: list[str]) -> int:
             unknown_name_message("command", name, COMMANDS)
             + "\nTraining takes key=value words: python -m trainer model=lenet5. See --help."
         )
+    if name != "resume" and distributed.is_other():
+        return 0  # the first process alone does it
     module = importlib.import_module("trainer.cli." + name.replace("-", "_"))
     return module.main(argv)
 

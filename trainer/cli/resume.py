@@ -13,7 +13,7 @@ from trainer.cli import several
 from trainer.cli.arguments import parse_words
 from trainer.config import knobs
 from trainer.config.changes import FREE_KEYS
-from trainer.config.combinations import check_processes
+from trainer.config.combinations import PROCESSES_TAKE, check_processes
 from trainer.errors import Stopped, UserError
 from trainer.runs.folder import sweep_of
 from trainer.runs.lock import locked
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     if here is None:
         return resume(folder, values, args.force)
     with several.joined(here) as world:
-        return resume_in(folder, values, args.force, world)
+        return resume(folder, values, args.force, world)
 
 
 def number_of_processes(folder: Path, values: dict[str, str], here: Place | None) -> int:
@@ -69,22 +69,22 @@ def number_of_processes(folder: Path, values: dict[str, str], here: Place | None
     typed = values.get("processes", "1")
     if not typed.isdecimal() or not knobs.KNOBS["processes"].allows(int(typed)):
         return 1  # and `resumed` refuses it
-    if typed != "1" and begun:
-        check_processes({**begun, **values, "processes": int(typed)})
+    if typed != "1" and isinstance(begun.get("batch_size"), int):
+        changed = {key: values[key] for key in PROCESSES_TAKE if key in values}
+        check_processes({**begun, **changed, "processes": int(typed)})
     return int(typed)
 
 
-def resume(folder: Path, values: dict[str, str], force: bool = False) -> int:
-    """Resume the run in a folder, or test it. Returns the exit code; the arguments are those of
-    `resumed`."""
-    from trainer.training.world import World
+def resume(
+    folder: Path, values: dict[str, str], force: bool = False, world: World | None = None
+) -> int:
+    """Resume the run in a folder, or test it. Returns the exit code; the first arguments are those
+    of `resumed`.
 
-    return resume_in(folder, values, force, World())
-
-
-def resume_in(folder: Path, values: dict[str, str], force: bool, world: World) -> int:
-    """The same in one or several processes, of which the first holds the folder."""
-    if not world.is_main:
+    Args:
+        world: processes that do it together, of which the first holds the folder; None: this one.
+    """
+    if world is not None and not world.is_main:
         several.take_part(world, folder, lambda: world.from_main(nothing))
         return 0
     with locked(folder):
@@ -96,7 +96,7 @@ def nothing() -> tuple[dict[str, Any], dict[str, Any]]:
     raise NotImplementedError
 
 
-def resume_locked(folder: Path, values: dict[str, str], force: bool, world: World) -> int:
+def resume_locked(folder: Path, values: dict[str, str], force: bool, world: World | None) -> int:
     summary = readable({}, read_json, folder / "summary.json")
     asks = ("all",) if sweep_of(folder) else ("all", "selected")
     is_test = values.get("test") in asks and summary.get("test_accuracy") is None
@@ -114,7 +114,10 @@ def resume_locked(folder: Path, values: dict[str, str], force: bool, world: Worl
     log_to(folder / job.LOG_NAME)
     for line in warnings:
         logging.getLogger("trainer").warning("%s", line)
-    config, state = world.from_main(lambda: resumed(folder, values, force))
+    if world is None:
+        config, state = resumed(folder, values, force)
+    else:
+        config, state = world.from_main(lambda: resumed(folder, values, force))
     choices = readable({}, noted_choices, folder / ".hydra" / "hydra.yaml")
     try:
         job.run(config, folder, choices, sweep_of(folder) is not None, state, world)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.cli.resume import resume_in
+from trainer.cli.resume import resume
 from trainer.cli.several import take_part
 from trainer.config import start
 from trainer.config.compose import Composer
 from trainer.config.plain_yaml import parse
-from trainer.errors import UserError, named
+from trainer.errors import UserError, complain, named
 from trainer.runs.folder import claim_folder, remove_half_made
 from trainer.runs.side_files import read_text, readable
 from trainer.system.distributed import Place
@@ -62,7 +62,12 @@ def train(
     folder = world.from_main(lambda: begun(here, master, config))
     if folder is not None:
         values = {"trust": f"[{','.join(modules)}]"} if modules else {}
-        raise SystemExit(resume_in(folder, values, False, world))
+        raise SystemExit(resume(folder, values, False, world))
+    if here.restarts and world.is_main:
+        complain(
+            f"The processes were started again, and {master.hydra.run.dir} holds no state of this "
+            "training: it begins anew. Give hydra.run.dir=FOLDER for a restart to go on there."
+        )
     folder = world.from_main(lambda: claim_folder(master, composer.overrides, "run"))
     if world.is_main:
         try:

@@ -59,7 +59,7 @@ def check_processes(config: Mapping[str, Any]) -> None:
                 f"{key}={format_value(config[key])} with processes={number}: not supported; "
                 f"several processes take {key}={' or '.join(map(format_value, possible))}."
             )
-    if int(config["batch_size"]) < 2 * number:
+    if config["batch_size"] < 2 * number:
         raise UserError(
             f"batch_size={config['batch_size']} with processes={number}: a batch is divided among "
             f"the processes, and each needs two images or more. Use batch_size={2 * number} or "

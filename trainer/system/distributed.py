@@ -60,7 +60,8 @@ def begin() -> None:
     since waiting for other processes is frequent; the process stops, saved, if the one that started
     it is killed; all but the first print nothing on stdout."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if sys.platform == "linux":
+    # Elsewhere the one that started it may be a thread, whose end would count.
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if is_other():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

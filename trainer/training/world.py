@@ -26,6 +26,10 @@ PATIENCE = datetime.timedelta(minutes=30)
 LONG_PATIENCE = datetime.timedelta(days=7)
 
 
+class ProcessEndedError(TrainingError):
+    """A process of the training has ended before the others."""
+
+
 class World:
     """The only process: it has nobody to tell anything.
 
@@ -199,7 +203,7 @@ def connection() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if is_of_connection(error):
-            raise TrainingError("Another process of this training has ended.") from error
+            raise ProcessEndedError("Another process of this training has ended.") from error
         raise
 
 
