@@ -216,11 +216,14 @@ def is_of_connection(error: RuntimeError) -> bool:
 def joined(place: Place) -> Iterator[World]:
     """The world of this process, connected while the context lasts: tensors on a CPU are sent by
     gloo, those on GPUs by NCCL."""
+    backend = "gloo"
     if torch.cuda.device_count() >= place.local_size:
         torch.cuda.set_device(place.local_rank)
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)
-    else:
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl"
+    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    # torchrun's store may hold the addresses of the processes before a restart.
+    store = dist.PrefixStore(f"restart {place.restarts}", store)
+    dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=size)
     world = Processes(place, dist.new_group(backend="gloo", timeout=LONG_PATIENCE))
     yield world
     world.told()  # what is under way

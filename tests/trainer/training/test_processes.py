@@ -6,7 +6,10 @@ import functools
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 import torch
 
 from tests.helpers import results, several
-from tests.helpers.commands import run_trainer, train
+from tests.helpers.commands import Finished, run_trainer, train
 from tests.helpers.processes import Ended
 from tests.helpers.tiny_training import signal_at
 from trainer import checkpoints
@@ -164,6 +167,29 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, first: int, then: i
     assert distance(tmp_path / "run", whole) < 1e-12
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["compile=step"], "compile=step with processes=2"),
+        (["compile=model"], "compile=model with processes=2"),
+        (["layers=numpy"], "layers=numpy with processes=2"),
+        (["device=cuda:1"], "device=cuda:1 with processes=2"),
+        (["batch_size=3"], "batch_size=3 with processes=2"),
+        (["processes=0"], "processes=0: must be a whole number at least 1"),
+        (["--multirun", "seed=0,1"], "processes=2: not supported with --multirun"),
+        (["processes=1", "sync_batch_norm=false"], "sync_batch_norm=false: has no effect"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(
+    dispatch: Callable[..., Finished], tmp_path: Path, words: list[str], told: str
+) -> None:
+    done = dispatch("processes=2", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_input_is_told_once(tmp_path: Path) -> None:
     for words in (["epochs=0"], ["model.hidden=[0]"], ["processes=3"], ["--multirun", "seed=0,1"]):
         ended = several.run(tmp_path, *TINY, *words)
@@ -233,3 +259,24 @@ def test_the_launcher_killed_leaves_no_orphan(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert results.summary(tmp_path / "run")["status"] == "interrupted"
+
+
+@pytest.mark.slow
+def test_torchrun_and_its_restart(tmp_path: Path) -> None:
+    """The first process is killed; the restart goes on in the folder and ends as the whole does."""
+    words = [*TINY, "epochs=30", "scheduler=constant"]
+    whole = train(tmp_path, *words, folder="whole").folder
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+               "--max-restarts", "1", "-m", "trainer", *words, "hydra.run.dir=run"]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 120
+    while results.newest_step(tmp_path / "run") < 10 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    holder = (tmp_path / "run" / ".lock").read_text().split()[1]
+    os.kill(int(holder), signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert results.started_at(output) >= 10
+    assert distance(tmp_path / "run", whole) < 1e-10
