@@ -27,7 +27,8 @@ import threadpoolctl
 import torch
 from tqdm import tqdm
 
-from trainer.system.signals import NUMBERS, end_with_parent
+from trainer.system.distributed import end_with_parent
+from trainer.system.signals import NUMBERS
 from trainer.system.threads import threads_at_start
 from trainer.text.printable import guarded
 

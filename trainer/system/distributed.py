@@ -5,6 +5,7 @@ torchrun, or `launch` here, sets the variables that `place` reads. Imports nothi
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -13,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.errors import UserError, complain
-from trainer.system.signals import end_with_parent
 
 # torchrun waits 30 s for its processes to save; a large state on a slow disk takes longer.
 SECONDS_TO_SAVE = 600
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,13 @@ def place() -> Place | None:
 def is_other() -> bool:
     """True in all but the first process, which alone writes and speaks."""
     return os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the process that started this one dies, so that the state
+    is saved and nothing is left behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def begin() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Container, Iterator
 from types import FrameType
@@ -18,16 +16,8 @@ from trainer.system.distributed import is_other
 Handler = Callable[[int, FrameType | None], Any]
 
 REPEATED_S = 1.0  # two signals in so many seconds are one that was sent twice
-PR_SET_PDEATHSIG = 1
 HANG_UP: int | None = getattr(signal, "SIGHUP", None)  # the terminal was closed; not on Windows
 NUMBERS = (signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP else []))
-
-
-def end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the process that started this one dies, so that the state
-    is saved and nothing is left behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class StopSignals:
