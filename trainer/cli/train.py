@@ -17,7 +17,7 @@ from trainer.cli.asked import Asked, check_with_torch, compose, own_modules
 from trainer.cli.resume import go_on, resume
 from trainer.config import start
 from trainer.config.compose import own_part, parse, plain
-from trainer.errors import Stopped, named
+from trainer.errors import Paused, Stopped, named
 from trainer.runs import lock
 from trainer.runs.folder import (
     claim_folder,
@@ -101,6 +101,8 @@ def task(cfg: DictConfig) -> None:
             (folder / "summary.json").unlink(missing_ok=True)  # of a start that came to nothing
             choices = dict(hydra.runtime.choices)
             job.run(plain(own_part(cfg)), folder, choices, sweep_of(folder) is not None)
+    except Paused:
+        return
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from None  # ends a sweep, too
     except Exception as error:

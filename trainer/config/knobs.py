@@ -140,6 +140,7 @@ KNOBS: dict[str, Knob] = {
     "log_interval": _COUNT,
     "eval_every_epochs": _COUNT,
     "test": Knob("str", choices=("selected", "all", "none")),
+    "stop_epoch": _COUNT_OR_OFF,
     "save_every_steps": _COUNT_OR_OFF,
     "save_every_minutes": _NOT_NEGATIVE,
     "tensorboard": Knob("bool"),
