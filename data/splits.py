@@ -86,6 +86,7 @@ def check_counts(counts: np.ndarray, folds: int, classes: Sequence[str]) -> None
                 f"data.folds={folds}: class {name!r} has too few images to train on, {count}; it "
                 f"needs {images_for(folds)} or more, to have one in each fold, and in train and "
                 "val beside it."
+                + (f" folds={least} is the most that works." if (least := counts.min()) > 2 else "")
             )
 
 

@@ -29,6 +29,15 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
+def count(number: int, one: str, several: str = "") -> str:
+    """As "1 image" or "1,000 images".
+
+    Args:
+        several: words for another number than one; "": `one` with an s.
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 Fit = Literal["crop", "squash"]
 
 
@@ -45,7 +54,8 @@ class Split:
             slashes.
             None for datasets that do not keep an image in a file of its own.
         indices: (N,) int64: the place of each image in the dataset's own files, counted from 0 in
-            those for training, or in those for testing. None where images have files of their own.
+            those for training, or in those for testing; where images have files of their own, in
+            the sorted list of these, of all splits. None if not known.
     """
 
     images: Tensor
@@ -95,7 +105,7 @@ class Split:
     def place_at(self, position: int, split: str) -> Place:
         """Place of the image at this position, in the split of this name."""
         label, file = int(self.labels[position]), self.file_at(position)
-        return Place(split, label, None if file else self.index_at(position), file)
+        return Place(split, label, None if file is not None else self.index_at(position), file)
 
     def subset(self, chosen: Tensor) -> Split:
         """The images under a mask, (N,) bool, of a split that shares no images with others and has

@@ -55,6 +55,7 @@ def in_package(package: str) -> set[str]:
 LAYERS = [
     ["trainer.__main__"],
     ["trainer.cli"],
+    ["trainer.sweeps"],
     ["trainer.inference", "trainer.job"],
     ["trainer.builders"],
     ["trainer.monitoring"],
@@ -146,7 +147,7 @@ def test_only_the_front_knows_the_configuration() -> None:
     users = users_of("hydra", "omegaconf")
     assert {name for name in users if place_of(name) != "trainer.config"} <= {
         "trainer.builders.datasets", "trainer.builders.networks", "trainer.builders.restore",
-        "trainer.cli.train",
+        "trainer.cli.asked", "trainer.cli.train",
         "trainer.inference.import_weights", "trainer.runs.folder",
     }  # fmt: skip
 

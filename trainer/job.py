@@ -15,7 +15,7 @@ from trainer.builders import leaks_file, training_run
 from trainer.checkpoints import weights_sha256
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing
-from trainer.monitoring.summary import log_result, summarise, write_summary
+from trainer.monitoring.summary import log_result, summarise, sureness_in_words, write_summary
 from trainer.runs import readings
 from trainer.runs.progress import Progress
 from trainer.runs.side_files import status_of
@@ -195,6 +195,7 @@ def log_header(run: Run, choices: dict[str, Any]) -> None:
     on_cpu = f", {count(threads, 'thread')}" if run.about.device.type == "cpu" else ""
     log.info("device %s%s, %s of %s", run.about.device, on_cpu, count(run.plan.epochs, "epoch"),
              count(len(run.train), "step"))  # fmt: skip
+    log.info("%s", sureness_in_words("val", run.val.num_images))
     schedule = run.schedule
     if schedule.warmup_steps < schedule.asked_warmup_steps:
         log.info("scheduler.warmup_steps=%s is cut to %s, a tenth of the run's steps",

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.duplicates.exact import equal_images
-from data.types import DataError, Leaks, Place, Split, printable
+from data.types import DataError, Leaks, Place, Split, count, printable
 
 ON_LEAK = ("warn", "error", "drop")
 _RANK = {"train": 0, "val": 1, "test": 2}  # an image stays in the split of the highest rank
@@ -80,7 +80,8 @@ def judged(
 def _refuse(leaks: Leaks) -> None:
     lines, pairs = [], []
     for part, other, found in leaking(leaks):
-        lines.append(f"{len(found):,} {part} images are in {other}, too")
+        images = count(len(found), f"{part} image is", f"{part} images are")
+        lines.append(f"{images} in {other}, too")
         pairs += found
     if pairs:
         named = "\n  ".join(f"{a} = {b}" for a, b in pairs[:_MOST_NAMED])
@@ -111,22 +112,24 @@ def notes_on_copies(leaks: Leaks, classes: Sequence[str]) -> Iterator[str]:
     if leaks.left_out:
         parts = [place.split for place, _ in leaks.left_out]
         counts = " and ".join(f"{parts.count(p):,} {p}" for p in ("train", "val") if p in parts)
+        are = "image is" if len(parts) == 1 else "images are"
         yield printable(
-            f"data.on_leak=drop: {counts} images are left out, for a split that measures has them, "
+            f"data.on_leak=drop: {counts} {are} left out, for a split that measures has them, "
             f"too: {_named(leaks.left_out)}"
         )
     for part, other, pairs in leaking(remaining(leaks)):
         yield printable(
-            f"exact copies: {len(pairs):,} {part} images are in {other}, too, and the {part} "
-            f"figures too good: {_named(pairs)}"
+            f"exact copies: {count(len(pairs), f'{part} image is', f'{part} images are')} in "
+            f"{other}, too, and the {part} figures too good: {_named(pairs)}"
         )
-    if torn := remaining(leaks).contradictions:
+    if torn := leaks.contradictions:  # of images that were left out, too: one label is wrong
         few = ", ".join(
             " = ".join(f"{place} ({classes[place.label]})" for place in _of_two_labels(group))
             for group in torn[:_FIRST]
         )
         yield printable(
-            f"contradictions: {len(torn):,} images stand under more than one label: "
+            f"contradictions: {count(len(torn), 'image stands', 'images stand')} under more than "
+            "one label: "
             f"{few}{_more(torn)}"
         )
 
@@ -174,19 +177,16 @@ def plain_place(place: Place, classes: Sequence[str]) -> dict[str, str | int | N
 def plain(leaks: Leaks, classes: Sequence[str]) -> dict[str, Any]:
     """Leaks as plain data: counts, and the groups that lie in several splits or under several
     labels, as many as can be read."""
-    left = remaining(leaks)
+    left, torn = remaining(leaks), leaks.contradictions
     dropped = [place.split for place, _ in leaks.left_out]
     counts = {f"{a}_in_{b}": len(pairs) for a, b, pairs in leaking(left)}
-    telling = [
-        group
-        for group in left.copies
-        if len({place.split for place in group}) > 1 or len({place.label for place in group}) > 1
-    ]
+    told = [*(group for group in left.copies if len({place.split for place in group}) > 1), *torn]
+    telling = list(dict.fromkeys(told))
     return {
         "counts": {
             **dict.fromkeys(("test_in_train", "val_in_train", "test_in_val"), 0),
             **counts,
-            "label_conflicts": len(left.contradictions),
+            "label_conflicts": len(torn),
             "groups_of_copies": len(left.copies),
             "left_out_of_train": dropped.count("train"),
             "left_out_of_val": dropped.count("val"),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from data.types import printable
+from data.types import count, printable
 
 MOST_NAMED = 1000  # in one message; with more, they are listed in a file
 
@@ -16,7 +16,7 @@ Bad = Mapping[str, str]  # name below the root -> what is wrong
 
 def cannot_be_used(root: Path, bad: Bad, num_files: int, pack_folder: Path) -> str:
     lines = [
-        f"{len(bad):,} of {num_files:,} images cannot be used:",
+        f"{len(bad):,} of {count(num_files, 'image')} cannot be used:",
         *named(root, bad, pack_folder),
     ]
     return (
@@ -28,7 +28,8 @@ def cannot_be_used(root: Path, bad: Bad, num_files: int, pack_folder: Path) -> s
 
 def left_out(root: Path, bad: Bad, num_files: int, pack_folder: Path) -> list[str]:
     return [
-        f"{len(bad):,} of {num_files:,} images cannot be used and are left out:",
+        f"{len(bad):,} of {count(num_files, 'image')} cannot be used and "
+        f"{'is' if len(bad) == 1 else 'are'} left out:",
         *named(root, bad, pack_folder),
     ]
 

@@ -15,7 +15,7 @@ from data.image_folder.names import check_names, differences, join_first_ten
 from data.image_folder.packing import File, file_at
 from data.images.file_types import claims_to_be_an_image, kinds, suffix_of
 from data.images.ignored_files import Passed, has_suffix, is_data, walk
-from data.types import DataError, printable
+from data.types import DataError, count, printable
 
 PARTS = ("train", "val", "test")
 SYNONYMS = {
@@ -79,8 +79,10 @@ def _labelled(parts: dict[str, Path]) -> tuple[dict[str, Path], tuple[str, ...]]
         if num := _num_images_in(folder):
             del parts[part]
             notes.append(
-                f"{num:,} images lie in {folder} without class folders: they have no labels to "
-                f"measure with and are left out; {part} images are taken from train instead"
+                f"{count(num, 'image lies', 'images lie')} in {folder} without class folders: "
+                f"{'it has no label' if num == 1 else 'they have no labels'} to measure with and "
+                f"{'is' if num == 1 else 'are'} left out; {part} images are taken from train "
+                "instead"
             )
     return parts, tuple(notes)
 
@@ -212,12 +214,14 @@ def _file(root: Path, path: str, label: int) -> File:
 def _notes(parts: Mapping[str, Path], others: Counter[str]) -> Iterator[str]:
     if others:
         yield (
-            f"{others.total():,} files in the class folders are no images and are left out: "
+            f"{count(others.total(), 'file')} in the class folders "
+            f"{'is no image and is' if others.total() == 1 else 'are no images and are'} left out: "
             f"{printable(kinds(others))}"
         )
     for folder in parts.values():
         if num := _num_images_in(folder):
-            yield f"{num:,} images in {folder} lie in no class folder and are left out"
+            lie, are = ("lies", "is") if num == 1 else ("lie", "are")
+            yield f"{count(num, 'image')} in {folder} {lie} in no class folder and {are} left out"
 
 
 def _passed_over(passed: Passed) -> Iterator[str]:

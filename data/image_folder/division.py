@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.image_folder.class_folders import PARTS, find_classes, find_images, find_parts
+from data.image_folder.class_folders import find_classes, find_images, find_parts
 from data.image_folder.groups import by_split, groups_of, notes_on_groups
 from data.image_folder.lists import check_known, read_paths, write_paths
 from data.image_folder.names import join_first_ten
@@ -22,6 +23,7 @@ from data.roots import expanded, resolve_root
 from data.types import DataError, printable
 
 LIST = "test_files.txt"  # in the dataset's folder, where none is named
+_MOST_TRIED = 200  # numbers of groups, in search of one that works
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,27 @@ def divided(
     labels = np.array([file.label for own in found.values() for file in own])
     listed = _listed(root, found, keys, names)
     groups = None if keys.group is None else groups_of(keys.group, names)
-    sizes = {"test": keys.test_size, "val": keys.val_size}
 
-    def of_fold(fold: int) -> np.ndarray:
-        split_of = carved(found, sizes, keys.split_seed, classes, groups, listed, keys.folds, fold)
-        _check_each_has_all(split_of, labels, classes, replace(keys, fold=fold))
-        return split_of
+    @functools.lru_cache(maxsize=1)
+    def drawn(keys: SplitKeys) -> np.ndarray:
+        sizes = {"test": keys.test_size, "val": keys.val_size}
+        return carved(found, sizes, keys.split_seed, classes, groups, listed, keys.folds, keys.fold)
 
-    if groups and keys.folds:
-        for fold in range(keys.folds):  # so that one that cannot be is known before any is trained
-            of_fold(fold)
-    split_of = of_fold(keys.fold)
+    def lacking(keys: SplitKeys) -> Lacking | None:
+        """Of groups in all folds, so that one that cannot be is known before any is trained."""
+        folds = range(keys.folds) if groups and keys.folds else [keys.fold]
+        of_folds = (lacks(drawn(replace(keys, fold=fold)), labels, fold) for fold in folds)
+        return next(filter(None, of_folds), None)
+
+    try:
+        fault = lacking(keys)
+    except DataError as error:
+        if not keys.folds:
+            raise
+        raise DataError(f"{error} {_fewer_folds(keys, lacking, labels)}".rstrip()) from error
+    if fault is not None:
+        raise DataError(_of_lacking(fault, keys, classes, lacking, len(set(groups or names))))
+    split_of = drawn(keys)
     notes = [*notes_on_fold(keys.folds, keys.fold, int((split_of == "test").sum()))]
     sides = by_split(groups, split_of) if groups else None
     if sides:
@@ -107,34 +119,90 @@ def _listed(
     return set(listed)
 
 
-def _check_each_has_all(
-    split_of: np.ndarray, labels: np.ndarray, classes: Sequence[str], keys: SplitKeys
-) -> None:
-    """Raises DataError if a class is in no image of a split: where groups mix classes, or a list
-    was made before a class was added."""
-    for part in PARTS:
-        there = set(labels[split_of == part].tolist())
-        bare = [name for label, name in enumerate(classes) if label not in there]
-        if not bare:
-            continue
-        is_listed = part == "test" and keys.test_files is not None and not keys.folds
-        if is_listed or keys.group is None:
-            verb = "lists no image" if is_listed else f"leaves {part} no image"
-            way_out = "Add some to the list" if is_listed else "Take some from the list"
-            raise DataError(
-                f"data.test_files={printable(keys.test_files or '')}: {verb} of "
-                f"{join_first_ten(bare)}, and each split needs images of each class. {way_out}."
-            )
-        where, size = part, f"a larger data.{part}_size"
-        if part == "test" and keys.folds:
-            where, size = f"fold {keys.fold}", "fewer data.folds"
-        elif part == "train":
-            size = "a smaller data.test_size and data.val_size"
-        raise DataError(
-            f"data.group={printable(keys.group)}: none of the groups drawn for {where} has "
-            f"an image of {join_first_ten(bare)}, and each split needs images of each class. Take "
-            f"{size}, another data.split_seed, or more groups."
+class Lacking(NamedTuple):
+    """A split without an image of some classes.
+
+    Attributes:
+        part, fold: the split, and the number of the fold that was held out.
+        labels: of the classes.
+    """
+
+    part: str
+    fold: int
+    labels: list[int]
+
+
+def lacks(split_of: np.ndarray, labels: np.ndarray, fold: int) -> Lacking | None:
+    """The first split that lacks a class, where groups mix classes, or a list was made before a
+    class was added; None if each has all."""
+    every = set(labels.tolist())
+    for part in ("test", "val", "train"):  # as they are drawn
+        if bare := sorted(every - set(labels[split_of == part].tolist())):
+            return Lacking(part, fold, bare)
+    return None
+
+
+Find = Callable[[SplitKeys], Lacking | None]
+
+
+def _of_lacking(
+    fault: Lacking, keys: SplitKeys, classes: Sequence[str], lacking: Find, num_units: int
+) -> str:
+    part, bare = fault.part, join_first_ten(classes[label] for label in fault.labels)
+    is_listed = part == "test" and keys.test_files is not None and not keys.folds
+    if is_listed or keys.group is None:
+        verb = "lists no image" if is_listed else f"leaves {part} no image"
+        way_out = "Add some to the list" if is_listed else "Take some from the list"
+        return (
+            f"data.test_files={printable(keys.test_files or '')}: {verb} of {bare}, and each split "
+            f"needs images of each class. {way_out}."
         )
+    if part == "test" and keys.folds:
+        where, works = f"fold {fault.fold}", _fewer_folds(keys, lacking)
+    else:
+        where, works = part, _larger_fractions(keys, fault, lacking, num_units)
+    return (
+        f"data.group={printable(keys.group)}: none of the groups drawn for {where} has an image of "
+        f"{bare}, and each split needs images of each class. {works} Another "
+        "data.split_seed, or more groups, may help, too."
+    )
+
+
+def _fewer_folds(keys: SplitKeys, lacking: Find, labels: np.ndarray | None = None) -> str:
+    """The largest number of folds below that of `keys` that can be; empty if none can."""
+    most = keys.folds - 1 if labels is None else min(keys.folds - 1, int(np.bincount(labels).min()))
+    for folds in range(most, 1, -1):
+        if _works(replace(keys, folds=folds, fold=0), lacking):
+            return f"folds={folds} is the most that works."
+    return "No smaller number of folds works." if labels is None else ""
+
+
+def _larger_fractions(keys: SplitKeys, fault: Lacking, lacking: Find, num_units: int) -> str:
+    """The least data.test_size, then the least data.val_size, with which each split has all."""
+    now: Lacking | None = fault
+    taken: dict[str, float] = {}
+    steps = 10 ** len(str(num_units))  # of a fraction: finer than one group
+    while now is not None and now.part != "train":
+        part, name = now.part, f"{now.part}_size"
+        first = int(getattr(keys, name) * steps) + 1
+        for step in range(first, min(steps, first + _MOST_TRIED)):
+            taken[name] = step / steps
+            keys = replace(keys, **{name: step / steps})
+            if (now := lacking(keys)) is None or now.part != part:
+                break
+        else:
+            break
+    if now is not None:
+        return "No larger fractions work."
+    words = " ".join(f"data.{name}={size}" for name, size in taken.items())
+    return f"{words} {'is' if len(taken) == 1 else 'are'} the least that works."
+
+
+def _works(keys: SplitKeys, lacking: Find) -> bool:
+    try:
+        return lacking(keys) is None
+    except DataError:
+        return False
 
 
 def _notes_on_fixing(root: Path, keys: SplitKeys) -> Iterator[str]:

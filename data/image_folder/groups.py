@@ -9,7 +9,7 @@ import numpy as np
 
 from data.image_folder.lists import read_groups
 from data.image_folder.names import join_first_ten
-from data.types import DataError, printable
+from data.types import DataError, count, printable
 
 TABLE = ".csv"  # how the name of a file ends that data.group may name instead of an expression
 WAY_OUT = "or list all images in a CSV file with the columns file,group: data.group=FILE.csv."
@@ -34,8 +34,9 @@ def groups_of(group: str, names: Sequence[str]) -> list[str]:
         way_out = f"Let the expression match them, too, by an alternative (...|...), {WAY_OUT}"
     if without := [name for name, own in zip(names, found, strict=True) if not own]:
         raise DataError(
-            f"data.group={printable(group)}: {len(without):,} of {len(names):,} images have no "
-            f"group by it: {join_first_ten(without)}. {way_out}"
+            f"data.group={printable(group)}: {len(without):,} of {count(len(names), 'image')} "
+            f"{'has' if len(without) == 1 else 'have'} no group by it: {join_first_ten(without)}. "
+            f"{way_out}"
         )
     if len(set(found)) == 1:
         raise DataError(
@@ -99,6 +100,6 @@ def notes_on_groups(groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
     yield "groups: " + ", ".join(f"{len(own):,} in {part}" for part, own in groups.items())
     for (later, earlier), names in on_two_sides(groups).items():
         yield (
-            f"a leak: {len(names):,} groups are in {earlier} and in {later}, and the {later} "
-            f"figures too good: {join_first_ten(names)}"
+            f"a leak: {count(len(names), 'group is', 'groups are')} in {earlier} and in {later}, "
+            f"and the {later} figures too good: {join_first_ten(names)}"
         )

@@ -14,6 +14,8 @@ from data.image_folder.names import join_first_ten
 from data.roots import expanded
 from data.types import DataError, printable
 
+_LOOKED_AT = 2**16  # bytes from the start of a file in which a 0 says that it is no text
+
 
 def read_paths(key: str, path: str) -> list[str]:
     """The paths in a text file, one a line; empty lines and those that begin with # are none.
@@ -79,7 +81,7 @@ def read_groups(key: str, path: str) -> dict[str, str]:
                 own = printable(",".join(rows.fieldnames or ()))
                 raise DataError(
                     f"{key}={path}: its first line must name the columns file and group, with a "
-                    f"comma between them, and is {own[:200]!r}."
+                    f"comma between them, and is '{own[:200]}'."
                 )
             for row in rows:
                 name, group = _plain(row["file"] or ""), (row["group"] or "").strip()
@@ -104,7 +106,8 @@ def check_known(key: str, path: str, root: Path, listed: Iterable[str], known: s
     if any(Path(name).is_file() for name in missing):
         hints.append("Paths count from data.root.")
     raise DataError(
-        f"{key}={path}: {len(missing):,} of its files are not among the images in {root}: "
+        f"{key}={path}: {len(missing):,} of its files "
+        f"{'is' if len(missing) == 1 else 'are'} not among the images in {root}: "
         f"{join_first_ten(missing)}. Put them back; or take their lines out, which makes it "
         f"another test split. {' '.join(hints)}".rstrip()
     )
@@ -121,6 +124,13 @@ def _opened(key: str, path: str) -> Iterator[TextIO]:
                 f"{key}={path}: {state}. A relative path counts from where the command is started, "
                 f"which is {Path.cwd()}."
             )
+        with open(place, "rb") as binary:
+            if b"\0" in binary.read(_LOOKED_AT):
+                raise DataError(
+                    f"{key}={path}: is not a text file: it has bytes of the value 0, as images, "
+                    "archives, spreadsheets and text in UTF-16 have. Save the list as text in "
+                    "UTF-8, or as CSV."
+                )
         with open(place, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             yield file
     except OSError as error:

@@ -194,13 +194,14 @@ class _Images:
         """These rows of all images: a slice where they lie one after the other, as those of a
         folder do, which is read as it lies."""
         images, chosen = self.pack.images, torch.from_numpy(rows)
+        labels, places = self.labels[chosen], torch.from_numpy(np.flatnonzero(self.good)[rows])
         if not len(rows):
-            return Split(images[:0], self.labels[chosen], files=[])
+            return Split(images[:0], labels, None, [], places)
         first = int(rows[0])
         if rows[-1] - first + 1 == len(rows):
             last = first + len(rows)
-            return Split(images[first:last], self.labels[chosen], files=self.names[first:last])
-        return Split(images, self.labels[chosen], chosen, self.names)
+            return Split(images[first:last], labels, None, self.names[first:last], places)
+        return Split(images, labels, chosen, self.names, places)
 
     def judged(
         self, split_of: np.ndarray, on_leak: str, classes: Sequence[str]

@@ -14,12 +14,15 @@ def check_names(folder: Path, names: Iterable[str]) -> None:
     alike: dict[str, str] = {}
     for name in sorted(names):
         if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):  # Cs: bytes, not UTF-8
-            raise DataError(f"{folder}: the name of the class folder {name!r} is no plain text.")
+            raise DataError(
+                f"{printable(folder)}: the name of the class folder '{printable(name)}' is no "
+                "plain text: it has control characters, or is not in UTF-8. Rename it."
+            )
         other = alike.setdefault(unicodedata.normalize("NFC", name.casefold()), name)
         if other != name:
             raise DataError(
-                f"{folder} has the class folders {other!r} and {name!r}, whose names hardly "
-                "differ. Make them one, or rename one."
+                f"{printable(folder)} has the class folders '{printable(other)}' and "
+                f"'{printable(name)}', whose names hardly differ. Make them one, or rename one."
             )
 
 

@@ -67,5 +67,6 @@ def suffix_of(path: str | os.PathLike[str]) -> str:
 def kinds(others: Counter[str]) -> str:
     """`3 .txt, 1 without a suffix`: files that are no images, by their suffixes."""
     named = [f"{n:,} {suffix or 'without a suffix'}" for suffix, n in others.most_common()]
-    more = [f"and {len(named) - 10:,} kinds more"] if len(named) > 10 else []
+    rest = len(named) - 10
+    more = [f"and {rest:,} kind{'s' * (rest > 1)} more"] if rest > 0 else []
     return ", ".join(named[:10] + more)

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.types import count
+
 Range = tuple[float, float]  # least and greatest number; two ints of whole numbers
 
 FLAT, MANY = 16, 0.1  # grey values; the part of all images from which on it is said
@@ -71,15 +73,17 @@ def notes(num_deep: int, scale: Range | None, num_flat: int, num_all: int) -> li
     lines = [_of_scale(scale, num_deep, num_all)] if scale else []
     if num_flat > MANY * num_all:
         lines.append(
-            f"{num_flat:,} of {num_all:,} images are nearly one colour (no pixels differ by more "
-            f"than {FLAT} of 255): look whether they show what they should"
+            f"{num_flat:,} of {count(num_all, 'image')} {'is' if num_flat == 1 else 'are'} nearly "
+            f"one colour (no pixels differ by more than {FLAT} of 255): look whether "
+            "they show what they should"
         )
     return lines
 
 
-def _of_scale(scale: Range, count: int, num_all: int) -> str:
+def _of_scale(scale: Range, num_deep: int, num_all: int) -> str:
     low, high = (f"{value:g}" if isinstance(value, float) else f"{value:,}" for value in scale)
     return (
-        f"{count:,} of {num_all:,} images are grey of more than 8 bits: their numbers from {low} "
-        f"to {high} become 0 to 255, and so in predict and evaluate (data.pixel_range)"
+        f"{num_deep:,} of {count(num_all, 'image')} {'is' if num_deep == 1 else 'are'} grey of "
+        f"more than 8 bits: their numbers from {low} to {high} become 0 to 255, and so in predict "
+        "and evaluate (data.pixel_range)"
     )

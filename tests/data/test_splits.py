@@ -47,10 +47,14 @@ def test_each_dataset_stays_what_it_was(path: Path, tmp_path: Path) -> None:
 def test_each_image_knows_its_place_in_the_files(path: Path, tmp_path: Path) -> None:
     made = loaded(path, tmp_path)
     splits = (made.train, made.val, made.test)
-    if path.stem == "image_folder":  # its images have files of their own
-        assert all(split.indices is None and split.index_at(0) is None for split in splits)
-        return
     train, val, test = ([split.index_at(i) for i in range(len(split))] for split in splits)
+    if path.stem == "image_folder":  # its images have files of their own
+        places = dict(
+            zip(train + val + test, [x for s in splits for x in s.own_files()], strict=True)
+        )
+        assert sorted(places) == list(range(len(places)))
+        assert [places[i] for i in range(len(places))] == sorted(places.values())
+        return
     assert train == sorted(train)
     assert val == sorted(val)
     assert sorted(train + val) == list(range(len(train) + len(val)))
@@ -196,6 +200,7 @@ def test_the_held_out_images_are_those_at_their_places() -> None:
         ({"folds": 3, "fold": -1}, "data.fold=-1: must be 0 to 2 with data.folds=3."),
         ({"fold": 1}, "data.fold=1: must be 0 without data.folds."),
         ({"folds": 401}, "class '0' has too few images to train on, 400; it needs 401 or more"),
+        ({"folds": 401}, "folds=400 is the most that works"),
     ],
 )
 def test_wrong_folds_are_named(keys: dict[str, int], message: str) -> None:

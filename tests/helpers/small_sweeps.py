@@ -21,3 +21,9 @@ def summary(run: Path) -> dict[str, Any]:
 def predictions(folder: Path) -> list[dict[str, str]]:
     with open(folder / "predictions.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def job_of(sweep: Path, number: int) -> Path:
+    """Folder of a job of a sweep; its name begins with the job's number."""
+    (found,) = [path for path in sweep.iterdir() if path.name.partition("_")[0] == str(number)]
+    return found

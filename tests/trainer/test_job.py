@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -33,6 +34,17 @@ def test_every_file_of_the_contract_is_there(default_run: TrainedRun) -> None:
     assert not [name for name in names if ".tmp" in name]
     last, newest = (default_run.best.with_name(n) for n in ("last.pth", f"step_{steps}.pth"))
     assert last.samefile(newest)
+
+
+def test_how_sure_a_validation_accuracy_is_stands_above_the_epochs(default_run: TrainedRun) -> None:
+    log = default_run.command.output
+    near, half = (binomtest(k, 400).proportion_ci(method="wilson") for k in (380, 200))
+    line = (
+        f"val accuracy is of 400 images: at 0.95 within {0.95 - near.low:.3f} of the truth, at 0.5 "
+        f"within {0.5 - half.low:.3f} (95 %)"
+    )
+    assert log.index(line) < log.index("epoch  1/20")
+    assert log.count("of the truth") == 1
 
 
 def test_metrics_rows(default_run: TrainedRun) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from trainer.cli.arguments import parse_words
 from trainer.errors import UserError
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
 
     # Imported here: NumPy takes a tenth of a second that --help should not wait for.
     from trainer.runs.compare import compared
-    from trainer.runs.compare_text import accuracy_table, notes
+    from trainer.runs.compare_text import accuracy_table, notes, notes_on_training
     from trainer.runs.sides import side_of
     from trainer.text.json_text import json_of
 
@@ -40,6 +41,8 @@ def main(argv: list[str]) -> int:
     pairs = compared(sides)
     if args.json:
         print("\n".join(json_of(pair.as_json()) for pair in pairs))
+        for note in notes_on_training(sides):
+            print(note, file=sys.stderr)
         return 0
     print(accuracy_table(sides))
     print()

@@ -9,6 +9,7 @@ from trainer.builders.idle_keys import keys_in
 from trainer.config import knobs
 from trainer.errors import UserError
 from trainer.system.progress_bars import starting
+from trainer.text.values import count
 
 HELP = """usage: trainer inspect [data=... data.KEY=...] [--json] [--fix-test [-o FILE]]
 
@@ -56,8 +57,9 @@ def main(argv: list[str]) -> int:
     set_num_threads(1, "torch")  # the search for copies has threads of its own
 
     if own.fix_test:
-        path, count = datasets.fix_test(config["data"], own.output)
-        print(f"{count:,} images are listed in {path}\nfrom now on: data.test_files={path}")
+        path, number = datasets.fix_test(config["data"], own.output)
+        print(f"{count(number, 'image is', 'images are')} listed in {path}")
+        print(f"from now on: data.test_files={path}")
         return 0
     report = dataset_report.inspect(config["data"])
     if own.json:

@@ -12,6 +12,7 @@ from pathlib import Path
 from trainer.cli.arguments import MACHINE_KEYS, parse_words
 from trainer.errors import UserError
 from trainer.inference.image_paths import copies, find
+from trainer.text.values import count
 
 DESCRIBING = ("model", "model.", "data", "data.")  # for a file of weights alone
 MAX_PIXELS = 250_000_000  # data.images.fitting has the same, and is imported later
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
     if others:
         print(others, file=sys.stderr)
     if num_failed:
-        print(f"{num_failed:,} of {len(files):,} images failed.", file=sys.stderr)
+        print(f"{num_failed:,} of {count(len(files), 'image')} failed.", file=sys.stderr)
     return 1 if num_failed else 0
 
 

@@ -198,12 +198,11 @@ def run(
 
 
 def launcher_of(name: str) -> Launcher:
-    from trainer.cli.dispatch import dispatch
     from trainer.sweeps.processes import LocalProcesses
 
     if name != "local":
         raise UserError(f"launcher={name}: is not built yet.")
-    return LocalProcesses(dispatch)
+    return LocalProcesses()
 
 
 def in_process(launcher: Launcher) -> Resume:

@@ -248,7 +248,7 @@ def check(config: Mapping[str, Any]) -> None:
     for key in config:
         if key == "experiment":
             raise UserError("The experiment's file must begin with the line: # @package _global_")
-        if key not in known:
+        if key not in (*known, *OF_SWEEPS):
             raise UserError(unknown_name_message("key", key, known))
     for key in known:
         if key not in config:

@@ -18,6 +18,7 @@ from data.types import Dataset, Leaks, Place
 from trainer.builders.datasets import load_data
 from trainer.text.printable import printable
 from trainer.text.tables import align
+from trainer.text.values import count
 
 FIRST, MOST_ROWS = 3, 20  # that a finding names; of a table
 MOST_CLASSES = 100  # in the table
@@ -65,7 +66,7 @@ def unsearched(dataset: Dataset, num_images: int) -> str:
     if side < LEAST_SIDE:
         return f"images of {side} pixels are too small; {LEAST_SIDE} are needed"
     if num_images > MOST_IMAGES:
-        return f"{num_images:,} images are too many; up to {MOST_IMAGES:,} are compared"
+        return f"{count(num_images, 'image')} are too many; up to {MOST_IMAGES:,} are compared"
     return ""
 
 
@@ -150,30 +151,33 @@ def findings(report: Report) -> Iterator[tuple[str, str]]:
     if dataset.damaged:
         names = named([name for name, _ in dataset.damaged])
         yield (
-            f"damaged: {len(dataset.damaged):,} files cannot be used: {names}",
+            f"damaged: {count(len(dataset.damaged), 'file')} cannot be used: {names}",
             "Repair or remove them; data.on_bad_image=skip leaves them out of a training.",
         )
     for part, other, pairs in leaking(dataset.leaks):
         yield (
-            f"exact copies: {len(pairs):,} {part} images are in {other}, too: {in_pairs(pairs)}",
+            f"exact copies: {images(len(pairs), part, 'is', 'are')} in {other}, too: "
+            f"{in_pairs(pairs)}",
             f"The {part} figures come out too good. {REMOVE}.",
         )
     for part, other, pairs in leaking(near):
         yield (
-            f"near copies: {len(pairs):,} {part} images have near copies in {other}: "
+            f"near copies: {images(len(pairs), part, 'has', 'have')} near copies in {other}: "
             f"{in_pairs(pairs)}",
             f"Look at them. If they are of one thing, the {part} figures come out too good: keep "
             "them in one split, or remove one of each.",
         )
     for (part, other), shared in split_groups(dataset).items():
         yield (
-            f"groups: {len(shared):,} have images in {part} and in {other}: {named(shared)}",
+            f"groups: {count(len(shared), 'has', 'have')} images in {part} and in {other}: "
+            f"{named(shared)}",
             f"The {part} figures come out too good: keep all images of a group in one folder.",
         )
     yield from contradictions(dataset)
     if torn := near.contradictions:
         yield (
-            f"labels: {len(torn):,} groups of near copies stand under more than one label: "
+            f"labels: {count(len(torn), 'group')} of near copies "
+            f"{'stands' if len(torn) == 1 else 'stand'} under more than one label: "
             f"{in_pairs(torn)}",
             "Look at them, and decide for one label each.",
         )
@@ -187,7 +191,8 @@ def split_groups(dataset: Dataset) -> dict[tuple[str, str], list[str]]:
 def contradictions(dataset: Dataset) -> Iterator[tuple[str, str]]:
     if torn := dataset.leaks.contradictions:
         yield (
-            f"labels: {len(torn):,} images stand under more than one label: {in_pairs(torn)}",
+            f"labels: {count(len(torn), 'image stands', 'images stand')} under more than one "
+            f"label: {in_pairs(torn)}",
             "No network can be right on both: decide for one label and remove the others.",
         )
 
@@ -198,12 +203,13 @@ def lesser(report: Report) -> Iterator[tuple[str, str]]:
     for kind, groups in (("exact", dataset.leaks.copies), ("near", report.near.copies)):
         if within := [group for group in groups if len({place.split for place in group}) == 1]:
             yield (
-                f"{kind} copies within a split: {len(within):,} groups: {in_pairs(within)}",
+                f"{kind} copies within a split: {count(len(within), 'group')}: {in_pairs(within)}",
                 "They count several times; remove what is not meant.",
             )
     if report.flat:
         yield (
-            f"nearly one colour: {len(report.flat):,} images: {named(list(map(str, report.flat)))}",
+            f"nearly one colour: {count(len(report.flat), 'image')}: "
+            f"{named(list(map(str, report.flat)))}",
             "Look whether they show what they should.",
         )
     for note in notes_on_counts(dataset.train.labels, dataset.classes):
@@ -211,6 +217,11 @@ def lesser(report: Report) -> Iterator[tuple[str, str]]:
         yield what, f"{do[:1].upper()}{do[1:]}."
     if dataset.leaks.known:
         yield dataset.leaks.known, "Say so beside the figures, or test on ciFAIR's test images."
+
+
+def images(number: int, part: str, one: str, several: str) -> str:
+    """As "1 test image is" or "3 test images are"."""
+    return count(number, f"{part} image {one}", f"{part} images {several}")
 
 
 def in_pairs(groups: Sequence[Sequence[Place]]) -> str:

@@ -14,6 +14,7 @@ from trainer.evaluation.metrics import Metrics
 from trainer.evaluation.statistics import interval_of
 from trainer.text.json_text import finite
 from trainer.text.tables import align
+from trainer.text.values import count
 
 MOST_ROWS, WORST_ROWS = 100, 20  # classes in a table; of more, the worst
 LARGEST_MATRIX, NUM_CONFUSIONS = 12, 10  # classes of a matrix; of more, the most common pairs
@@ -69,7 +70,7 @@ def show(results: Mapping[str, Any], confusion: Confusion, data: Sequence[str] =
     )
     top5 = results["top5_accuracy"]
     split = f"{results['split']} split{' of ' if data else ''}{' '.join(data)}"
-    print(f"{split}, {results['num_images']:,} images on {results['device']}: "
+    print(f"{split}, {count(results['num_images'], 'image')} on {results['device']}: "
           f"loss {loss}, accuracy {results['accuracy']:.4f} (95 %: "
           f"{results['accuracy_interval']}), "
           f"{results['images_per_s']:,.0f} images/s")  # fmt: skip
@@ -110,13 +111,13 @@ def confusion_table(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> s
         return None
     widest = max(len(name) for name in classes)
     room = (shutil.get_terminal_size().columns - max(widest, len("true"))) // len(classes) - 2
-    digits = max((len(f"{count}") for _, _, count in cells), default=1)
+    digits = max((len(f"{number}") for _, _, number in cells), default=1)
     if room < max(digits, min(widest, SHORTEST_HEADING)):
         return None
     lines = [["true", *(name[:room] for name in classes)]]
     lines += [[name, *["."] * len(classes)] for name in classes]
-    for true, predicted, count in cells:
-        lines[1 + true][1 + predicted] = f"{count}"
+    for true, predicted, number in cells:
+        lines[1 + true][1 + predicted] = f"{number}"
     return "predicted, of each true class:\n" + align(lines, left={0})
 
 
@@ -126,9 +127,9 @@ def confusion_list(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> st
         return "no misclassifications"
     totals = class_sizes(cells)
     lines = [["true", "predicted", "images", "of the class"]]
-    for true, predicted, count in commonest:
-        share = f"{100 * count / totals[true]:.1f} %"
-        lines.append([classes[true], classes[predicted], f"{count:,}", share])
+    for true, predicted, number in commonest:
+        share = f"{100 * number / totals[true]:.1f} %"
+        lines.append([classes[true], classes[predicted], f"{number:,}", share])
     return "most common confusions:\n" + align(lines, left={0, 1})
 
 

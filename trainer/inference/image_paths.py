@@ -14,6 +14,7 @@ from typing import NamedTuple
 from data.images.file_types import claims_to_be_an_image, kinds, suffix_of
 from data.images.ignored_files import MARK, is_a_systems, is_own, walk
 from trainer.errors import UserError
+from trainer.text.values import count
 
 
 class Found(NamedTuple):
@@ -37,7 +38,9 @@ def find(words: Sequence[str]) -> tuple[list[Found], str]:
     suffixes = Counter(suffix_of(path) for path in others)
     if not others:
         return found, ""
-    return found, f"{len(others):,} files are no images and are passed over: {kinds(suffixes)}"
+    passed_over = count(len(others), "file is no image", "files are no images")
+    are = "is" if len(others) == 1 else "are"
+    return found, f"{passed_over} and {are} passed over: {kinds(suffixes)}"
 
 
 def _meant(word: str, others: set[str]) -> list[Found]:

@@ -27,6 +27,7 @@ from trainer.runs.report import html
 from trainer.system.files import write_bytes
 from trainer.text.json_text import json_of
 from trainer.text.tables import align
+from trainer.text.values import count
 
 PAGE = "suspects.html"
 MOST_LISTED, MOST_SHOWN = 20, 200  # on the terminal, on the page
@@ -79,7 +80,8 @@ def report_suspects(folder: Path, as_json: bool) -> None:
         print(json_of([one.as_json() for one in found], indent=1))
         return
     num_images = sum(len(source.rows) for source in sources)
-    print(f"{len(found):,} of {num_images:,} labels are probably wrong, by predictions of images "
+    print(f"{len(found):,} of {count(num_images, 'label')} "
+          f"{'is' if len(found) == 1 else 'are'} probably wrong, by predictions of images "
           "that the model was not trained on")  # fmt: skip
     if not found:
         (folder / PAGE).unlink(missing_ok=True)  # of an earlier look
@@ -114,7 +116,8 @@ def sources_of(folder: Path) -> list[Source]:
         )
     split = "test" if folds else "val"
     if unfinished := [row for row in rows if folds and row.status != "finished"]:
-        print(f"{len(unfinished)} folds are not finished, and their images left out")
+        waiting = count(len(unfinished), "fold is", "folds are")
+        print(f"{waiting} not finished, and their images left out")
         folds = [run for run in folds if run not in {row.folder for row in unfinished}]
     return [Source(run, split, rows_of(run, split)) for run in folds or [folder]]
 
@@ -181,7 +184,7 @@ def images_of(source: Source) -> Split:
     split: Split = getattr(datasets.load_data(config["data"]), source.split)
     if len(split) < len(source.rows):
         raise UserError(
-            f"{source.run}: its {source.split} split has {len(split):,} images now, and "
+            f"{source.run}: its {source.split} split has {count(len(split), 'image')} now, and "
             f"{predictions.NAME} {len(source.rows):,}. Train again, or restore the files."
         )
     return split

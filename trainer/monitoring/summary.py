@@ -98,6 +98,19 @@ def log_result(summary: dict[str, Any]) -> None:
              count(summary["steps"], "step"))  # fmt: skip
 
 
+def sureness_in_words(split: str, num_images: int) -> str:
+    """How far the accuracy of a split may be from the truth: for lines without an interval."""
+    least, most = (
+        max(interval.high - accuracy, accuracy - interval.low)
+        for accuracy in (0.95, 0.5)
+        if (interval := interval_of(accuracy, num_images))
+    )
+    return (
+        f"{split} accuracy is of {count(num_images, 'image')}: at 0.95 within {least:.3f} of the "
+        f"truth, at 0.5 within {most:.3f} (95 %)"
+    )
+
+
 def accuracy_in_words(split: str, summary: dict[str, Any], name: str = "") -> str:
     """Accuracy of a split with its interval.
 
@@ -107,5 +120,5 @@ def accuracy_in_words(split: str, summary: dict[str, Any], name: str = "") -> st
     accuracy, interval = summary[f"{split}_accuracy"], summary[f"{split}_interval"]
     if accuracy is None:
         return f"no {split} accuracy"
-    images = f"{summary[f'num_{split}_images']:,} images"
+    images = count(summary[f"num_{split}_images"], "image")
     return f"{name or split} accuracy {accuracy:.4f} of {images}, 95 %: {interval}"

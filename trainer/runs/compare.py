@@ -12,6 +12,7 @@ from trainer.errors import UserError
 from trainer.evaluation import statistics
 from trainer.evaluation.statistics import NORMAL, Difference, Interval
 from trainer.runs.sides import Side
+from trainer.text.values import count
 
 ALPHA, POWER = 0.05, 0.8
 SMALL = 0.005  # a difference that people ask for: half a point
@@ -27,9 +28,23 @@ def preprocessing(data: Mapping[str, Any], key: str) -> Any:
     return value
 
 
+def drawn_otherwise(a: Side, b: Side) -> list[str]:
+    """The keys by which the splits of two sides were drawn differently, with both values."""
+    return [
+        f"data.{key}={a.data.get(key)} and {b.data.get(key)}"
+        for key in ("split_seed", "val_size", "test_size", "group", "test_files", "folds")
+        if a.data and b.data and a.data.get(key) != b.data.get(key)
+    ]
+
+
 def shared_images(a: Side, b: Side) -> list[str]:
     """Images that both sides predicted, in order. Raises UserError where the two cannot be
-    compared: other images, other labels, other preprocessing."""
+    compared: a run on both sides, other images, other labels, other preprocessing."""
+    if (both := sorted(a.files & b.files)) and a.files != b.files:
+        raise UserError(
+            f"{a.name} and {b.name} cannot be compared: the run {both[0].parent} is on both sides. "
+            "Name sides that have no run in common."
+        )
     for key in ("_target_", *PREPROCESSING):
         if a.data and b.data and preprocessing(a.data, key) != preprocessing(b.data, key):
             name = "data" if key == "_target_" else f"data.{key}"
@@ -50,11 +65,14 @@ def shared_images(a: Side, b: Side) -> list[str]:
             f"{a.name} and {b.name} cannot be compared: their images have the same names, but not "
             "the same pixels. Evaluate both on the same files."
         )
-    if not common or (not with_files and (sizes_differ or len(ids) > 1)):
+    is_one_set = len(ids) == 1 and all(side.data.get("dataset") for side in (a, b))
+    if not common or (not with_files and (len(ids) > 1 or (sizes_differ and not is_one_set))):
         sizes = " and ".join(f"{len(side.runs[0].images):,}" for side in (a, b))
+        drawn = " ".join(drawn_otherwise(a, b))
         raise UserError(
             f"{a.name} and {b.name} cannot be compared: their images are not the same ({sizes} "
-            "images). Evaluate both on the same split of the same dataset."
+            f"images{f'; {drawn}' if drawn else ''}). Evaluate both on the same split of the same "
+            "dataset."
         )
     labels = [dict(zip(run.images, run.label, strict=True)) for run in runs]
     for image in sorted(common):
@@ -98,7 +116,7 @@ class Comparison:
                 f"({low:.1f} to {high:.1f}), p = {self.p_holm:.2g}"
             )
         return (
-            f"{self.a} and {self.b} are not distinguishable with {self.n:,} images "
+            f"{self.a} and {self.b} are not distinguishable with {count(self.n, 'image')} "
             f"(difference {100 * self.difference:+.1f} points, {low:.1f} to {high:.1f}, "
             f"p = {self.p_holm:.2g}); {self.advice}"
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from trainer.evaluation.statistics import spread, wilson
 from trainer.runs.compare import Comparison
+from trainer.runs.predictions import NAME
 from trainer.runs.sides import Side
 from trainer.text.tables import align
+from trainer.text.values import count
 
 
 def accuracy_table(sides: Sequence[Side]) -> str:
@@ -23,18 +26,38 @@ def accuracy_table(sides: Sequence[Side]) -> str:
             found = spread(of_runs)
             std, interval = f"{found.std:.4f}", found.interval
         mean = sum(of_runs) / len(of_runs)
-        lines.append([side.name, f"{len(of_runs)}", f"{len(first):,}", f"{mean:.4f}", std,
-                      str(interval)])  # fmt: skip
+        name, numbers = shlex.quote(side.name), [f"{len(of_runs)}", f"{len(first):,}"]
+        lines.append([name, *numbers, f"{mean:.4f}", std, str(interval)])
     return align(lines, left={0})
+
+
+def notes_on_training(sides: Sequence[Side]) -> Iterator[str]:
+    """Lines on images that a side was, or may have been, trained on."""
+    for side in sides:
+        numbers = [run.num_trained_on for run in side.runs]
+        drawn = "data.split_seed or another key of the splits was not that of the training"
+        if None in numbers:
+            yield (
+                f"{side.name}: may have been trained on some of these images, which makes it look "
+                f"too good: {drawn}, and the run's own {NAME} is not there to tell"
+            )
+        elif most := max(number or 0 for number in numbers):
+            images = count(most, "image that it was", "images that it was")
+            yield f"{side.name}: left out {images} trained on: {drawn}"
 
 
 def notes(sides: Sequence[Side], pairs: Sequence[Comparison], split: str) -> Iterator[str]:
     """Lines on the images that were compared, and on the methods."""
+    yield from notes_on_training(sides)
     sizes = {side.name: len(side.runs[0].images) for side in sides}
     if fewer := [pair for pair in pairs if pair.n < max(sizes[pair.a], sizes[pair.b])]:
         yield (
-            f"{fewer[0].a} and {fewer[0].b} were compared on the {fewer[0].n:,} images that are in "
-            f"the {split} split of both: neither was trained on them"
+            f"{fewer[0].a} and {fewer[0].b} were compared on the "
+            f"{count(fewer[0].n, 'image that is', 'images that are')} in "
+            f"the {split} split of both, so that neither was trained on them; left out: "
+            + " and ".join(
+                f"{sizes[name] - fewer[0].n:,} of {name}" for name in (fewer[0].a, fewer[0].b)
+            )
         )
     holm = ""
     if len(pairs) > 1:

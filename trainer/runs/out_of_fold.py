@@ -8,6 +8,7 @@ from pathlib import Path
 from trainer.evaluation.statistics import wilson
 from trainer.runs import predictions
 from trainer.runs.read import Row
+from trainer.text.values import count
 
 SPLIT = "fold"  # in the file's first column
 LABEL, PREDICTED = 3, 4  # columns
@@ -31,7 +32,7 @@ def write(folder: Path, rows: Sequence[Row]) -> str | None:
         return f"{file}: could not be written: {error}"
     right = sum(line[LABEL] == line[PREDICTED] for line in found)
     return (
-        f"out of fold: accuracy {right / len(found):.4f} of {len(found):,} images, 95 %: "
+        f"out of fold: accuracy {right / len(found):.4f} of {count(len(found), 'image')}, 95 %: "
         f"{wilson(right, len(found))} over images, as of one model ({file})"
     )
 

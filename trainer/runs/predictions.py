@@ -1,10 +1,10 @@
 """Predictions of a run for each image of its validation and test split: predictions.csv.
 
-One row an image: `split`, `index` (its place in the dataset's own files, or in the split where each
-image has a file of its own), `file` (relative to the root; empty for datasets without files),
-`label` and `predicted` (class names), `probability` (of the predicted class), `loss` (-ln of the
-label's probability), and the five most probable classes with their probabilities. A cell is empty
-where there are fewer classes, or a number is not finite.
+One row an image: `split`, `index` (its place in the dataset's own files; where each image has a
+file of its own, in the sorted list of all of them), `file` (relative to the root; empty for
+datasets without files), `label` and `predicted` (class names), `probability` (of the predicted
+class), `loss` (-ln of the label's probability), and the five most probable classes with their
+probabilities. A cell is empty where there are fewer classes, or a number is not finite.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,12 +44,15 @@ class Predictions:
     Attributes:
         images: (N,) what identifies each image: its file's name, or its index as text.
         label, predicted: (N,) class names.
+        num_trained_on: images that were left out, since the model was trained on them; None: some
+            of these may be such, and which is not known.
     """
 
     images: tuple[str, ...]
     label: tuple[str, ...]
     predicted: tuple[str, ...]
     has_files: bool
+    num_trained_on: int | None = 0
 
     @property
     def is_right(self) -> NDArray[np.bool_]:
@@ -85,7 +88,11 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
     rows = itertools.chain(
         *(zip(part.images, part.label, part.predicted, strict=True) for part in parts)
     )
-    return in_order(rows, all(part.has_files for part in parts))
+    known = [part.num_trained_on for part in parts if part.num_trained_on is not None]
+    return replace(
+        in_order(rows, all(part.has_files for part in parts)),
+        num_trained_on=sum(known) if len(known) == len(parts) else None,
+    )
 
 
 def read_rows(file: Path, split: str) -> list[list[str]]:

@@ -35,7 +35,8 @@ class Readings:
 
     Attributes:
         count: readings.
-        runs: different runs, or checkpoints outside of runs, that were evaluated.
+        runs: different runs, or checkpoints outside of runs, that were evaluated; a copy of a
+            run's checkpoint is that run.
         models: different weights that were evaluated.
     """
 
@@ -127,9 +128,12 @@ def append(file: Path, line: bytes) -> None:
 def readings_of(file: Path, dataset: str) -> Readings:
     """Readings of the test split with this id."""
     found = [row for row in rows(file) if row["dataset"] == dataset]
-    return Readings(
-        file, len(found), len({row["run"] for row in found}), len({row["digest"] for row in found})
-    )
+    same: dict[str, str] = {}  # run -> the first of those that share a digest with it
+    of_digest: dict[str, str] = {}
+    for row in found:
+        first = of_digest.setdefault(row["digest"], same.get(row["run"], row["run"]))
+        same.setdefault(row["run"], first)
+    return Readings(file, len(found), len({*same.values()}), len(of_digest))
 
 
 def rows(file: Path) -> Iterator[dict[str, str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from trainer.runs.predictions import NAME, Predictions
 from trainer.runs.read import Row, read_runs
 from trainer.runs.selection import is_repeat
 from trainer.runs.side_files import read_json, read_yaml, readable
-from trainer.text.values import listed
+from trainer.runs.sweep_file import is_sweep
+from trainer.text.values import count, listed
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Side:
     Attributes:
         runs: predictions of each, of the same images.
         data: keys of its configuration's data group.
+        files: where the predictions were read, whole paths.
     """
 
     name: str
     runs: tuple[Predictions, ...]
     data: Mapping[str, Any]
+    files: frozenset[Path]
 
     def right(self, images: Sequence[str]) -> NDArray[np.bool_]:
         """(runs, images), True where a run has an image right."""
@@ -44,34 +48,56 @@ class Side:
 
 def side_of(words: str, split: str) -> Side:
     """Runs that a word of the command line means. Raises UserError."""
-    path, _, overrides = (words, "", "") if Path(words).exists() else words.partition(":")
-    folder = Path(path)
+    folder, overrides = divided(words)
     if folder.is_file():
         folder = folder_of(folder, split)
     if not folder.is_dir():
         raise UserError(f"{words}: there is no such run, checkpoint or sweep.")
-    wanted = [word for word in overrides.split(",") if word]
-    is_sweep = (folder / "multirun.yaml").is_file()
-    if file_of(folder, split).is_file() and not wanted and not is_sweep:
-        return Side(words, (found(folder, split),), data_of(folder))
-    rows = [row for row in read_runs(folder) if set(wanted) <= set(row.overrides)]
+    if file_of(folder, split).is_file() and not overrides and not is_sweep(folder):
+        return side(words, (found(folder, split),), [folder], split)
+    rows = with_overrides(read_runs(folder), overrides)
     rows, without = (
         [row for row in rows if file_of(row.folder, split).is_file() is there]
         for there in (True, False)
     )
     if rows and without:
         raise UserError(
-            f"{words}: of {len(rows) + len(without)} runs {len(without)} have no {NAME}: "
+            f"{words}: of {len(rows) + len(without)} runs "
+            f"{count(len(without), 'has', 'have')} no {NAME}: "
             f"{listed([str(row.folder) for row in without], 3)}. `evaluate` writes it."
         )
     if not rows:
-        among = f" with {', '.join(wanted)}" if wanted else ""
+        among = f" with {overrides}" if overrides else ""
         raise UserError(
             f"{words}: no run{among} has a {NAME} there. A finished training writes it; "
             "`evaluate CHECKPOINT` writes it for an older run."
         )
     check_one_configuration(words, folder, rows)
-    return Side(words, tuple(by_seed(rows, split)), data_of(rows[0].folder))
+    return side(words, tuple(by_seed(rows, split)), [row.folder for row in rows], split)
+
+
+def divided(words: str) -> tuple[Path, str]:
+    """Folder or file, and the overrides after the colon; both may have colons of their own."""
+    parts = words.split(":")
+    for number in range(len(parts), 1, -1):
+        if (path := Path(":".join(parts[:number]))).exists():
+            return path, ":".join(parts[number:])
+    return Path(parts[0]), ":".join(parts[1:])
+
+
+def with_overrides(rows: list[Row], text: str) -> list[Row]:
+    """The runs with all of these overrides, by value. Raises UserError."""
+    if not text:
+        return rows
+    from trainer.config import overrides  # Hydra takes a third of a second
+
+    wanted = {overrides.parsed(word) for word in overrides.divided(text)}
+    return [row for row in rows if wanted <= overrides.meaning(row.overrides)]
+
+
+def side(name: str, runs: tuple[Predictions, ...], folders: Sequence[Path], split: str) -> Side:
+    files = frozenset(file_of(folder, split).resolve() for folder in folders)
+    return Side(name, runs, data_of(folders[0]), files)
 
 
 def by_seed(rows: Sequence[Row], split: str) -> Iterator[Predictions]:
@@ -106,15 +132,22 @@ def folder_of(checkpoint: Path, split: str) -> Path:
 
 def check_one_configuration(words: str, folder: Path, rows: Sequence[Row]) -> None:
     """Raises UserError where runs differ in more than the seed: a group is one configuration."""
-    groups: dict[tuple[str, ...], int] = defaultdict(int)
-    for row in rows:
-        groups[tuple(sorted(w for w in row.overrides if not is_repeat(w)))] += 1
+    from trainer.config.overrides import as_pasted, meaning  # Hydra takes a third of a second
+
+    def own(row: Row) -> list[str]:
+        return [word for word in row.overrides if not is_repeat(word)]
+
+    groups = {meaning(own(row)): row for row in reversed(rows)}
     if len(groups) > 1:
-        shared = set.intersection(*(set(group) for group in groups))
-        names = [",".join(w for w in group if w not in shared) or "(defaults)" for group in groups]
+        shared = frozenset.intersection(*groups)
+        names = []
+        for row in groups.values():
+            differing = [as_pasted(word) for word in own(row) if not meaning([word]) <= shared]
+            side = f"{folder}:{','.join(differing)}" if differing else str(row.folder)
+            names.append(shlex.quote(side))
         raise UserError(
             f"{words}: holds {len(groups)} configurations; a side of a comparison is one. Name it: "
-            + ", ".join(f"{folder}:{name}" for name in sorted(names)[:10])
+            + listed(sorted(names), 10)
         )
 
 
@@ -132,7 +165,39 @@ def found(folder: Path, split: str) -> Predictions:
             "val": "split=test may be there",
         }
         raise UserError(f"{file}: has no predictions of the {split} split: {ways[split]}.")
-    return read
+    return untrained(file, split, read)
+
+
+def untrained(file: Path, split: str, read: Predictions) -> Predictions:
+    """Without the images that the run was trained on, where `evaluate` has drawn other splits than
+    the training. Raises UserError if none is left."""
+    evaluated = readable({}, read_json, file.parent / "evaluation.json")
+    has_folds = isinstance(evaluated.get("data"), dict) and evaluated["data"].get("folds")
+    if evaluated.get("same_data") is not False:
+        return read
+    in_train = read.has_files or has_folds or split == "val"
+    if not in_train:  # a test split of its own, which stays
+        return read
+    run = file.absolute().parent.parent.parent
+    held_out = ("val", "test") if read.has_files or data_of(run).get("folds") else ("val",)
+    try:
+        own = [predictions.read(run / NAME, part) for part in held_out]
+    except (OSError, ValueError):
+        own = [None]
+    known = [part for part in own if part is not None]
+    if len(known) < len(own) or file.absolute().parent.parent.name != "evaluation":
+        return replace(read, num_trained_on=None)
+    unseen = {image for part in known for image in part.images}
+    rows = zip(read.images, read.label, read.predicted, strict=True)
+    kept = [row for row in rows if row[0] in unseen]
+    if not kept:
+        raise UserError(
+            f"{file}: all {count(len(read.images), 'image')} are of those that the run was trained "
+            "on: they were drawn otherwise (data.split_seed, data.val_size, data.test_size). "
+            "Evaluate it on its own splits, or on images that it has never seen."
+        )
+    left = predictions.in_order(kept, read.has_files)
+    return replace(left, num_trained_on=len(read.images) - len(kept))
 
 
 def file_of(folder: Path, split: str) -> Path:

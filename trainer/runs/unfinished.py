@@ -64,7 +64,7 @@ def refuse_no_run(folder: Path) -> None:
     jobs = [row.folder for row in rows if (row.folder / "checkpoints").is_dir()]
     first = f" For example: python -m trainer resume {jobs[0]}" if jobs else ""
     raise UserError(
-        f"{folder}: is a sweep, which cannot be continued as a whole yet. "
+        f"{folder}: is a sweep of a launcher of Hydra's, which is resumed job by job. "
         f"`python -m trainer report {folder}` lists which of its jobs are finished; {len(jobs)} of "
         f"them were interrupted and can be resumed one by one.{first}"
     )

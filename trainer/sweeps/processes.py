@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -34,6 +34,7 @@ from trainer.text.printable import guarded
 LOG_NAME = "terminal.log"  # of a job: what it would have printed
 GRACE_S = 30.0  # for a job to reach the end of its batch and save its state
 PR_SET_PDEATHSIG = 1
+ENTRY = "trainer.__main__"  # by name: it stands above, and imports this
 
 # Imported at a training's first step or last; each job would do it again.
 PRELOADED = (
@@ -42,18 +43,11 @@ PRELOADED = (
     "trainer.monitoring.tensorboard", "trainer.job",
 )  # fmt: skip
 
-Command = Callable[[list[str]], int]
-
 
 class LocalProcesses:
-    """Processes on this machine.
+    """Processes on this machine that do what `python -m trainer` does."""
 
-    Args:
-        command: does what the words of a command line ask for; returns the exit code.
-    """
-
-    def __init__(self, command: Command) -> None:
-        self.command = command
+    def __init__(self) -> None:
         self.running: dict[int, BaseProcess] = {}
         self.context = context()
 
@@ -68,7 +62,7 @@ class LocalProcesses:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # what is in a buffer would be printed twice
         process = self.context.Process(
-            target=_child, args=(self.command, list(words), log, dict(env), os.getpid())
+            target=_child, args=(list(words), log, dict(env), os.getpid())
         )
         process.start()
         self.running[key] = process
@@ -129,7 +123,7 @@ def _send(process: BaseProcess, number: int) -> None:
             os.kill(process.pid, number)
 
 
-def _child(command: Command, words: list[str], log: Path, env: dict[str, str], parent: int) -> None:
+def _child(words: list[str], log: Path, env: dict[str, str], parent: int) -> None:
     """In the new process: run a command and exit with its code."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)  # Ctrl-C reaches the sweep alone, which passes it on
@@ -139,8 +133,10 @@ def _child(command: Command, words: list[str], log: Path, env: dict[str, str], p
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(env)
     _print_to(log)
+    sys.argv = ["trainer", *words]
+    code = 0
     try:
-        code = command(words)
+        importlib.import_module(ENTRY).main()
     except SystemExit as exited:
         code = exited.code if isinstance(exited.code, int) else int(exited.code is not None)
     except BaseException:

@@ -41,6 +41,10 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
-def count(number: int, noun: str) -> str:
-    """As "1 run" or "1,000 runs"."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def count(number: int, one: str, several: str = "") -> str:
+    """As "1 run" or "1,000 runs".
+
+    Args:
+        several: words for another number than one; "": `one` with an s.
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"

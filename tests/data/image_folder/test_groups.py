@@ -297,12 +297,35 @@ def test_a_class_that_no_drawn_group_has_is_named(tmp_path: Path) -> None:
     for label, group in itertools.product(range(5), range(6)):
         write_image(tmp_path / f"c{label}" / f"v{label}{group}.png", 10 * label + group, (4, 4))
     message = refused(tmp_path, group=r"(v\d+)")
-    assert re.match(r".*: none of the groups drawn for val has an image of c\d, c\d", message)
-    assert message.endswith("Take a larger data.val_size, another data.split_seed, or more groups.")
-    message = refused(tmp_path, group=r"(v\d+)", val_size=0.21)
-    assert message.startswith("data.group=(v\\d+): none of the groups drawn for test has an image")
+    assert re.match(r".*: none of the groups drawn for test has an image of c\d, c\d", message)
+    message = refused(tmp_path, group=r"(v\d+)", test_size=0.2)
+    assert message.startswith("data.group=(v\\d+): none of the groups drawn for val has an image")
     made = load(tmp_path, group=r"(v\d+)", test_size=0.2, val_size=0.21)  # the twin
     assert len(made.test) == len(made.val) + 1 == 6
+
+
+@pytest.mark.parametrize("given", [{}, {"test_size": 0.2}, {"val_size": 0.3}, {"split_seed": 3}])
+def test_the_least_fractions_are_those_that_work(tmp_path: Path, given: dict[str, float]) -> None:
+    """Against trying them: as told it works, and with a hundredth less of either it does not."""
+    for label, group in itertools.product(range(5), range(6)):
+        write_image(tmp_path / f"c{label}" / f"v{label}{group}.png", 10 * label + group, (4, 4))
+    message = refused(tmp_path, group=r"(v\d+)", **given)
+    told = {name: float(size) for name, size in re.findall(r"data\.(\w+_size)=([\d.]+)", message)}
+    assert told
+    keys = {"group": r"(v\d+)", **given, **told}
+    made = load(tmp_path, **keys)
+    assert all(len(set(split.labels.tolist())) == 5 for split in splits_of(made).values())
+    for name, size in told.items():
+        assert "none of the groups" in refused(tmp_path, **{**keys, name: size - 0.01})
+
+
+def test_where_no_fraction_works_it_is_said(tmp_path: Path) -> None:
+    """All images of a class are of three videos, which show another class as well."""
+    for group in range(30):
+        for label in range(1 + (group < 3)):
+            write_image(tmp_path / f"c{label}" / f"v{group}.png", 100 * label + group, (4, 4))
+    keys = {"group": r"(v\d+)", "test_size": 0.9}
+    assert "No larger fractions work." in refused(tmp_path, **keys)
 
 
 def test_every_fold_is_looked_at_before_one_is_trained(tmp_path: Path) -> None:
@@ -314,7 +337,10 @@ def test_every_fold_is_looked_at_before_one_is_trained(tmp_path: Path) -> None:
     keys = {"group": r"(p\d+)", "test_size": 0, "val_size": 0.2}
     messages = {refused(tmp_path, folds=4, fold=fold, **keys) for fold in range(4)}
     assert len(messages) == 1
-    assert "Too few groups with images of c1: each class needs 4 or more" in messages.pop()
+    message = messages.pop()
+    assert "Too few groups with images of c1: each class needs 4 or more" in message
+    assert message.endswith("folds=3 is the most that works.")
+    assert "works" not in refused(tmp_path, folds=0, **{**keys, "test_size": 0.9})
     for fold in range(3):
         load(tmp_path, folds=3, fold=fold, **keys)  # the twin
 

@@ -190,10 +190,10 @@ def test_copies_contradictions_and_unequal_classes_are_told(tmp_path: Path) -> N
         write_image(root / "train" / "owl" / f"more{i}.png", seed=50_000 + i)
     unequal, of_test, of_val, torn = load(root).notes
     assert unequal.startswith("classes are unequal in train: 45 images of owl, 10 of cat")
-    assert of_test.startswith("exact copies: 1 test images are in train")
+    assert of_test.startswith("exact copies: 1 test image is in train")
     assert "test/cat/copy.png = train/cat/00.png" in of_test
-    assert of_val.startswith("exact copies: 1 val images")
-    assert torn.startswith("contradictions: 1 images stand under more than one label: ")
+    assert of_val.startswith("exact copies: 1 val image is")
+    assert torn.startswith("contradictions: 1 image stands under more than one label: ")
     assert "train/cat/00.png (cat) = val/dog/copy.png (dog)" in torn
 
 

@@ -151,7 +151,7 @@ def test_what_is_no_image_by_its_name_is_counted(tmp_path: Path) -> None:
     assert len(notes) == 2
     assert notes[0].startswith("4 files in the class folders are no images and are left out")
     assert notes[0].endswith("2 .csv, 1 .txt, 1 without a suffix")
-    assert notes[1].startswith(f"1 images in {root} lie in no class folder")
+    assert notes[1].startswith(f"1 image in {root} lies in no class folder")
 
 
 def test_suffixes_are_pillows_of_the_formats_that_are_read() -> None:

@@ -166,7 +166,7 @@ def test_a_list_that_divides_a_group_is_a_leak(tmp_path: Path) -> None:
     notes = load(root, test_files=str(path), **keys).notes
     leak = [note for note in notes if note.startswith("a leak")]
     assert len(leak) == 1
-    assert leak[0].startswith("a leak: 1 groups are in")
+    assert leak[0].startswith("a leak: 1 group is in")
     assert leak[0].endswith("figures too good: 0")
     listed = [f"{name}/0{i}.png" for name in ("cat", "dog", "owl") for i in range(10)]
     path.write_text("\n".join(listed))

@@ -144,7 +144,7 @@ def test_what_systems_leave_in_a_folder_is_passed_over(
     Path("in/notes.txt").write_bytes(b"no image")
     other = dispatch(*predict, "in")
     assert other.returncode == 0, other.output
-    assert "1 files are no images and are passed over" in other.stderr
+    assert "1 file is no image and is passed over" in other.stderr
     named = dispatch(*predict, "in/a.png", "in/Thumbs.db")  # the twin
     assert named.returncode == 1
     assert "not an image" in named.stdout

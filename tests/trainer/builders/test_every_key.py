@@ -27,7 +27,7 @@ from tests.helpers.every_key import (
 )
 from trainer import checkpoints, job
 from trainer.config import start
-from trainer.config.compose import Composer, plain, without_hydra
+from trainer.config.compose import Composer, own_part, plain
 from trainer.errors import UserError
 from trainer.monitoring.run_logger import RunLogger
 from trainer.monitoring.visualizer import Visualizer
@@ -76,7 +76,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def run(composer: Composer, master: Any, folder: Path, task: Any) -> None:
         """What Hydra's own start comes to."""
-        job.run(plain(without_hydra(master)), folder, dict(master.hydra.runtime.choices))
+        job.run(plain(own_part(master)), folder, dict(master.hydra.runtime.choices))
 
     monkeypatch.setattr(start, "run", run)
     monkeypatch.setattr(loop, "fit", fit)

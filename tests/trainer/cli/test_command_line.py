@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.helpers.commands import ROOT, Finished, TrainedRun, read_json, run_trainer, train
+from tests.helpers.small_sweeps import job_of
 from trainer.config.hydra_internals import ConfigLoaderImpl, create_config_search_path
 
 
@@ -155,18 +156,6 @@ def test_runs_started_in_one_second_get_folders_of_their_own(tmp_path: Path) -> 
         assert read_json(tmp_path / "outputs" / name / "summary.json")["status"] == "finished"
 
 
-@pytest.mark.slow
-def test_jobs_of_a_sweep_do_not_share_a_folder(tmp_path: Path) -> None:
-    done = run_trainer(
-        "--multirun", "seed=0,1", "epochs=1", "limit_batches=2", "hydra.sweep.subdir=same",
-        "hydra.output_subdir=null", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "holds a run already" in done.stderr
-    rows = next(tmp_path.rglob("metrics.jsonl")).read_text().splitlines()
-    assert len(rows) == 3  # of the first job alone
-
-
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, int]:
     """Four jobs; the two with a learning rate that blows up the weights fail."""
@@ -182,12 +171,12 @@ def test_a_failed_job_is_reported_and_the_others_go_on(sweep: tuple[Path, str, i
     cwd, output, code = sweep
     assert code == 1
     jobs = cwd / "outputs" / "sweeps" / "mine"
-    status = [read_json(jobs / str(i) / "summary.json")["status"] for i in range(4)]
+    status = [read_json(job_of(jobs, i) / "summary.json")["status"] for i in range(4)]
     assert status == ["failed", "failed", "finished", "finished"]
-    reason = read_json(jobs / "0" / "summary.json")["reason"]
+    reason = read_json(job_of(jobs, 0) / "summary.json")["reason"]
     assert "NaN or infinite" in reason
     assert output.count(reason) >= 2  # when it happened, and in the table at the end
-    assert reason in (jobs / "0" / "trainer.log").read_text()
+    assert reason in (job_of(jobs, 0) / "trainer.log").read_text()
     assert "Traceback" not in output
 
 
@@ -196,12 +185,13 @@ def test_report_on_a_sweep(sweep: tuple[Path, str, int]) -> None:
     done = run_trainer("report", "outputs/sweeps/mine", cwd=cwd)
     assert done.returncode == 0
     table = done.stdout
-    summary = read_json(cwd / "outputs" / "sweeps" / "mine" / "3" / "summary.json")
-    row = next(line for line in table.splitlines() if line.startswith("3 "))
+    mine = cwd / "outputs" / "sweeps" / "mine"
+    summary = read_json(job_of(mine, 3) / "summary.json")
+    row = next(line for line in table.splitlines() if line.startswith("3_"))
     assert f"{summary['test_accuracy']:.4f}" in row
     assert "seed=1" in row
     assert "finished" in row
-    other = read_json(cwd / "outputs" / "sweeps" / "mine" / "2" / "summary.json")
+    other = read_json(job_of(mine, 2) / "summary.json")
     mean = (summary["test_accuracy"] + other["test_accuracy"]) / 2
     assert f"{mean:.4f}" in table.partition("over seeds")[2]
     assert "all: epochs=1" in table  # what they share is said once

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tests.helpers.commands import Finished, run_trainer
+from tests.helpers.image_files import write_image
+from tests.helpers.small_sweeps import SMALL
 from trainer.runs import predictions
 
 Dispatch = Callable[..., Finished]
@@ -83,6 +87,70 @@ def test_groups_of_a_sweep(tmp_path: Path, dispatch: Dispatch) -> None:
     assert "no run with model=vgg11" in dispatch("compare", "zoo:model=vgg11", "zoo").stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        ("optimizer.lr=0.1", "0 1"), ("optimizer.lr=0.10", "0 1"), ("optimizer.lr=1e-1", "0 1"),
+        ("+optimizer.lr=0.1,seed=0.0", "0"), ("seed=0, optimizer.lr=0.1", "0"),
+        ("optimizer.lr='0.1'", ""), ("seed=false", ""),
+        ("model.hidden=[128,64]", "2 3"), ("model.hidden=[128, 64],seed=1", "3"),
+        ("seed=1,model.hidden=[128,64]", "3"), ("model.hidden=[64,128]", ""),
+        ("data.root=/a,b/c:d", "4"), ("data.root='/a,b/c:d'", "4"), ('data.root="/a,b/c:d"', "4"),
+        ("data.root=/a", ""),
+    ],
+)  # fmt: skip
+def test_overrides_are_matched_by_value(
+    tmp_path: Path, dispatch: Dispatch, words: str, runs: str
+) -> None:
+    own = (
+        ["optimizer.lr=0.1", "seed=0"], ["optimizer.lr=0.10", "seed=1"],
+        ["model.hidden=[128,64]", "seed=0"], ["model.hidden=[128,64]", "seed=1"],
+        ["data.root='/a,b/c:d'"],
+    )  # fmt: skip
+    for number, overrides in enumerate(own):
+        make_run(tmp_path / "zo:o" / str(number), right(0.7 + number / 20, number), overrides)
+    make_run(tmp_path / "other", right(0.9, 9))
+    done = dispatch("compare", "other", f"zo:o:{words}", "--json")
+    if not runs:
+        assert done.returncode == 2
+        assert f"no run with {words} has a predictions.csv" in done.stderr
+        return
+    assert done.returncode == 0, done.output
+    means = [right(0.7 + int(run) / 20, int(run)).mean() for run in runs.split()]
+    assert json.loads(done.stdout)["accuracy_b"] == pytest.approx(np.mean(means))
+
+
+def test_what_is_proposed_can_be_pasted(tmp_path: Path, dispatch: Dispatch) -> None:
+    own = (["model.hidden=[128,64]"], ["model.hidden=[8]", "data.root='it,s=a \\'test'"], [])
+    for number, overrides in enumerate(own):
+        make_run(tmp_path / "my zoo" / str(number), right(0.8, number), [*overrides, "seed=0"])
+    make_run(tmp_path / "other", right(0.8, 4))
+    done = dispatch("compare", "other", "my zoo")
+    assert done.returncode == 2
+    proposed = shlex.split(done.stderr.partition("Name it: ")[2].replace(", ", " "))
+    assert len(proposed) == 3
+    found = [json.loads(dispatch("compare", "other", one, "--json").stdout) for one in proposed]
+    accuracies = sorted(one["accuracy_b"] for one in found)
+    assert accuracies == pytest.approx(sorted(right(0.8, n).mean() for n in range(3)))
+    refused = dispatch("compare", "other", "my zoo:model.hidden=[")
+    assert refused.returncode == 2
+    assert "model.hidden=[: not understood" in refused.stderr
+
+
+def test_a_run_is_not_compared_with_a_group_that_holds_it(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    for seed in range(3):
+        make_run(tmp_path / "zoo" / str(seed), right(0.8, seed), [f"seed={seed}"])
+    for words in (("zoo/1", "zoo"), ("zoo", "zoo/1"), ("zoo:seed=1", "zoo")):
+        done = dispatch("compare", *words)
+        assert done.returncode == 2
+        assert f"the run {tmp_path / 'zoo' / '1'} is on both sides" in done.stderr
+    assert dispatch("compare", "zoo/1", "zoo/2").returncode == 0
+    make_run(tmp_path / "other", right(0.8, 4))
+    assert dispatch("compare", "other", "zoo").returncode == 0
+
+
 def test_three_sides_are_corrected_for_their_number(tmp_path: Path, dispatch: Dispatch) -> None:
     for name, share in (("a", 0.80), ("b", 0.84), ("c", 0.95)):
         make_run(tmp_path / name, right(share, ord(name)))
@@ -135,9 +203,12 @@ def test_a_checkpoint_means_its_run(tmp_path: Path, dispatch: Dispatch) -> None:
 
 def test_torch_is_not_imported(tmp_path: Path) -> None:
     make_run(tmp_path / "a", right(0.9, 1))
+    make_run(tmp_path / "zoo" / "0", right(0.9, 1), ["model=mlp"])
+    (tmp_path / "zoo" / "multirun.yaml").touch()
     code = (
         "import sys; from trainer.cli.dispatch import dispatch\n"
         "assert dispatch(['compare', 'a', 'a']) == 0\n"
+        "assert dispatch(['compare', 'zoo', 'zoo:model=mlp']) == 0\n"
         "print('torch' in sys.modules)"
     )
     import subprocess
@@ -147,3 +218,67 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
     )
     assert done.stdout.endswith("False\n")
     assert run_trainer("compare", "--help", cwd=tmp_path).returncode == 0
+
+
+FOLDER = (
+    "data=image_folder", "data.root=photos", "data.shape=[3,8,8]", "model=mlp", "epochs=1",
+    "num_threads=1", "data.test_size=0.3", "data.val_size=0.2", "tensorboard=false",
+)  # fmt: skip
+
+
+def files_in(folder: Path, *splits: str) -> set[str]:
+    with open(folder / predictions.NAME, newline="") as file:
+        return {row["file"] for row in csv.DictReader(file) if row["split"] in splits}
+
+
+def test_images_that_one_side_was_trained_on_are_left_out(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    """Two runs on other splits of a folder, one of them evaluated on the test split of the other:
+    against the sets of files in predictions.csv."""
+    for label, i in np.ndindex(2, 20):
+        write_image(tmp_path / "photos" / f"c{label}" / f"{i:02}.png", 100 * label + i, (8, 8))
+    for name, seed in (("a", 0), ("b", 1)):
+        words = (*FOLDER, f"data.split_seed={seed}", f"hydra.run.dir={name}")
+        assert run_trainer(*words, cwd=tmp_path).returncode == 0
+    done = run_trainer("evaluate", "b", "data.split_seed=0", "-o", "b/evaluation/x", cwd=tmp_path)
+    assert done.returncode == 0, done.output
+    test_a, test_b = files_in(tmp_path / "a", "test"), files_in(tmp_path / "b", "test")
+    unseen = files_in(tmp_path / "b", "val", "test")
+    plain = dispatch("compare", "a", "b")
+    n = len(test_a & test_b)
+    assert f"compared on the {n} images that are in the test split of both" in plain.stdout
+    assert f"left out: {len(test_a) - n} of a and {len(test_b) - n} of b" in plain.stdout
+    crossed = dispatch("compare", "a", "b/evaluation/x", "--json")
+    assert crossed.returncode == 0, crossed.output
+    assert json.loads(crossed.stdout)["n"] == len(test_a & unseen)
+    assert 0 < len(test_a & unseen) < len(test_a)
+    line = f"b/evaluation/x: left out {len(test_a - unseen)} images that it was trained on"
+    assert line in crossed.stderr
+    assert line in dispatch("compare", "a", "b/evaluation/x").stdout
+    own = (tmp_path / "b" / predictions.NAME).read_text().splitlines(keepends=True)
+    without_test = [line for line in own if not line.startswith("test,")]  # as of test=none
+    (tmp_path / "b" / predictions.NAME).write_text("".join(without_test))
+    unknown = dispatch("compare", "a", "b/evaluation/x", "--json")
+    assert json.loads(unknown.stdout)["n"] == len(test_a)
+    assert "may have been trained on some of these images" in unknown.stderr
+    assert "data.split_seed" in unknown.stderr
+    same = run_trainer("evaluate", "a", "-o", "a/evaluation/x", cwd=tmp_path)  # the twin
+    assert same.returncode == 0
+    twin = dispatch("compare", "a", "a/evaluation/x", "--json")
+    assert (json.loads(twin.stdout)["n"], twin.stderr) == (len(test_a), "")
+
+
+def test_validation_images_of_two_splits_of_a_set_without_files(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        words = (*SMALL, f"data.split_seed={seed}", "data.val_size=0.5", f"hydra.run.dir={name}")
+        assert run_trainer(*words, "epochs=1", cwd=tmp_path).returncode == 0
+    with open(tmp_path / "a" / predictions.NAME, newline="") as file:
+        of_a = {row["index"] for row in csv.DictReader(file) if row["split"] == "val"}
+    with open(tmp_path / "b" / predictions.NAME, newline="") as file:
+        of_b = {row["index"] for row in csv.DictReader(file) if row["split"] == "val"}
+    done = dispatch("compare", "a", "b", "split=val", "--json")
+    assert done.returncode == 0, done.output
+    assert 0 < json.loads(done.stdout)["n"] == len(of_a & of_b) < len(of_a)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 from scipy import stats
 
 from tests.helpers.commands import Finished, run_trainer
-from tests.helpers.small_sweeps import SMALL, predictions, summary
+from tests.helpers.small_sweeps import SMALL, job_of, predictions, summary
 
 Dispatch = Callable[..., Finished]
 
@@ -31,14 +32,14 @@ def test_each_image_is_held_out_once(sweep: tuple[Path, Finished]) -> None:
     rows = predictions(cv)
     assert sorted(int(row["index"]) for row in rows) == list(range(301))
     assert {row["split"] for row in rows} == {"fold"}
-    by_job = [row for k in range(3) for row in predictions(cv / str(k)) if row["split"] == "test"]
+    by_job = [row for k in range(3) for row in predictions(job_of(cv, k)) if row["split"] == "test"]
     assert [{**row, "split": "fold"} for row in by_job] == rows
     for k in range(3):
-        own = predictions(cv / str(k))
+        own = predictions(job_of(cv, k))
         val, test = ({row["index"] for row in own if row["split"] == name}
                      for name in ("val", "test"))  # fmt: skip
         assert not val & test
-        assert summary(cv / str(k))["held_out"] == f"fold {k} of 3"
+        assert summary(job_of(cv, k))["held_out"] == f"fold {k} of 3"
 
 
 def test_the_test_split_is_not_read(sweep: tuple[Path, Finished]) -> None:
@@ -48,7 +49,7 @@ def test_the_test_split_is_not_read(sweep: tuple[Path, Finished]) -> None:
 def test_the_table_has_mean_spread_and_interval(sweep: tuple[Path, Finished]) -> None:
     """Of Nadeau and Bengio's variance, with two images held out for each four trained on."""
     cwd, done = sweep
-    values = [summary(cwd / "outputs" / "cv" / str(k))["test_accuracy"] for k in range(3)]
+    values = [summary(job_of(cwd / "outputs" / "cv", k))["test_accuracy"] for k in range(3)]
     mean, std = np.mean(values), np.std(values, ddof=1)
     half = stats.t.ppf(0.975, 2) * std * math.sqrt(1 / 3 + 1 / 2)
     low, high = max(0, mean - half), min(1, mean + half)
@@ -89,6 +90,26 @@ def test_wrong_folds(dispatch: Dispatch, tmp_path: Path, words: list[str], reaso
     assert done.returncode == 2
     assert reason in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_too_many_folds_are_told_how_many_can_be(
+    tmp_path: Path, dispatch: Dispatch, groups: bool
+) -> None:
+    for label, i in np.ndindex(2, 8):
+        (tmp_path / "photos" / f"c{label}").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(100 * label + i).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"photos/c{label}/p{i // 2}_{i}.png")
+    words = ["data=image_folder", "data.root=photos", "data.test_size=0", "data.val_size=0.3"]
+    words += [r"data.group=(p\d+)_"] if groups else []
+    done = dispatch(*words, "folds=20")
+    assert done.returncode == 2
+    told = re.search(r"folds=(\d+) is the most that works", done.stderr.replace("data.folds", ""))
+    assert told, done.stderr
+    most = int(told[1])
+    assert most == (4 if groups else 8)
+    found = [dispatch("inspect", *words, f"data.folds={most + more}") for more in (0, 1)]
+    assert [one.returncode for one in found] == [0, 2], found
 
 
 @pytest.mark.slow

@@ -78,12 +78,12 @@ def test_findings_come_first_with_what_to_do(photos: Path, dispatch: Dispatch) -
     done = dispatch("inspect", *WORDS)
     assert done.returncode == 0, done.output
     for said in (
-        "- damaged: 1 files cannot be used: train/cat/damaged.png",
-        "- exact copies: 1 test images are in train, too: test/cat/copy.bmp = train/cat/0.png",
-        "- exact copies: 1 val images are in train, too: val/dog/1.png = train/owl/other\\x1b[31m",
+        "- damaged: 1 file cannot be used: train/cat/damaged.png",
+        "- exact copies: 1 test image is in train, too: test/cat/copy.bmp = train/cat/0.png",
+        "- exact copies: 1 val image is in train, too: val/dog/1.png = train/owl/other\\x1b[31m",
         f"- near copies: {len(NEAR)} test images have near copies in train: ",
-        "- labels: 1 images stand under more than one label", "data.on_leak=drop",
-        "- nearly one colour: 1 images: train/owl/red.png",
+        "- labels: 1 image stands under more than one label", "data.on_leak=drop",
+        "- nearly one colour: 1 image: train/owl/red.png",
     ):  # fmt: skip
         assert said in done.stdout
     assert done.stdout.index("damaged") < done.stdout.index("class")
@@ -142,12 +142,14 @@ def test_the_run_and_its_page_tell_of_copies(photos: Path, tmp_path: Path) -> No
     (photos / "train/owl/<b>x.png").write_bytes((photos / "test/owl/0.png").read_bytes())
     for on_leak, counts in (
         ("warn", {"test_in_train": 2, "val_in_train": 1, "label_conflicts": 1}),
-        ("drop", {"left_out_of_train": 3}),
+        ("drop", {"left_out_of_train": 3, "label_conflicts": 1}),
     ):
         words = [*TRAIN, f"data.on_leak={on_leak}", f"hydra.run.dir={on_leak}"]
         done = run_trainer(*words, cwd=tmp_path)
         assert done.returncode == 0, done.output
-        assert "test/cat/copy.bmp" in (tmp_path / on_leak / "trainer.log").read_text()
+        log = (tmp_path / on_leak / "trainer.log").read_text()
+        assert "test/cat/copy.bmp" in log
+        assert r"one label: train/owl/other\x1b[31m.png (owl) = val/dog/1.png (dog)" in log
         found = read_json(tmp_path / on_leak / "leaks.json")["counts"]
         assert {key: n for key, n in found.items() if n and key != "groups_of_copies"} == counts
         assert run_trainer("report", on_leak, cwd=tmp_path).returncode == 0
@@ -208,4 +210,40 @@ def test_groups_are_told(tmp_path: Path, dispatch: Dispatch) -> None:
         "both", "train1", "train2", "train3"
     ]  # fmt: skip
     text = dispatch("inspect", *WORDS, expression).stdout
-    assert "groups: 1 have images in test and in train: both" in text
+    assert "groups: 1 has images in test and in train: both" in text
+
+
+@pytest.mark.parametrize("key", ["data.test_files", "data.group"])
+def test_a_list_that_is_no_text_is_told_in_a_line(
+    clean: Path, tmp_path: Path, dispatch: Dispatch, key: str
+) -> None:
+    shutil.copy(clean / "train/cat/0.png", tmp_path / "list.csv")
+    shutil.rmtree(clean / "test")
+    done = dispatch("inspect", *WORDS, f"{key}=list.csv")
+    assert done.returncode == 2
+    assert f"{key}=list.csv: is not a text file" in done.stderr
+    assert "\\" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    names = [f"train/{name}/{i}.png" for name in CLASSES for i in range(8)]
+    if key == "data.group":
+        names += [f"val/{name}/{i}.png" for name in CLASSES for i in range(3)]
+        lines = ["file,group", *(f"{name},{i}" for i, name in enumerate(names))]
+    else:
+        lines = [names[0], names[8], names[16]]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    done = dispatch("inspect", *WORDS, f"{key}=list.csv", "data.test_size=0.2")
+    assert done.returncode == 0, done.output
+
+
+@pytest.mark.parametrize(("name", "shown"), [("a\nb", r"a\nb"), ("\x1b[31m", r"\x1b[31m")])
+def test_a_class_with_control_characters_is_told_in_a_line(
+    clean: Path, dispatch: Dispatch, name: str, shown: str
+) -> None:
+    (clean / "train/owl").rename(clean / "train" / name)
+    words = [*WORDS, f"data.split_seed={len(name)}"]  # no other test's, whose dataset is cached
+    done = dispatch("inspect", *words)
+    assert done.returncode == 2
+    assert f"the name of the class folder '{shown}' is no plain text" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    (clean / "train" / name).rename(clean / "train/owl")
+    assert dispatch("inspect", *words).returncode == 0

@@ -12,7 +12,7 @@ import torch
 
 from data.synthetic import load_synthetic
 from tests.helpers.commands import Finished, run_trainer
-from tests.helpers.small_sweeps import SMALL, predictions, summary
+from tests.helpers.small_sweeps import SMALL, job_of, predictions, summary
 from trainer import checkpoints
 
 
@@ -35,7 +35,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
 
 def test_a_sweep_tests_the_selected_configuration_alone(sweep: tuple[Path, Finished]) -> None:
     cwd, done = sweep
-    jobs = [cwd / "outputs" / "sweeps" / "mine" / str(number) for number in range(4)]
+    jobs = [job_of(cwd / "outputs" / "sweeps" / "mine", number) for number in range(4)]
     assert [summary(job)["status"] for job in jobs] == ["finished"] * 4
     assert [summary(job)["test_accuracy"] is None for job in jobs] == [True, True, False, False]
     assert [summary(job)["test_interval"] is None for job in jobs] == [True, True, False, False]
@@ -44,7 +44,7 @@ def test_a_sweep_tests_the_selected_configuration_alone(sweep: tuple[Path, Finis
         assert splits == ({"val"} if number < 2 else {"val", "test"})
         rows = [json.loads(line) for line in (job / "metrics.jsonl").read_text().splitlines()]
         assert [row["split"] for row in rows].count("test") == (number >= 2)
-    assert {row["run"] for row in ledger(cwd)} == {f"outputs/sweeps/mine/{n}" for n in (2, 3)}
+    assert {row["run"] for row in ledger(cwd)} == {str(job.relative_to(cwd)) for job in jobs[2:]}
     assert "selected: optimizer.lr=0.01, 2 seeds: val mean" in done.stdout
     assert "readings of this test split: 2, by 2 runs (outputs/test_readings.jsonl)" in done.stdout
 
@@ -55,7 +55,7 @@ def test_the_result_is_that_of_a_single_training(sweep: tuple[Path, Finished]) -
         *SMALL, "optimizer.lr=0.01", "seed=1", "hydra.run.dir=outputs/alone", cwd=cwd
     )
     assert done.returncode == 0, done.output
-    alone, job = cwd / "outputs" / "alone", cwd / "outputs" / "sweeps" / "mine" / "3"
+    alone, job = cwd / "outputs" / "alone", job_of(cwd / "outputs" / "sweeps" / "mine", 3)
     for key in ("test_accuracy", "test_loss", "test_interval", "val_accuracy", "weights_sha256"):
         assert summary(alone)[key] == summary(job)[key]
     assert predictions(alone) == predictions(job)
@@ -67,7 +67,7 @@ def test_the_result_is_that_of_a_single_training(sweep: tuple[Path, Finished]) -
 
 def test_predictions_are_those_of_the_best_weights(sweep: tuple[Path, Finished]) -> None:
     """Against a pass by hand: pixels, normalisation, softmax and cross-entropy of torch."""
-    job = sweep[0] / "outputs" / "sweeps" / "mine" / "2"
+    job = job_of(sweep[0] / "outputs" / "sweeps" / "mine", 2)
     rows = [row for row in predictions(job) if row["split"] == "test"]
     entries = checkpoints.read(job / "checkpoints" / "best.pth")
     data = load_synthetic(
@@ -104,7 +104,7 @@ def config_of(entries: dict[str, Any]) -> dict[str, Any]:
 
 def test_an_unselected_run_is_tested_when_asked(sweep: tuple[Path, Finished]) -> None:
     cwd = sweep[0]
-    job = cwd / "outputs" / "sweeps" / "mine" / "0"
+    job = job_of(cwd / "outputs" / "sweeps" / "mine", 0)
     before, count = summary(job), len(ledger(cwd))
     refused = run_trainer("resume", str(job), cwd=cwd)
     assert refused.returncode == 2
@@ -129,7 +129,7 @@ def test_all_and_none(tmp_path: Path) -> None:
             f"hydra.sweep.dir=outputs/sweeps/{word}", cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 0, done.output
-        jobs = [tmp_path / "outputs" / "sweeps" / word / str(number) for number in range(2)]
+        jobs = [job_of(tmp_path / "outputs" / "sweeps" / word, number) for number in range(2)]
         assert [summary(job)["test_accuracy"] is not None for job in jobs] == tested
     done = run_trainer(*SMALL, "test=none", "hydra.run.dir=outputs/single", cwd=tmp_path)
     assert "the test split was not read" in done.stdout
@@ -169,11 +169,11 @@ def test_a_network_of_the_users_own_is_tested_too(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_evaluate_notes_its_reading(sweep: tuple[Path, Finished]) -> None:
     cwd = sweep[0]
-    job, count = cwd / "outputs" / "sweeps" / "mine" / "2", len(ledger(cwd))
-    done = run_trainer("evaluate", "outputs/sweeps/mine/2/checkpoints/best.pth", cwd=cwd)
+    job, count = job_of(cwd / "outputs" / "sweeps" / "mine", 2), len(ledger(cwd))
+    done = run_trainer("evaluate", str(job / "checkpoints" / "best.pth"), cwd=cwd)
     assert done.returncode == 0, done.output
     assert len(ledger(cwd)) == count + 1
-    last, trained = ledger(cwd)[-1], [row for row in ledger(cwd) if row["run"].endswith("mine/2")]
+    last, trained = ledger(cwd)[-1], [row for row in ledger(cwd) if row["run"].endswith(job.name)]
     assert last["command"] == "evaluate"
     assert {row["digest"] for row in trained} == {last["digest"]}  # the same weights
     assert "readings of this test split" in done.stdout

@@ -12,6 +12,7 @@ import pytest
 from data.image_folder import fix_test
 from tests.helpers.commands import Finished, read_json, run_trainer
 from tests.helpers.image_files import write_image
+from tests.helpers.small_sweeps import predictions
 
 Dispatch = Callable[..., Finished]
 WORDS = ("model=mlp", "model.hidden=[4]", "data=image_folder", "data.root=photos", "epochs=1",
@@ -37,7 +38,7 @@ def photos(folder: Path) -> Path:
         (r"data.group=([cd])[a-z]", "Too few groups with images of cat, dog"),
         ("data.group=none.csv", "data.group=none.csv: does not exist"),
         ("data.test_files=none.txt", "data.test_files=none.txt: does not exist"),
-        ("data.test_files=list", "data.test_files=list: 1 of its files are not among the images"),
+        ("data.test_files=list", "data.test_files=list: 1 of its files is not among the images"),
         ("data.test_size=0", "data.test_size=0: must lie between 0 and 1"),
         ("data.folds=30", "Too few images in cat, dog: each class needs 30 or more"),
     ],
@@ -97,3 +98,20 @@ def test_what_is_trained_is_evaluated_and_resumed_on_its_own_splits(
     done = run_trainer("evaluate", "run/checkpoints/best.pth", "-o", "out", other, cwd=tmp_path)
     assert done.returncode == 0, done.output
     assert read_json(tmp_path / "out" / "evaluation.json")["same_data"] is False  # the twin
+
+
+def test_an_index_means_the_same_file_in_every_split(tmp_path: Path) -> None:
+    """In predictions.csv, whatever the seed of the split: a damaged file has its place, too."""
+    root = photos(tmp_path)
+    (root / "cat" / "p03_0.png").write_bytes(b"no image")
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    found = []
+    for seed in (0, 1):
+        words = (*WORDS, "data.on_bad_image=skip", f"data.split_seed={seed}")
+        done = run_trainer(*words, f"hydra.run.dir=run{seed}", cwd=tmp_path)
+        assert done.returncode == 0, done.output
+        found.append([(int(r["index"]), r["file"]) for r in predictions(tmp_path / f"run{seed}")])
+        assert all(names[index] == file for index, file in found[-1])
+        assert len(set(found[-1])) == len(found[-1]) > 10
+    assert found[0] != found[1]
+    assert all(file != "cat/p03_0.png" for file in dict(found[0] + found[1]).values())

@@ -12,15 +12,16 @@ from tests.helpers.commands import Finished
 
 Dispatch = Callable[..., Finished]
 
-MULTIRUN = """
-hydra:
-  sweep: {dir: sweep, subdir: '${hydra.job.num}'}
-  sweeper:
-    _target_: hydra._internal.core_plugins.basic_sweeper.BasicSweeper
-    params: null
-  overrides:
-    task: [epochs=3, 'seed=0,1', 'optimizer.lr=0.1,0.2']
-"""
+WORDS = [["seed=0", "optimizer.lr=0.1"], ["seed=0", "optimizer.lr=0.2"],
+         ["seed=1", "optimizer.lr=0.1"], ["seed=1", "optimizer.lr=0.2"]]  # fmt: skip
+
+
+def plan(number: int = 4) -> str:
+    jobs = [
+        {"index": k, "overrides": ["epochs=3", *words], "folder": str(k), "state": "waiting"}
+        for k, words in enumerate(WORDS[:number])
+    ]
+    return json.dumps({"name": "sweep", "command": ["epochs=3"], "jobs": jobs})
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def sweep(dispatch: Dispatch) -> Path:
             (job / name).mkdir(parents=True)
         (job / ".hydra" / "overrides.yaml").write_text(f"[epochs=3, {words}]")
     (folder / "0" / "summary.json").write_text(json.dumps({"status": "finished"}))
-    (folder / "multirun.yaml").write_text(MULTIRUN)
+    (folder / "sweep.json").write_text(plan())
     return folder
 
 
@@ -62,31 +63,35 @@ def test_the_folder_above_tells_them_too(sweep: Path, dispatch: Dispatch) -> Non
 
 
 def test_a_whole_sweep_has_no_more(sweep: Path, dispatch: Dispatch) -> None:
-    text = MULTIRUN.replace("seed=0,1", "seed=0")
-    (sweep / "multirun.yaml").write_text(text)
+    (sweep / "sweep.json").write_text(plan(2))
     assert list(rows(dispatch("report", "sweep"))) == ["0", "1"]
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "5", "hydra: 5", "hydra: {sweeper: 5}", "[" * 2000, MULTIRUN.replace("BasicSweeper", "X"),
-     MULTIRUN.replace("${hydra.job.num}", "${hydra.job.override_dirname}"),
-     MULTIRUN.replace("epochs=3,", "5, '(',"), MULTIRUN.replace("seed=0,1", "seed=range(")],
+    ["", "5", "{}", '{"jobs": 5}', "[" * 2000, plan().replace('"index": 3', '"index": 5'),
+     plan().replace('"folder": "3"', '"folder": "../3"'), plan().replace("waiting", "done")],
 )  # fmt: skip
 def test_where_it_cannot_be_told_nothing_is_made_up(
     sweep: Path, dispatch: Dispatch, content: str
 ) -> None:
-    (sweep / "multirun.yaml").write_text(content)
+    (sweep / "sweep.json").write_text(content)
     done = dispatch("report", "sweep")
     assert (done.returncode, list(rows(done))) == (0, ["0", "1"])
 
 
 def test_no_message_leads_in_a_circle(sweep: Path, dispatch: Dispatch) -> None:
-    done = dispatch("resume", "sweep")
-    assert done.returncode == 2
-    assert "is a sweep, which cannot be continued as a whole yet" in done.stderr
-    assert "python -m trainer resume sweep/1" in done.stderr
     again = dispatch("--multirun", "seed=0,1", "hydra.sweep.dir=sweep", "epochs=1")
     assert again.returncode == 2
     assert "holds a sweep already" in again.stderr
-    assert "resume sweep`" not in again.stderr
+    assert "python -m trainer resume sweep`" in again.stderr
+
+
+def test_a_sweep_of_a_launcher_of_hydras_is_resumed_job_by_job(
+    sweep: Path, dispatch: Dispatch
+) -> None:
+    (sweep / "sweep.json").rename(sweep / "multirun.yaml")
+    done = dispatch("resume", "sweep")
+    assert done.returncode == 2
+    assert "is a sweep of a launcher of Hydra's, which is resumed job by job" in done.stderr
+    assert "python -m trainer resume sweep/1" in done.stderr

@@ -14,7 +14,7 @@ from tests.helpers.commands import Finished, TrainedRun
 from trainer.builders.restore import typed
 from trainer.cli.arguments import LONGEST_OUTPUT
 from trainer.config import knobs
-from trainer.config.compose import Composer, parse, plain, sweep_jobs
+from trainer.config.compose import Composer, parse, plain
 from trainer.config.suggestions import OTHER_COMMANDS, SYNONYMS, meant
 
 Dispatch = Callable[..., Finished]
@@ -93,13 +93,27 @@ def test_expressions_in_quotes_are_swept() -> None:
     assert jobs == ["(a)", "(b)"]
 
 
-def test_no_more_jobs_are_listed_than_a_page_holds() -> None:
-    assert len(sweep_jobs(["seed=range(0,1000000000000)"])) == 10_000
-    assert sweep_jobs(["seed=1,2", "model=mlp"]) == [
-        ["seed=1", "model=mlp"],
-        ["seed=2", "model=mlp"],
-    ]
-    assert sweep_jobs(["seed=("]) == []
+def test_a_sweep_is_listed_job_by_job() -> None:
+    composer = Composer(
+        parse(["--multirun", "seed=1,2", "model=mlp", "jobs=3", "hydra.job.name=x"])
+    )
+    assert composer.combinations(composer.master()) == [
+        ["seed=1", "model=mlp"], ["seed=2", "model=mlp"]
+    ]  # fmt: skip
+
+
+def test_the_command_line_goes_before_the_values_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nhydra: {sweeper: {params: {seed: '0,1', epochs: '2,3'}}}\n"
+    )
+    words = ["--multirun", "--config-dir", str(tmp_path), "+experiment=mine", "seed=7,8"]
+    words[3] = "experiment=mine"
+    composer = Composer(parse(words))
+    jobs = composer.combinations(composer.master())
+    assert [sorted(job)[0] + sorted(job)[2] for job in jobs] == [
+        "epochs=2seed=7", "epochs=2seed=8", "epochs=3seed=7", "epochs=3seed=8"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -244,7 +258,8 @@ OPTIONS = {
     "predict": ["--top-k", "--fit", "-o", "--json", "--invert", "--max-pixels"],
     "export": ["--format", "-o", "--force"],
     "import-weights": ["--model", "-o", "--classes", "--force"],
-    "resume": ["--force"], "report": ["--json", "--csv", "--suspects"], "summary": [],
+    "resume": ["--force", "--retry-failed"], "summary": [],
+    "report": ["--json", "--csv", "--suspects"],
     "compare": ["--json"],
 }  # fmt: skip
 

@@ -48,7 +48,7 @@ def test_bad_files_are_named_and_the_rest_goes_on(
     lines = done.stderr.splitlines()
     assert [line.partition(":")[0] for line in lines[:2]] == ["a_cut.png", "d_empty.png"]
     assert lines[2:] == [
-        "1 files are no images and are passed over: 1 .txt",
+        "1 file is no image and is passed over: 1 .txt",
         "2 of 3 images failed.",
     ]
 

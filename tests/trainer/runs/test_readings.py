@@ -35,6 +35,16 @@ def test_readings_are_counted_by_split_run_and_weights(tmp_path: Path) -> None:
     assert all(row["time"] and row["command"] == "train" for row in rows)
 
 
+def test_a_copy_of_a_checkpoint_is_the_same_run(tmp_path: Path) -> None:
+    file = tmp_path / readings.NAME
+    readings.note(file, **reading(1, digest="best"))
+    readings.note(file, **reading(2, digest="best"))  # elsewhere
+    found = readings.note(file, **reading(1, digest="last"))
+    assert found == readings.Readings(file, count=3, runs=1, models=2)
+    other = readings.note(file, **reading(3, digest="of another run"))
+    assert other == readings.Readings(file, count=4, runs=2, models=3)
+
+
 def test_what_is_damaged_is_passed_over(tmp_path: Path) -> None:
     file = tmp_path / readings.NAME
     readings.note(file, **reading(1))

@@ -114,6 +114,24 @@ def test_the_curves_are_those_of_the_rows(run: Path, default_run: TrainedRun) ->
                 assert float(dot[place]) == pytest.approx(there, abs=0.15)
 
 
+@pytest.mark.parametrize(("accuracy", "highest"), [(1.0, 1.0), (0.95, 1.0), (0.5, 0.8)])
+def test_no_axis_shows_an_accuracy_above_one(
+    run: Path, dispatch: Dispatch, accuracy: float, highest: float
+) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.dumps(row | {"accuracy": accuracy}) for row in rows]
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    shutil.copytree(run, run.parent / "sweep" / "0")
+    shutil.copytree(run, run.parent / "sweep" / "1")
+    for folder, name in ((run, "Accuracy"), (run.parent / "sweep", "Validation accuracy")):
+        assert dispatch("report", str(folder)).returncode == 0
+        page = (folder / "report.html").read_text()
+        chart = re.search(rf'aria-label="{name}">.*?</svg>', page, re.DOTALL)
+        assert chart
+        ticks = re.findall(r"<text[^>]*>([\d.]+)</text>", chart[0])
+        assert max(float(tick) for tick in ticks if "." in tick) == highest
+
+
 def test_nothing_is_loaded_from_elsewhere(run: Path, dispatch: Dispatch) -> None:
     shutil.copytree(run, run.parent / "other")
     dispatch("report", ".")

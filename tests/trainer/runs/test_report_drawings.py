@@ -27,6 +27,18 @@ def test_ticks_are_round_and_cover_the_values(low: float, high: float, ticks: li
     assert [float(label.replace(",", "")) for label in labels] == pytest.approx(ticks)
 
 
+@pytest.mark.parametrize(
+    ("value", "ticks"), [(1.0, (0.5, 1)), (0.0, (0, 0.5)), (0.5, (0.2, 0.8)), (7.0, (3, 7))]
+)
+def test_room_around_an_equal_value_stays_within_the_limits(
+    value: float, ticks: tuple[float, float]
+) -> None:
+    """A share is 0 to 1; a damaged file may say anything."""
+    found = svg.nice_ticks(value, value, limits=(0, 1))
+    assert (found[0], found[-1]) == pytest.approx(ticks)
+    assert svg.nice_ticks(value, value)[-1] > value
+
+
 def test_a_gap_stays_a_gap() -> None:
     points = [(1.0, 0.5), (2.0, 0.4), (3.0, None), (4.0, 0.2), (5.0, 0.1)]
     drawn = html.render("chart.html", chart=svg.line_chart("Loss", [svg.Line("loss", points, 0)]))

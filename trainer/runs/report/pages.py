@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import time
@@ -33,11 +34,13 @@ from trainer.runs.report.svg import Chart, Line, line_chart
 from trainer.runs.report.table import held_out_name, interval, over_seeds
 from trainer.runs.selection import RULE, Configuration, ordered, selected
 from trainer.runs.side_files import is_number, read_json, readable
+from trainer.text.values import count
 
 MOST_NAMED = 8  # runs in a legend
+SHARE, POSITIVE = (0.0, 1.0), (0.0, math.inf)  # limits of values
 OVERLAID = (
-    ("Validation accuracy", "val", "accuracy"), ("Validation loss", "val", "loss"),
-    ("Training loss", "train", "loss"), ("Learning rate", "train", "lr"),
+    ("Validation accuracy", "val", "accuracy", SHARE), ("Validation loss", "val", "loss", POSITIVE),
+    ("Training loss", "train", "loss", POSITIVE), ("Learning rate", "train", "lr", POSITIVE),
 )  # fmt: skip
 TRAIN, VAL, TEST, OTHER = 0, 1, 2, 3  # colours of a run's lines
 FACTS: dict[str, Callable[[Any], str]] = {  # keys of summary.json
@@ -102,7 +105,7 @@ def figures(row: Row, summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def of_images(number: int | None, interval: Interval | None) -> str:
     """Rest of an accuracy's name; empty of an older run."""
-    return "" if interval is None else f" of {number:,} images, 95 %: {interval}"
+    return "" if interval is None else f" of {count(number or 0, 'image')}, 95 %: {interval}"
 
 
 def is_shown(value: Any) -> bool:
@@ -122,7 +125,7 @@ def points(metrics: list[Any], split: str, key: str) -> list[tuple[float, float 
 
 def curves(metrics: list[Any], best_epoch: int | None) -> list[Chart]:
     drawn = []
-    for key in ("loss", "accuracy"):
+    for key, limits in (("loss", POSITIVE), ("accuracy", SHARE)):
         # The test is of the weights of the best epoch, whenever it took place.
         test = [(best_epoch or epoch, value) for epoch, value in points(metrics, "test", key)]
         lines = [
@@ -130,7 +133,7 @@ def curves(metrics: list[Any], best_epoch: int | None) -> list[Chart]:
             Line("val", points(metrics, "val", key), VAL),
             Line("test", test, TEST),
         ]
-        drawn.append(line_chart(key.capitalize(), lines, best_epoch, has_legend=True))
+        drawn.append(line_chart(key.capitalize(), lines, best_epoch, True, limits))
     for title, key in (("Learning rate", "lr"), ("Training images per second", "images_per_s")):
         line = Line(title.lower(), points(metrics, "train", key), OTHER)
         drawn.append(line_chart(title, [line]))
@@ -275,7 +278,7 @@ def overlaid(rows: list[Row], lines: Sequence[Line]) -> list[Chart]:
         line_chart(title, [
             replace(line, points=points(of_run, split, key))
             for line, of_run in zip(lines, metrics, strict=True)
-        ])
-        for title, split, key in OVERLAID
+        ], limits=limits)
+        for title, split, key, limits in OVERLAID
     ]  # fmt: skip
     return [chart for chart in drawn if chart]

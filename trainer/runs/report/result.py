@@ -12,6 +12,7 @@ from trainer.runs import readings
 from trainer.runs.read import Row
 from trainer.runs.selection import REPEATS, Configuration, configurations, selected
 from trainer.system.paths import shell_path
+from trainer.text.values import count
 
 MOST_NAMED = 5  # runs that wait for their test
 
@@ -23,7 +24,10 @@ def result(rows: Sequence[Row], folder: Path, shared: set[str]) -> list[str]:
     found, chosen, lines = configurations(rows), selected(rows), []
     finished = [row for row in rows if row.status == "finished"]
     if len(finished) < len(rows):
-        lines.append(f"{len(finished)} of {len(rows)} runs are finished: the selection may change")
+        are = "is" if len(finished) == 1 else "are"
+        lines.append(
+            f"{len(finished)} of {len(rows)} runs {are} finished: the selection may change"
+        )
     elif len(found) == 1 and len(found[0].rows) > 1:
         lines.append(f"{len(found[0].rows)} runs are one configuration: they differ in "
                      f"{repeated(found[0])} alone")  # fmt: skip
@@ -89,7 +93,7 @@ def accuracy(value: float | None, interval: Interval | None, num_images: int | N
     """As "0.9400 of 1,000 images, 95 %: 0.924 to 0.953"; of an older run the accuracy alone."""
     if value is None or interval is None:
         return "unknown" if value is None else f"{value:.4f}"
-    return f"{value:.4f} of {num_images:,} images, 95 %: {interval}"
+    return f"{value:.4f} of {count(num_images or 0, 'image')}, 95 %: {interval}"
 
 
 def readings_in_words(one: Configuration) -> str | None:

@@ -85,19 +85,24 @@ class Axis:
 
 
 def line_chart(
-    title: str, lines: Sequence[Line], mark: float | None = None, has_legend: bool = False
+    title: str,
+    lines: Sequence[Line],
+    mark: float | None = None,
+    has_legend: bool = False,
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Chart | None:
     """None if there is no point.
 
     Args:
         mark: an epoch to be marked as the best.
+        limits: of the values: 0 and 1 for shares.
     """
     lines = [line for line in lines if any(y is not None for _, y in line.points)]
     known = [(x, y) for line in lines for x, y in line.points if y is not None]
     if not known:
         return None
     first, last = min(x for x, _ in known), max(x for x, _ in known)
-    y_ticks = nice_ticks(min(y for _, y in known), max(y for _, y in known))
+    y_ticks = nice_ticks(min(y for _, y in known), max(y for _, y in known), limits=limits)
     x_axis = Axis(first, last, Chart.left, Chart.right)
     y_axis = Axis(y_ticks[0], y_ticks[-1], Chart.bottom, Chart.top)
     return Chart(
@@ -131,10 +136,18 @@ def thinned(
     return points if step <= 1 else [*points[:-1:step], points[-1]]
 
 
-def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten from below `low` to above `high`."""
+def nice_ticks(
+    low: float,
+    high: float,
+    about: int = 5,
+    limits: tuple[float, float] = (-math.inf, math.inf),
+) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten from below `low` to above `high`. Where these
+    are equal, some room is added, but none beyond the limits."""
     if high <= low:
+        least, most = min(low, limits[0]), max(high, limits[1])
         low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
+        low, high = max(low, least), min(high, most)
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 5, 10) if raw <= power * m * (1 + 1e-9))
