@@ -24,6 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import threadpoolctl
 import torch
 from tqdm import tqdm
 
@@ -82,6 +83,11 @@ class LocalProcesses:
                 del self.running[key]
         return found
 
+    def send(self, key: int, number: int) -> None:
+        """Send a signal to one that has not ended."""
+        if key in self.running:
+            _send(self.running[key], number)
+
     def stop(self, number: int) -> list[tuple[int, int]]:
         """Pass a signal on to all, and kill what has not ended some time later."""
         for process in self.running.values():
@@ -99,13 +105,19 @@ class LocalProcesses:
 def context() -> Any:
     """Fork of this process; of a clean one that has imported the same, where this one has threads
     or the system cannot fork safely."""
-    if sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1:
+    if sys.platform == "linux" and len(os.listdir("/proc/self/task")) <= 1 + threads_of_numpy():
         return multiprocessing.get_context("fork")
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload([*PRELOADED, "trainer.cli.train"])
     return found
+
+
+def threads_of_numpy() -> int:
+    """Threads that NumPy's BLAS has started. It stops them before a fork, and starts them again."""
+    pools = threadpoolctl.threadpool_info()
+    return sum(pool["num_threads"] - 1 for pool in pools if pool["internal_api"] == "openblas")
 
 
 def warm_up() -> None:
