@@ -17,7 +17,7 @@ from trainer.cli.asked import Asked, check_with_torch, compose, own_modules
 from trainer.cli.resume import go_on, resume
 from trainer.config import start
 from trainer.config.compose import own_part, parse, plain
-from trainer.errors import Paused, Stopped, named
+from trainer.errors import Paused, Stopped, UserError, named
 from trainer.runs import lock
 from trainer.runs.folder import (
     claim_folder,
@@ -49,6 +49,10 @@ def main(argv: list[str]) -> int:
         return 0
     if args.multirun and start.is_plain_sweep(asked.master):
         return sweep.begin(asked)
+    if args.multirun and asked.master.search.strategy != "grid":
+        raise UserError(f"search={asked.master.search.strategy}: goes with this program's own "
+                        "sweeps, and a launcher or sweeper of Hydra's was named. Leave out one of "
+                        "the two.")  # fmt: skip
     if args.multirun:
         return multirun_of_hydra(asked)
     check_with_torch(asked.jobs, asked.typed)

@@ -21,7 +21,7 @@ REPEATS = ("seed", "data.split_seed", "data.fold")
 # Keys that change nothing that is trained.
 IDLE = (
     "test", "tensorboard", "histograms", "profile", "log_interval", "num_workers",
-    "save_every_steps", "save_every_minutes", "stop_epoch",
+    "save_every_steps", "save_every_minutes",
 )  # fmt: skip
 RULE = (
     "order and selection by validation accuracy (ties: lower validation loss, then earlier); the "
