@@ -74,6 +74,7 @@ ROWS: dict[str, tuple[Words, str]] = {
     "log_interval": ([], "log_interval=7"),
     "eval_every_epochs": ([], "eval_every_epochs=2"),
     "test": ([], "test=none"),
+    "stop_epoch": ([], "stop_epoch=1"),
     "save_every_steps": ([], "save_every_steps=3"),
     "save_every_minutes": ([], "save_every_minutes=1"),
     "tensorboard": ([], "tensorboard=true"),

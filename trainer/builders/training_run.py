@@ -251,7 +251,7 @@ def build_plan(config: Mapping[str, Any]) -> Plan:
     interval = SaveInterval(config["save_every_steps"], config["save_every_minutes"])
     return Plan(
         config["epochs"], config["batch_size"], config["eval_every_epochs"],
-        config["log_interval"], config["test"], interval,
+        config["log_interval"], config["test"], config["stop_epoch"], interval,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from trainer.cli.asked import Asked, check_with_torch, compose, own_modules
 from trainer.cli.resume import go_on, resume
 from trainer.config import start
 from trainer.config.compose import own_part, parse, plain
-from trainer.errors import Stopped, named
+from trainer.errors import Paused, Stopped, UserError, named
 from trainer.runs import lock
 from trainer.runs.folder import (
     claim_folder,
@@ -64,6 +64,10 @@ def main(argv: list[str]) -> int:
         return 0
     if args.multirun and start.is_plain_sweep(asked.master):
         return sweep.begin(asked)
+    if args.multirun and asked.master.search.strategy != "grid":
+        raise UserError(f"search={asked.master.search.strategy}: goes with this program's own "
+                        "sweeps, and a launcher or sweeper of Hydra's was named. Leave out one of "
+                        "the two.")  # fmt: skip
     if args.multirun:
         return multirun_of_hydra(asked)
     check_with_torch(jobs, asked.typed)
@@ -120,6 +124,8 @@ def task(cfg: DictConfig, world: Any = None) -> None:
             (folder / "summary.json").unlink(missing_ok=True)  # of a start that came to nothing
             choices, in_sweep = dict(hydra.runtime.choices), sweep_of(folder) is not None
             job.run(plain(own_part(cfg)), folder, choices, in_sweep, world=world)
+    except Paused:
+        return
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from None  # ends a sweep, too
     except Exception as error:

@@ -64,6 +64,11 @@ class Row:
         return None if self.held_out in (None, "test") else self.held_out
 
     @property
+    def is_over(self) -> bool:
+        """True of a run that has ended as it should, also by a search that has stopped it."""
+        return self.status == "finished" or sweep_file.is_given_up(self.status, self.reason)
+
+    @property
     def val_interval(self) -> Interval | None:
         return interval_of(self.val_accuracy, self.num_val_images or 0)
 
@@ -197,7 +202,7 @@ def read_overrides(file: Path) -> list[str]:
     words = [str(word) for word in noted if isinstance(word, str | int | float | None)]
     if len(words) < len(noted) or any(len(word) > LONGEST_WORD for word in words):
         raise TypeError(f"{file}: not a list of words")
-    return words
+    return [word for word in words if not word.startswith("stop_epoch=")]  # it has passed
 
 
 def noted_choices(file: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from trainer.runs.sweep_file import Job, Sweep
 from trainer.sweeps.processes import LOG_NAME
 from trainer.sweeps.progress import Reporter
 from trainer.sweeps.room import Room
+from trainer.sweeps.search import Search
 from trainer.system.signals import NUMBERS, StopSignals
 
 TICK_S = 0.5
@@ -33,18 +34,20 @@ class Launcher(Protocol):
 
     def start(self, key: int, words: Sequence[str], log: Path, env: Mapping[str, str]) -> None: ...
     def ended(self, timeout_s: float) -> list[tuple[int, int]]: ...
+    def send(self, key: int, number: int) -> None: ...
     def stop(self, number: int) -> list[tuple[int, int]]: ...
 
 
 def run_jobs(
     sweep: Sweep,
-    jobs: Sequence[Job],
+    search: Search,
     command_of: Callable[[Job], list[str]],
     launcher: Launcher,
     room: Room,
     reporter: Reporter,
 ) -> None:
-    """Run some jobs of a sweep, each to its end. Their states are noted in sweep.json.
+    """Run the jobs of a sweep that its search asks for, each to its end. Their states are noted in
+    sweep.json.
 
     Args:
         command_of: words of the command that does a job, or goes on with it.
@@ -52,15 +55,25 @@ def run_jobs(
     Raises:
         Stopped: a signal arrived; all jobs have been stopped and have saved their states.
     """
-    waiting, last_news = list(jobs), time.monotonic()
+    waiting: list[Job] = []
+    last_news = time.monotonic()
     with StopSignals().noted() as signals:
         try:
-            while (waiting or room.taken) and signals.received is None:
+            while signals.received is None:
+                if not waiting and not room.is_full:
+                    waiting += search.more(sweep, room.taken)
+                if not waiting and not room.taken:
+                    break
                 last_news = max(last_news, start_next(sweep, waiting, command_of, launcher, room,
                                                       reporter))  # fmt: skip
                 for index, code in launcher.ended(TICK_S):
-                    note_end(sweep, sweep.jobs[index], code, room, reporter)
+                    note_end(sweep, sweep.jobs[index], code, room)
+                    search.ended(sweep, sweep.jobs[index])
+                    sweep.save()
+                    reporter.ended(sweep, sweep.jobs[index])
                     last_news = time.monotonic()
+                for index in search.to_stop(sweep, room.taken):
+                    launcher.send(index, signal.SIGTERM)
                 reporter.tick(sweep)
                 if not room.taken and time.monotonic() - last_news > PATIENCE_S:
                     break  # what is left is in other hands
@@ -117,23 +130,24 @@ def start_next(
 def stop_all(sweep: Sweep, launcher: Launcher, number: int, room: Room, reporter: Reporter) -> None:
     reporter.stopping(len(room.taken))
     for index, code in launcher.stop(number):
-        note_end(sweep, sweep.jobs[index], code, room, reporter)
+        note_end(sweep, sweep.jobs[index], code, room)
+        sweep.save()
+        reporter.ended(sweep, sweep.jobs[index])
 
 
-def note_end(sweep: Sweep, job: Job, code: int, room: Room, reporter: Reporter) -> None:
+def note_end(sweep: Sweep, job: Job, code: int, room: Room) -> None:
     """Note what a job whose process has ended left in its folder; if it died, write the summary
     that it could not write."""
     room.leave(job.index)
     folder = sweep.folder_of(job)
     job.state, job.reason = sweep_file.state_in(folder)
-    if job.state != sweep_file.FINISHED and code not in STOPPED:
+    is_paused = code == 0 and job.state == sweep_file.INTERRUPTED  # at its stop_epoch
+    if job.state != sweep_file.FINISHED and code not in STOPPED and not is_paused:
         if job.state != sweep_file.FAILED:
             job.reason = reason_of(code, folder / LOG_NAME)
             with contextlib.suppress(OSError):  # the disk may be full
                 write_summary(folder, {"status": sweep_file.FAILED, "reason": job.reason})
         job.state = sweep_file.FAILED
-    sweep.save()
-    reporter.ended(sweep, job)
 
 
 def reason_of(code: int, log: Path) -> str:

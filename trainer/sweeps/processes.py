@@ -81,6 +81,11 @@ class LocalProcesses:
                 del self.running[key]
         return found
 
+    def send(self, key: int, number: int) -> None:
+        """Send a signal to one that has not ended."""
+        if key in self.running:
+            _send(self.running[key], number)
+
     def stop(self, number: int) -> list[tuple[int, int]]:
         """Pass a signal on to all, and kill what has not ended some time later."""
         for process in self.running.values():

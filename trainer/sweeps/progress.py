@@ -29,14 +29,25 @@ class Reporter:
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        words = swept([job.overrides for job in jobs])
-        self.names = [" ".join(own) or "-" for own in words]
+        self.jobs = jobs
+        self._names: list[str] = []
         self.terminal = Terminal() if is_watched() else None
         self.began: dict[int, float] = {}
         self.seen: dict[int, tuple[int, float]] = {}  # job -> its first epoch, and when
         self.took: list[float] = []
         self.drawn = 0
         self.last_drawn = -math.inf
+
+    @property
+    def names(self) -> list[str]:
+        """What was swept, of each job; more of them may have come."""
+        if len(self._names) != len(self.jobs):
+            words = swept([job.overrides for job in self.jobs])
+            one = [job.folder.partition("_")[2] for job in self.jobs]
+            self._names = [
+                " ".join(own) or name or "-" for own, name in zip(words, one, strict=True)
+            ]
+        return self._names
 
     def started(self, job: Job) -> None:
         self.began[job.index] = time.monotonic()
@@ -50,6 +61,8 @@ class Reporter:
         summary = readable({}, read_json, sweep.folder_of(job) / "summary.json")
         val = summary.get("val_accuracy")
         told = f"val {share(val)}" if isinstance(val, float) else ""
+        if sweep_file.is_given_up(job.state, job.reason):
+            told += f"   {job.reason}"
         if job.state == sweep_file.FAILED:
             told = f"{job.reason or '?'!s:.200}; see {shell_path(sweep.folder_of(job))}"
         done = sum(one.state in (sweep_file.FINISHED, sweep_file.FAILED) for one in sweep.jobs)

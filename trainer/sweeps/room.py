@@ -34,6 +34,15 @@ class Room:
     threads_of: Callable[[Job], int]
     taken: dict[int, int] = field(default_factory=dict)  # job -> its GPU, or its threads
 
+    @property
+    def is_full(self) -> bool:
+        """True if there is no room for another job, whatever it is."""
+        if self.at_a_time:
+            return len(self.taken) >= self.at_a_time
+        if self.gpus:
+            return set(self.gpus) <= set(self.taken.values())
+        return sum(self.taken.values()) >= self.cores
+
     def take(self, job: Job) -> Mapping[str, str] | None:
         """Environment for a job if there is room for it now, else None."""
         if self.at_a_time and len(self.taken) >= self.at_a_time:

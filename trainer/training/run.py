@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.checkpoints import CheckpointFolder
-from trainer.errors import Stopped, TrainingError
+from trainer.errors import Paused, Stopped, TrainingError
 from trainer.evaluation.metrics import Meter, Metrics
 from trainer.runs.progress import Best, CompileTime, Progress, SaveInterval
 from trainer.schedules import Schedule
@@ -72,6 +72,7 @@ class Plan:
     eval_every_epochs: int = 1
     log_interval: int = 50
     test: str = "selected"
+    stop_epoch: int = 0
     save_interval: SaveInterval = field(default_factory=SaveInterval)
 
 
@@ -255,6 +256,8 @@ class Run:
                 watcher.best(self)
         if not self.is_done:
             self.stop_if_asked()
+            if progress.epoch == self.plan.stop_epoch:
+                raise Paused(progress.epoch)
 
     def save(self) -> None:
         """Write the full state. Raises TrainingError if it is not finite. A sync."""

@@ -23,7 +23,7 @@ def result(rows: Sequence[Row], folder: Path, shared: set[str]) -> list[str]:
     if len(rows) == 1:
         return [line for one in selected(rows) if (line := readings_in_words(one)) is not None]
     found, chosen, lines = configurations(rows), selected(rows), []
-    finished = [row for row in rows if row.status == "finished"]
+    finished = [row for row in rows if row.is_over]
     if len(finished) < len(rows):
         are = "is" if len(finished) == 1 else "are"
         lines.append(
