@@ -10,7 +10,8 @@ from typing import Any
 
 from trainer.errors import UserError
 from trainer.evaluation import statistics
-from trainer.evaluation.statistics import NORMAL, Difference, Interval
+from trainer.evaluation.seed_groups import Difference, seeds_and_images, seeds_needed
+from trainer.evaluation.statistics import NORMAL, Interval
 from trainer.runs.sides import Side
 from trainer.text.values import count
 
@@ -151,9 +152,11 @@ def compare(a: Side, b: Side) -> Comparison:
         method = "McNemar's exact test, Tango's interval"
         advice = images_advice(only_a + only_b, n)
     else:
-        found = statistics.seeds_and_images(right_a, right_b)
+        found = seeds_and_images(right_a, right_b)
         interval, p_value = found.interval, found.p_value
         method = "t-test over seeds and images"
+        if min(len(right_a), len(right_b)) == 1:
+            method += ", which takes a single run to vary over seeds as the other side does"
         advice = seeds_advice(found)
     difference = accuracies[1] - accuracies[0]
     return Comparison(
@@ -178,7 +181,7 @@ def seeds_advice(found: Difference) -> str:
     """Number of seeds that would show half a point on these images, or what these images can show
     at all."""
     std = math.sqrt(found.of_seed)
-    needed = statistics.seeds_needed(SMALL, std, POWER, of_images=found.of_images)
+    needed = seeds_needed(SMALL, std, POWER, of_images=found.of_images)
     if needed is not None:
         return (
             f"{needed} seeds each would show a difference of {100 * SMALL:g} points with "

@@ -81,6 +81,9 @@ def test_groups_of_a_sweep(tmp_path: Path, dispatch: Dispatch) -> None:
     done = dispatch("compare", "zoo:model=mlp", "zoo:model=lenet5")
     assert done.returncode == 0, done.output
     assert "zoo:model=lenet5 is better than zoo:model=mlp by " in done.stdout
+    assert "t-test over seeds and images\n" in done.stdout
+    single = dispatch("compare", "zoo/0", "zoo:model=lenet5")
+    assert "takes a single run to vary over seeds as the other side does" in single.stdout
     whole = dispatch("compare", "zoo", "zoo:model=mlp")
     assert whole.returncode == 2
     assert "zoo:model=lenet5, zoo:model=mlp" in whole.stderr
