@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from data.digests import sums_of
+from data.digests import keys_of, sums_of
 
 _FINGERPRINT = 2  # the version of how it is made
+_ROWS = 4096  # images looked at a time
 _SAMPLE = 256  # images of a split that an earlier version's fingerprint had read
 
 
@@ -88,6 +91,23 @@ class Split:
         rows = positions if self.rows is None else self.rows.index_select(0, positions)
         return self.images.index_select(0, rows)
 
+    def chunks(self) -> Iterator[Tensor]:
+        """Its images in order, some at a time."""
+        if self.rows is None:
+            yield from self.images.split(_ROWS)
+        else:
+            yield from (self.images.index_select(0, rows) for rows in self.rows.split(_ROWS))
+
+    def keys(self) -> NDArray[np.uint64]:
+        """(N,) of each image, the same for the same pixels."""
+        return keys_of(self.chunks())
+
+    def keys_by_place(self) -> dict[int, int]:
+        """Key of each image by its place, or by its position where that is not known."""
+        return dict(
+            zip(map(self.place_or_position, range(len(self))), self.keys().tolist(), strict=True)
+        )
+
     def own_files(self) -> list[str]:
         """(N,) file of each image; empty where images have no files."""
         return [] if self.files is None else [self.file_at(i) or "" for i in range(len(self))]
@@ -101,6 +121,11 @@ class Split:
     def index_at(self, position: int) -> int | None:
         """Place of the image at this position in the dataset's own files; None if not known."""
         return None if self.indices is None else int(self.indices[position])
+
+    def place_or_position(self, position: int) -> int:
+        """Place of the image at this position, or the position itself where it is not known."""
+        place = self.index_at(position)
+        return position if place is None else place
 
     def place_at(self, position: int, split: str) -> Place:
         """Place of the image at this position, in the split of this name."""

@@ -26,7 +26,7 @@ from trainer.evaluation.findings import Examiner, Findings
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing
 from trainer.inference.evaluation_data import is_same_data, load, relabelled
 from trainer.inference.evaluation_report import as_json, figures, show
-from trainer.runs import predictions, readings
+from trainer.runs import image_keys, predictions, readings
 from trainer.runs.folder import run_of
 from trainer.system.device import autocast, pick_device
 from trainer.system.files import write_bytes
@@ -107,7 +107,7 @@ def evaluate(
     if noted is not None:
         print(f"\n{printable(noted.told(metrics.accuracy, metrics.num_images))}")
     rows = predictions.rows_of(
-        split, examiner.predictions(), entries["classes"], images.index_at, images.file_at
+        split, examiner.predictions(), entries["classes"], images.place_or_position, images.file_at
     )
     written = write(folder, results, findings, images, rows)
     print(f"\nwritten to {folder}: {', '.join(written)}")
@@ -227,8 +227,8 @@ def write(
     images: Split,
     rows: Iterable[Sequence[object]],
 ) -> list[str]:
-    """Write evaluation.json, predictions.csv (its rows) and the images, each whole or not at all.
-    Returns their names. Raises UserError if nothing can be written there."""
+    """Write evaluation.json, predictions.csv (its rows), images.json and the pictures, each whole
+    or not at all. Returns their names. Raises UserError if nothing can be written there."""
     files = {
         "evaluation.json": as_json(results).encode(),
         **drawn(findings, results["classes"], images),
@@ -237,6 +237,7 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_bytes(folder / name, content)
+        image_keys.write(folder, results["classes"], {results["split"]: images.keys_by_place()})
         predictions.write(folder / predictions.NAME, rows)
         if "mistakes.png" not in files:  # an earlier evaluation may have left some
             (folder / "mistakes.png").unlink(missing_ok=True)
@@ -245,7 +246,7 @@ def write(
             f"{folder}: the results cannot be written there: {error.strerror}. -o DIR names "
             "another folder."
         ) from error
-    return [*files, predictions.NAME]
+    return [*files, predictions.NAME, image_keys.NAME]
 
 
 def drawn(findings: Findings, classes: Sequence[str], split: Split) -> dict[str, bytes]:

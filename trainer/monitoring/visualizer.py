@@ -16,7 +16,7 @@ from trainer.evaluation.findings import Examiner, Findings, mistakes_as_json
 from trainer.evaluation.metrics import Meter, Metrics
 from trainer.monitoring import tensorboard_images
 from trainer.monitoring.graph import graph_nodes
-from trainer.runs import predictions
+from trainer.runs import image_keys, predictions
 from trainer.system.files import write_bytes
 from trainer.text.json_text import finite, json_of
 from trainer.training import loop
@@ -148,16 +148,19 @@ def harmless(what: str) -> Iterator[None]:
 
 
 def write_predictions(file: Path, run: Run, found: dict[str, Examiner]) -> None:
-    """Write predictions.csv: the predictions of the best weights, split by split."""
+    """Write predictions.csv, the predictions of the best weights, split by split, and images.json
+    beside it."""
     classes = run.about.description.classes
     rows = []
     for split, examiner in found.items():
         images = getattr(run.about.data, split)
         rows.append(
             predictions.rows_of(
-                split, examiner.predictions(), classes, images.index_at, images.file_at
+                split, examiner.predictions(), classes, images.place_or_position, images.file_at
             )
         )
+    keys = {split: getattr(run.about.data, split).keys_by_place() for split in found}
+    image_keys.write(file.parent, classes, keys)
     predictions.write(file, itertools.chain(*rows))
 
 

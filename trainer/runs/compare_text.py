@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Iterator, Sequence
 
 from trainer.evaluation.statistics import spread, wilson
+from trainer.runs import image_keys
 from trainer.runs.compare import Comparison
 from trainer.runs.predictions import NAME
+from trainer.runs.shared_images import has_unknown_pixels
 from trainer.runs.sides import Side
 from trainer.text.tables import align
 from trainer.text.values import count
@@ -49,6 +52,11 @@ def notes_on_training(sides: Sequence[Side]) -> Iterator[str]:
 def notes(sides: Sequence[Side], pairs: Sequence[Comparison], split: str) -> Iterator[str]:
     """Lines on the images that were compared, and on the methods."""
     yield from notes_on_training(sides)
+    if any(has_unknown_pixels(a, b) for a, b in itertools.combinations(sides, 2)):
+        yield (
+            f"images were matched by the names of their files: without {image_keys.NAME} beside "
+            f"each {NAME}, which `evaluate` writes, nothing tells whether their pixels are the same"
+        )
     sizes = {side.name: len(side.runs[0].images) for side in sides}
     if fewer := [pair for pair in pairs if pair.n < max(sizes[pair.a], sizes[pair.b])]:
         yield (

@@ -197,7 +197,9 @@ def untrained(file: Path, split: str, read: Predictions) -> Predictions:
             "Evaluate it on its own splits, or on images that it has never seen."
         )
     left = predictions.in_order(kept, read.has_files)
-    return replace(left, num_trained_on=len(read.images) - len(kept))
+    return replace(
+        left, num_trained_on=len(read.images) - len(kept), keys=read.keys, classes=read.classes
+    )
 
 
 def file_of(folder: Path, split: str) -> Path:

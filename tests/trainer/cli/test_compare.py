@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -227,6 +228,55 @@ FOLDER = (
     "data=image_folder", "data.root=photos", "data.shape=[3,8,8]", "model=mlp", "epochs=1",
     "num_threads=1", "data.test_size=0.3", "data.val_size=0.2", "tensorboard=false",
 )  # fmt: skip
+
+
+def test_other_pixels_and_classes_are_refused_whatever_the_splits(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    """Folders with the same file names: other pixels, a class renamed, and the same in all."""
+    for name, shift, second in (("one", 0, "c1"), ("two", 50, "c1"), ("three", 0, "kitty")):
+        for label, i in np.ndindex(2, 20):
+            file = tmp_path / name / ("c0", second)[label] / f"{i:02}.png"
+            write_image(file, 100 * label + i + shift, (8, 8))
+    shutil.copytree(tmp_path / "one", tmp_path / "four")
+    words = [word for word in FOLDER if not word.startswith("data.root")]
+    for name, seed in (("one", 0), ("two", 1), ("three", 1), ("four", 1)):
+        own = (*words, f"data.root={name}", f"data.split_seed={seed}", f"hydra.run.dir=run_{name}")
+        assert run_trainer(*own, cwd=tmp_path).returncode == 0
+    tests = [files_in(tmp_path / f"run_{name}", "test") for name in ("one", "two")]
+    assert tests[0] != tests[1]
+    for name, reason in (
+        ("two", "the same name, but not the same pixels: c"),
+        ("three", "their classes differ: run_one alone has c1; run_three alone has kitty"),
+    ):
+        done = dispatch("compare", "run_one", f"run_{name}")
+        assert done.returncode == 2
+        assert reason in done.stderr
+    done = dispatch("compare", "run_one", "run_four", "--json")
+    assert done.returncode == 0, done.output
+    assert json.loads(done.stdout)["n"] == len(tests[0] & tests[1])
+
+
+def test_a_file_that_moved_to_another_class_is_refused(tmp_path: Path, dispatch: Dispatch) -> None:
+    names = [f"c{label}/{i:03}.png" for i, label in enumerate(LABELS)]
+    moved = [f"c{(LABELS[0] + 1) % 3}/000.png", *names[1:]]
+    labels = np.concatenate([(LABELS[:1] + 1) % 3, LABELS[1:]])
+    make_run(tmp_path / "a", right(0.9, 1), files=names)
+    make_run(tmp_path / "b", right(0.9, 2), files=moved, labels=labels)
+    unknown = dispatch("compare", "a", "b")
+    assert unknown.returncode == 0
+    assert "nothing tells whether their pixels are the same" in unknown.stdout
+    for run in "ab":
+        keys = {"classes": ["c0", "c1", "c2"], "test": {str(i): f"{i:x}" for i in range(N)}}
+        (tmp_path / run / "images.json").write_text(json.dumps(keys))
+    refused = dispatch("compare", "a", "b")
+    assert refused.returncode == 2
+    assert f"image {names[0]}, labelled c{LABELS[0]}, of the one is {moved[0]}" in refused.stderr
+    twin = dispatch("compare", "a", str(make_run(tmp_path / "c", right(0.9, 3), files=names)))
+    assert twin.returncode == 0
+    keys["test"]["0"] = "another image of the same name"
+    (tmp_path / "b" / "images.json").write_text(json.dumps(keys))
+    assert dispatch("compare", "a", "b").returncode == 0
 
 
 def files_in(folder: Path, *splits: str) -> set[str]:
