@@ -93,20 +93,16 @@ class Split:
 
     def chunks(self) -> Iterator[Tensor]:
         """Its images in order, some at a time."""
-        if self.rows is None:
-            yield from self.images.split(_ROWS)
-        else:
-            yield from (self.images.index_select(0, rows) for rows in self.rows.split(_ROWS))
+        one = self.images.split(_ROWS) if self.rows is None else self.rows.split(_ROWS)
+        yield from one if self.rows is None else (self.images.index_select(0, r) for r in one)
 
     def keys(self) -> NDArray[np.uint64]:
         """(N,) of each image, the same for the same pixels."""
         return keys_of(self.chunks())
 
     def keys_by_place(self) -> dict[int, int]:
-        """Key of each image by its place, or by its position where that is not known."""
-        return dict(
-            zip(map(self.place_or_position, range(len(self))), self.keys().tolist(), strict=True)
-        )
+        """Key of each image by its place, see `index_at`."""
+        return dict(zip(map(self.index_at, range(len(self))), self.keys().tolist(), strict=True))
 
     def own_files(self) -> list[str]:
         """(N,) file of each image; empty where images have no files."""
@@ -118,14 +114,10 @@ class Split:
             return None
         return self.files[position if self.rows is None else int(self.rows[position])]
 
-    def index_at(self, position: int) -> int | None:
-        """Place of the image at this position in the dataset's own files; None if not known."""
-        return None if self.indices is None else int(self.indices[position])
-
-    def place_or_position(self, position: int) -> int:
-        """Place of the image at this position, or the position itself where it is not known."""
-        place = self.index_at(position)
-        return position if place is None else place
+    def index_at(self, position: int) -> int:
+        """Place of the image at this position in the dataset's own files; the position if that is
+        not known."""
+        return position if self.indices is None else int(self.indices[position])
 
     def place_at(self, position: int, split: str) -> Place:
         """Place of the image at this position, in the split of this name."""
@@ -273,6 +265,14 @@ class Dataset:
             names = sorted(name for split in splits for name in split.own_files())
         sha.update("\0".join(names).encode("utf-8", "surrogatepass"))
         return sha.hexdigest()[:16]
+
+    @functools.cached_property
+    def test_pixels(self) -> str:
+        """Tells the images of the test split, or with folds all, from others that were brought to
+        the same shape in the same way: that way, a colon, and the sum of their keys in hex."""
+        splits = (self.test,) if self.held_out == "test" else (self.train, self.val, self.test)
+        total = sum(int(split.keys().sum()) for split in splits) % 2**64
+        return f"{(*self.shape, self.fit, self.resize, self.pixel_range)}:{total:016x}"
 
     @functools.cached_property
     def test_sha256(self) -> str:

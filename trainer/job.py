@@ -173,7 +173,8 @@ def note_reading(
     return readings.note(
         ledger, command=command, run=readings.name_in(ledger, folder),
         checkpoint=str(run.checkpoints.best) if run.best.epoch else None, digest=digest,
-        dataset=run.about.data.test_set_id, split="test", num_images=test.num_images,
+        dataset=run.about.data.test_set_id, pixels=run.about.data.test_pixels, split="test",
+        num_images=test.num_images,
     )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def evaluate(
     if noted is not None:
         print(f"\n{printable(noted.told(metrics.accuracy, metrics.num_images))}")
     rows = predictions.rows_of(
-        split, examiner.predictions(), entries["classes"], images.place_or_position, images.file_at
+        split, examiner.predictions(), entries["classes"], images.index_at, images.file_at
     )
     written = write(folder, results, findings, images, rows)
     print(f"\nwritten to {folder}: {', '.join(written)}")
@@ -124,8 +124,8 @@ def note_reading(
     return readings.note(
         ledger, command="evaluate", run=readings.name_in(ledger, run or checkpoint),
         checkpoint=str(checkpoint),
-        digest=checkpoints.digest(entries), dataset=dataset.test_set_id, split="test",
-        num_images=metrics.num_images,
+        digest=checkpoints.digest(entries), dataset=dataset.test_set_id,
+        pixels=dataset.test_pixels, split="test", num_images=metrics.num_images,
     )  # fmt: skip
 
 

@@ -156,7 +156,7 @@ def write_predictions(file: Path, run: Run, found: dict[str, Examiner]) -> None:
         images = getattr(run.about.data, split)
         rows.append(
             predictions.rows_of(
-                split, examiner.predictions(), classes, images.place_or_position, images.file_at
+                split, examiner.predictions(), classes, images.index_at, images.file_at
             )
         )
     keys = {split: getattr(run.about.data, split).keys_by_place() for split in found}

@@ -7,6 +7,7 @@ and configurations are ordered by the mean of their runs.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import defaultdict
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from trainer.evaluation.statistics import Spread, spread
 from trainer.runs.read import Row
+from trainer.runs.readings import are_other
 from trainer.runs.side_files import UNREADABLE, read_yaml
 
 REPEATS = ("seed", "data.split_seed", "data.fold")
@@ -107,7 +109,17 @@ def selected(rows: Sequence[Row]) -> list[Configuration]:
     for row in rows:
         if row.val_accuracy is not None and row.status == "finished":
             datasets[dataset_of(row)].append(row)
-    return [configurations(group)[0] for group in datasets.values()]
+    groups = (group for found in datasets.values() for group in by_pixels(found))
+    return [configurations(group)[0] for group in groups]
+
+
+def by_pixels(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """Runs on datasets of one id, apart where their images differ though they were brought to the
+    same shape in the same way."""
+    found = list(dict.fromkeys(row.test_pixels for row in rows))
+    if not any(are_other(a, b) for a, b in itertools.combinations(found, 2)):
+        return [rows]
+    return [[row for row in rows if row.test_pixels == one] for one in found]
 
 
 def dataset_of(row: Row) -> str:

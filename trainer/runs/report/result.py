@@ -101,7 +101,7 @@ def readings_in_words(one: Configuration) -> str | None:
     best = one.rows[0]
     if best.dataset is None or one.num_folds:
         return None
-    found = readings.readings_of(readings.ledger_of(best.folder), best.dataset)
+    found = readings.readings_of(readings.ledger_of(best.folder), best.dataset, best.test_pixels)
     if not found.count:
         return None
     std = one.test.std if one.test is not None and not math.isnan(one.test.std) else None
