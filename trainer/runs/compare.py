@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.evaluation import statistics
-from trainer.evaluation.seed_groups import Difference, seeds_and_images, seeds_needed
+from trainer.evaluation.seed_groups import MOST_SEEDS, Difference, seeds_and_images, seeds_needed
 from trainer.evaluation.statistics import NORMAL, Interval
 from trainer.runs.shared_images import shared_images
 from trainer.runs.sides import Side
@@ -122,6 +122,11 @@ def seeds_advice(found: Difference) -> str:
             f"{100 * POWER:.0f} % power on these images"
         )
     z = NORMAL.inv_cdf(1 - ALPHA / 2) + NORMAL.inv_cdf(POWER)
+    if z * math.sqrt(found.of_images) < SMALL:
+        return (
+            f"more than {MOST_SEEDS:,} seeds each would be needed to show a difference of "
+            f"{100 * SMALL:g} points with {100 * POWER:.0f} % power: the seeds differ too much"
+        )
     least = 100 * z * math.sqrt(found.of_images)
     return (
         f"on these images no number of seeds shows less than {least:.1f} points with "

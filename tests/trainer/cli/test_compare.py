@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shlex
 import shutil
@@ -117,7 +118,7 @@ def test_overrides_are_matched_by_value(
     done = dispatch("compare", "other", f"zo:o:{words}", "--json")
     if not runs:
         assert done.returncode == 2
-        assert f"no run with {words} has a predictions.csv" in done.stderr
+        assert f"no run with {words} is there. There are: " in done.stderr
         return
     assert done.returncode == 0, done.output
     means = [right(0.7 + int(run) / 20, int(run)).mean() for run in runs.split()]
@@ -139,6 +140,77 @@ def test_what_is_proposed_can_be_pasted(tmp_path: Path, dispatch: Dispatch) -> N
     refused = dispatch("compare", "other", "my zoo:model.hidden=[")
     assert refused.returncode == 2
     assert "model.hidden=[: not understood" in refused.stderr
+
+
+def test_a_name_that_is_proposed_means_one_configuration(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    """Whatever part of it was typed: what is proposed holds that, and the rest."""
+    for number, (model, lr) in enumerate(itertools.product(("mlp", "lenet5"), ("0.05", "0.1"))):
+        own = [f"model={model}", f"optimizer.lr={lr}", "seed=0"]
+        make_run(tmp_path / "zoo" / str(number), right(0.8, number), own)
+    make_run(tmp_path / "other", right(0.8, 9))
+    for typed in ("optimizer.lr=0.05", "model=mlp"):
+        told = dispatch("compare", "other", f"zoo:{typed}").stderr.partition("Name it: ")[2]
+        proposed = told.split()
+        assert len(proposed) == 2
+        for name in proposed:
+            assert typed in name
+            assert dispatch("compare", "other", name.rstrip(","), "--json").returncode == 0, name
+    for typed in ("modle=mlp", "optimizer.lr=7"):
+        told = dispatch("compare", "other", f"zoo:{typed}")
+        assert told.returncode == 2
+        assert f"zoo:{typed}: no run with {typed} is there. There are: " in told.stderr
+        assert told.stderr.count("zoo:model=") == 4
+
+
+def test_seeds_that_differ_too_much_are_not_blamed_on_the_images(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    """Each run has every image right or every image wrong."""
+    for number in range(4):
+        own = [f"model={'ab'[number % 2]}", f"seed={number // 2}"]
+        make_run(tmp_path / "zoo" / str(number), np.full(N, number in (0, 3)), own)
+    done = dispatch("compare", "zoo:model=a", "zoo:model=b")
+    assert "more than 1,000 seeds each would be needed to show a difference of 0.5" in done.stdout
+    assert "more images" not in done.stdout
+
+
+def test_checkpoints_without_predictions_are_told_how_to_get_them(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    for name in "ab":
+        run = make_run(tmp_path / name, right(0.9, 1))
+        (run / "checkpoints").mkdir()
+        for file in ("best.pth", "last.pth", "step_20.pth"):
+            (run / "checkpoints" / file).touch()
+    for file in ("last.pth", "step_20.pth"):
+        done = dispatch("compare", "a/checkpoints/best.pth", f"b/checkpoints/{file}")
+        assert done.returncode == 2
+        assert f"`evaluate b/checkpoints/{file}` writes them" in done.stderr
+    shutil.copytree(tmp_path / "a", tmp_path / "b" / "evaluation" / "last_test")
+    assert dispatch("compare", "a", "b/checkpoints/last.pth").returncode == 0
+    missing = dispatch("compare", "a", "b/checkpoints/none.pth")
+    assert "there is no such run, checkpoint or sweep" in missing.stderr
+
+
+def test_what_evaluate_has_read_is_not_read_again(tmp_path: Path, dispatch: Dispatch) -> None:
+    """Of runs whose training read no test split, unless the best weights are others by now."""
+    for name, seed in (("a", 1), ("b", 2)):
+        run = make_run(tmp_path / name, right(0.8, seed))
+        shutil.copytree(run, run / "evaluation" / "test")
+        (run / "evaluation" / "test" / "evaluation.json").write_text('{"epoch": 3}')
+        (run / "summary.json").write_text('{"best_epoch": 3}')
+        own = (run / predictions.NAME).read_text().replace("\ntest,", "\nval,")
+        (run / predictions.NAME).write_text(own)
+    done = dispatch("compare", "a", "b", "--json")
+    assert done.returncode == 0, done.output
+    assert json.loads(done.stdout)["accuracy_b"] == right(0.8, 2).mean()
+    assert dispatch("compare", "a", "b", "split=val").returncode == 0
+    (tmp_path / "b" / "summary.json").write_text('{"best_epoch": 4}')
+    stale = dispatch("compare", "a", "b")
+    assert stale.returncode == 2
+    assert "the test split of this run was not read" in stale.stderr
 
 
 def test_a_run_is_not_compared_with_a_group_that_holds_it(
