@@ -103,6 +103,7 @@ def train(
         leaks_file.write(folder, run.about.data)
         faults.check_room(run, folder)
         run.start()
+        first_step = run.progress.step
         loop.fit(run)
         sha256 = weights_sha256(run.model.state_dict())
         run.check_validated()
@@ -110,7 +111,9 @@ def train(
         digest, read = loop.load_best(run) or sha256, None
         test = loop.test(run) if is_tested else None
         if test is not None and run.about.data.held_out == "test":
-            read = note_reading(run, folder, test, digest, "resume" if is_resumed else "train")
+            # After a training that had ended, as a sweep's, this is the test that belongs to it.
+            goes_on = is_resumed and run.progress.step > first_step
+            read = note_reading(run, folder, test, digest, "resume" if goes_on else "train")
         run.finish(test)
         if test is not None and not math.isfinite(test.loss):  # a run without a result
             raise TrainingError(f"The test loss is NaN or infinite: no result.\n{SMALLER_STEPS}")
@@ -173,6 +176,7 @@ def note_reading(
     return readings.note(
         ledger, command=command, run=readings.name_in(ledger, folder),
         checkpoint=str(run.checkpoints.best) if run.best.epoch else None, digest=digest,
+        weights=weights_sha256(run.evaluated_model.state_dict()),
         dataset=run.about.data.test_set_id, pixels=run.about.data.test_pixels, split="test",
         num_images=test.num_images,
     )  # fmt: skip

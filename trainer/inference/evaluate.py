@@ -28,6 +28,7 @@ from trainer.inference.evaluation_data import is_same_data, load, relabelled
 from trainer.inference.evaluation_report import as_json, figures, show
 from trainer.runs import image_keys, predictions, readings
 from trainer.runs.folder import run_of
+from trainer.runs.selection import std_over_seeds
 from trainer.system.device import autocast, pick_device
 from trainer.system.files import write_bytes
 from trainer.system.memory import keep_freed_memory
@@ -105,7 +106,9 @@ def evaluate(
     if how in meaning.EXPLAINED:
         print(f"\n{meaning.EXPLAINED[how]}")
     if noted is not None:
-        print(f"\n{printable(noted.told(metrics.accuracy, metrics.num_images))}")
+        run = run_of(checkpoint)
+        std = std_over_seeds(run, dataset.test_set_id) if run is not None else None
+        print(f"\n{printable(noted.told(metrics.accuracy, metrics.num_images, std))}")
     rows = predictions.rows_of(
         split, examiner.predictions(), entries["classes"], images.index_at, images.file_at
     )
@@ -124,7 +127,8 @@ def note_reading(
     return readings.note(
         ledger, command="evaluate", run=readings.name_in(ledger, run or checkpoint),
         checkpoint=str(checkpoint),
-        digest=checkpoints.digest(entries), dataset=dataset.test_set_id,
+        digest=checkpoints.digest(entries),
+        weights=checkpoints.weights_sha256(entries["model"]), dataset=dataset.test_set_id,
         pixels=dataset.test_pixels, split="test", num_images=metrics.num_images,
     )  # fmt: skip
 

@@ -37,7 +37,7 @@ class Readings:
         count: readings.
         runs: different runs, or checkpoints outside of runs, that were evaluated; a copy of a
             run's checkpoint is that run.
-        models: different weights that were evaluated.
+        models: different weights that were evaluated, whichever checkpoint they were in.
     """
 
     file: Path
@@ -94,8 +94,8 @@ def name_in(file: Path, run: Path) -> str:
 
 
 def note(file: Path, **reading: Any) -> Readings | None:
-    """Append a reading: `command`, `run`, `checkpoint`, `digest`, `dataset`, `pixels`,
-    `split`, `num_images`.
+    """Append a reading: `command`, `run`, `checkpoint`, `digest`, `weights` (their
+    digest), `dataset`, `pixels`, `split`, `num_images`.
     Returns all readings of that test split; None, and a line in the log, if the file cannot be
     written: no result is lost for that."""
     row = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **reading}
@@ -146,7 +146,9 @@ def readings_of(file: Path, dataset: str, pixels: str | None = None) -> Readings
     for row in found:
         first = of_digest.setdefault(row["digest"], same.get(row["run"], row["run"]))
         same.setdefault(row["run"], first)
-    return Readings(file, len(found), len({*same.values()}), len(of_digest))
+    weights = {row["digest"]: row["weights"] for row in found if row["weights"]}
+    models = {weights.get(digest, digest) for digest in of_digest}
+    return Readings(file, len(found), len({*same.values()}), len(models))
 
 
 def rows(file: Path) -> Iterator[dict[str, str]]:
@@ -159,6 +161,6 @@ def rows(file: Path) -> Iterator[dict[str, str]]:
         try:
             row = json.loads(line)
             known = {key: str(row[key]) for key in ("dataset", "run", "digest")}
-            yield {**known, "pixels": str(row.get("pixels") or "")}
+            yield known | {key: str(row.get(key) or "") for key in ("pixels", "weights")}
         except UNREADABLE:
             continue

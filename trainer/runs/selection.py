@@ -13,9 +13,11 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainer.evaluation.statistics import Spread, spread
-from trainer.runs.read import Row
+from trainer.runs.folder import sweep_of
+from trainer.runs.read import Row, read_runs
 from trainer.runs.readings import are_other
 from trainer.runs.side_files import UNREADABLE, read_yaml
 
@@ -120,6 +122,21 @@ def by_pixels(rows: Sequence[Row]) -> list[Sequence[Row]]:
     if not any(are_other(a, b) for a, b in itertools.combinations(found, 2)):
         return [rows]
     return [[row for row in rows if row.test_pixels == one] for one in found]
+
+
+def std_over_seeds(run: Path, dataset: str | None) -> float | None:
+    """Standard deviation of the test accuracy over the seeds of a run's configuration in its sweep;
+    None if it is not known.
+
+    Args:
+        dataset: id of the test split.
+    """
+    sweep = sweep_of(run)
+    for one in configurations(read_runs(sweep)) if sweep is not None else ():
+        folders = {row.folder.resolve() for row in one.rows if row.dataset == dataset}
+        if run.resolve() in folders and one.test is not None and not one.num_folds:
+            return None if math.isnan(one.test.std) else one.test.std
+    return None
 
 
 def dataset_of(row: Row) -> str:

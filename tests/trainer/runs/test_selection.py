@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 from scipy import stats
 
 from tests.helpers.commands import Finished, run_trainer
+from trainer.runs import readings
 from trainer.runs.read import read_runs
 from trainer.runs.selection import configurations, ordered, selected
 
@@ -150,6 +152,33 @@ def test_runs_on_other_pixels_are_selected_apart(tmp_path: Path) -> None:
         "model=a", "model=b",
     ]  # fmt: skip
     assert [one.overrides[0] for one in selected(read_runs(tmp_path / "one"))] == ["model=a"]
+
+
+def test_the_price_of_choosing_is_the_same_for_a_sweep_and_its_runs(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    """By the spread of the seeds that were tested, where it is known."""
+    found = []
+    for name in ("zoo", "single"):
+        for seed, test in enumerate((0.90, 0.94, 0.95)):
+            write_run(
+                tmp_path / "outputs" / name / str(seed), ["model=a", f"seed={seed}"], 0.9,
+                test_accuracy=test, dataset=name,
+            )  # fmt: skip
+        for number in range(8):
+            readings.note(
+                tmp_path / "outputs" / readings.NAME, command="train", run=f"{name}{number}",
+                checkpoint="", digest=f"{name}{number}", dataset=name, split="test",
+                num_images=1000,
+            )  # fmt: skip
+    (tmp_path / "outputs" / "zoo" / "multirun.yaml").touch()
+    for folder in ("zoo", "zoo/1", "single/1"):
+        done = dispatch("report", f"outputs/{folder}")
+        found.append(re.search(r"models is ([\d.]+) points above", done.stdout)[1])  # type: ignore[index]
+    std = np.std([0.90, 0.94, 0.95], ddof=1)
+    luck = np.random.default_rng(0).normal(0, std, (100_000, 8)).max(axis=1).mean()
+    assert found[0] == found[1] == f"{100 * luck:.1f}"
+    assert found[2] != found[1]
 
 
 def test_inverted_pixels_are_another_dataset(tmp_path: Path) -> None:
