@@ -188,8 +188,9 @@ def log_header(run: Run, choices: dict[str, Any]) -> None:
     log.info("%s: %s parameters, %s MACs per image, input %s",
              choices.get("model"), f"{run.about.cost.num_parameters:,}", f"{run.about.cost.macs:,}",
              shape)  # fmt: skip
-    log.info("%s: %s train, %s val, %s test images, %d classes", choices.get("data"),
+    log.info("%s: %s train, %s val, %s %s images, %d classes", choices.get("data"),
              *(f"{b.num_images:,}" for b in (run.train, run.val, run.test)),
+             "test" if run.about.data.held_out == "test" else "held-out",
              len(run.about.description.classes))  # fmt: skip
     known = run.about.data.leaks.known
     for note in (*run.about.data.notes, *([known] if known else [])):

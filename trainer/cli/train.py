@@ -18,6 +18,7 @@ from trainer.builders import idle_keys
 from trainer.cli.resume import resume
 from trainer.config import knobs, start
 from trainer.config.compose import Composer, parse, plain
+from trainer.config.folds import each
 from trainer.errors import Stopped, UserError, named
 from trainer.runs import lock, out_of_fold
 from trainer.runs.folder import claim_folder, refuse_used, remove_half_made
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
         return 0
     composer = Composer(args)
     master = composer.master()
-    jobs = [plain(job) for job in composer.jobs(master)]
+    jobs = [one for job in composer.jobs(master) for one in each(plain(job), args.overrides)]
     for job in jobs:
         knobs.check(job)
     typed = idle_keys.keys_in(args.overrides)

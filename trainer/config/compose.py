@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config import knobs, suggestions
-from trainer.config.folds import as_sweep
+from trainer.config.folds import as_sweep, is_every
 from trainer.config.hydra_errors import LONGEST, cut, not_composed, user_errors
 from trainer.config.hydra_internals import (
     ConfigLoaderImpl,
@@ -191,6 +191,7 @@ class Composer:
             if len(values) == MAX_LISTED_JOBS:
                 raise UserError(f"{cut(override.input_line)}: a sweep of {MAX_LISTED_JOBS:,} "
                                 "values or more is not started.")  # fmt: skip
+        choices = [values[:1] if is_every(values) else values for values in choices]
         number = 1
         for values in choices:
             number *= len(values)

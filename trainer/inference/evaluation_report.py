@@ -69,7 +69,10 @@ def show(results: Mapping[str, Any], confusion: Confusion, data: Sequence[str] =
         for key in ("loss", "calibration_error")
     )
     top5 = results["top5_accuracy"]
-    split = f"{results['split']} split{' of ' if data else ''}{' '.join(data)}"
+    folds, fold = (results["data"].get(key, 0) for key in ("folds", "fold"))
+    of_fold = folds and results["split"] == "test"
+    split = f"fold {fold} of {folds}" if of_fold else f"{results['split']} split"
+    split += f"{' of ' if data else ''}{' '.join(data)}"
     print(f"{split}, {count(results['num_images'], 'image')} on {results['device']}: "
           f"loss {loss}, accuracy {results['accuracy']:.4f} (95 %: "
           f"{results['accuracy_interval']}), "

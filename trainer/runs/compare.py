@@ -38,6 +38,7 @@ class Comparison:
     p_holm: float
     method: str
     advice: str
+    images: Sequence[str]
 
     @property
     def verdict(self) -> str:
@@ -94,7 +95,8 @@ def compare(a: Side, b: Side) -> Comparison:
         advice = seeds_advice(found)
     difference = accuracies[1] - accuracies[0]
     return Comparison(
-        a.name, b.name, n, *accuracies, difference, interval, p_value, p_value, method, advice
+        a.name, b.name, n, *accuracies, difference, interval, p_value, p_value, method, advice,
+        images,
     )  # fmt: skip
 
 

@@ -16,13 +16,21 @@ from trainer.text.tables import align
 from trainer.text.values import count
 
 
-def accuracy_table(sides: Sequence[Side]) -> str:
-    """Accuracy of each side with its interval: Wilson's over the images of one run, Student's over
-    the seeds of several."""
+def accuracy_tables(sides: Sequence[Side], pairs: Sequence[Comparison]) -> str:
+    """A table of all sides where they are compared on the same images; else one of each pair."""
+    if len({tuple(pair.images) for pair in pairs}) == 1:
+        return accuracy_table(sides, pairs[0].images)
+    both = zip(itertools.combinations(sides, 2), pairs, strict=True)
+    return "\n\n".join(accuracy_table(two, pair.images) for two, pair in both)
+
+
+def accuracy_table(sides: Sequence[Side], images: Sequence[str]) -> str:
+    """Accuracy of each side on these images with its interval: Wilson's over the images of one run,
+    Student's over the seeds of several."""
     lines = [["", "runs", "images", "accuracy", "std", "95 %"]]
     for side in sides:
-        of_runs = [float(run.is_right.mean()) for run in side.runs]
-        first = side.runs[0].is_right
+        right = side.right(images)
+        of_runs, first = right.mean(axis=1).tolist(), right[0]
         if len(of_runs) == 1:
             std, interval = "-", wilson(int(first.sum()), len(first))
         else:

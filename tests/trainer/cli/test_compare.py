@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -266,6 +267,16 @@ def test_images_that_both_tested_where_test_sets_differ(tmp_path: Path, dispatch
     make_run(tmp_path / "b", right(0.9, 2)[100:], files=names[100:], labels=LABELS[100:])
     found = json.loads(dispatch("compare", "a", "b", "--json").stdout)
     assert found["n"] == N - 100
+    table = dispatch("compare", "a", "b").stdout.partition("\n\n")[0]
+    for name, seed in (("a", 1), ("b", 2)):
+        accuracy = right(0.9, seed)[100:].mean()
+        assert found[f"accuracy_{name}"] == accuracy
+        assert re.search(rf"(?m)^{name} +1 +{N - 100} +{accuracy:.4f} ", table)
+    make_run(tmp_path / "c", right(0.9, 3), files=names)
+    three = dispatch("compare", "a", "b", "c").stdout
+    assert re.findall(r"(?m)^a +1 +(\d+) +([\d.]+)", three) == [
+        ("300", f"{right(0.9, 1)[100:].mean():.4f}"), ("400", f"{right(0.9, 1).mean():.4f}"),
+    ]  # fmt: skip
 
 
 def test_a_checkpoint_means_its_run(tmp_path: Path, dispatch: Dispatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.evaluation.statistics import Interval, Spread
-from trainer.runs import readings
+from trainer.runs import out_of_fold, readings
 from trainer.runs.read import Row
 from trainer.runs.selection import REPEATS, Configuration, configurations, selected, std_over_seeds
 from trainer.system.paths import shell_path
@@ -33,6 +33,8 @@ def result(rows: Sequence[Row], folder: Path, shared: set[str]) -> list[str]:
     if len(chosen) > 1:
         lines.append(f"{len(chosen)} groups of runs were validated on different images, and are "
                      "selected apart")  # fmt: skip
+    if line := out_of_fold.in_words(rows):
+        lines.append(line)
     for one in chosen:
         lines += in_words(one, folder, shared)
         if (read := readings_in_words(one)) is not None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluation.statistics import Interval, Spread
+from trainer.evaluation.statistics import Interval, Spread, wilson
+from trainer.runs import out_of_fold
 from trainer.runs.read import Row, duration, share, shared_overrides, text
 from trainer.runs.report.result import name_of, result
 from trainer.runs.selection import RULE, configurations, ordered, selected
@@ -98,11 +99,20 @@ def as_json(rows: list[Row], folder: Path) -> str:
                 for one in configurations(rows)
             ],
             "selected": str(chosen[0].rows[0].folder) if len(chosen) == 1 else None,
+            "out_of_fold": out_of_fold_as_json(rows),
             "rule": RULE,
             "result": result(rows, folder, shared_overrides(rows)),
         },
         indent=1,
     )  # fmt: skip
+
+
+def out_of_fold_as_json(rows: list[Row]) -> dict[str, Any] | None:
+    """Accuracy of a cross-validation on all images; None of other runs."""
+    if (counts := out_of_fold.accuracy(rows)) is None:
+        return None
+    right, n = counts
+    return {"accuracy": right / n, "interval": wilson(right, n), "num_images": n}
 
 
 def run_as_json(row: Row, is_selected: bool) -> dict[str, Any]:
