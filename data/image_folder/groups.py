@@ -97,9 +97,9 @@ def on_two_sides(groups: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], l
 
 
 def notes_on_groups(groups: Mapping[str, Sequence[str]], has_folds: bool = False) -> Iterator[str]:
-    names = {"test": "the held-out fold"} if has_folds else {}
+    called = {"test": "the held-out fold"} if has_folds else {}
     yield "groups: " + ", ".join(
-        f"{len(own):,} in {names.get(part, part)}" for part, own in groups.items()
+        f"{len(own):,} in {called.get(part, part)}" for part, own in groups.items()
     )
     for (later, earlier), names in on_two_sides(groups).items():
         yield (

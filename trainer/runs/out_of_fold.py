@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from trainer.evaluation.statistics import wilson
@@ -19,10 +19,15 @@ def found(rows: Sequence[Row]) -> list[list[str]]:
     """Rows of predictions.csv of each run for the fold that it held out, where the runs are one of
     each fold, and all are finished; else none. Raises OSError or ValueError."""
     folds = [row.fold for row in rows if row.status == "finished" and row.fold is not None]
-    if not folds or len(set(folds)) < len(rows):
+    if len(set(folds)) < len(rows) or not is_whole(folds):
         return []
     sources = [row.folder / predictions.NAME for row in rows]
     return [line for source in sources for line in predictions.read_rows(source, "test")]
+
+
+def is_whole(folds: Collection[str]) -> bool:
+    """True if "fold 0 of K" to the last are there."""
+    return {fold.rpartition(" of ")[2] for fold in folds} == {str(len(set(folds)))}
 
 
 def accuracy(rows: Sequence[Row]) -> tuple[int, int] | None:
@@ -51,7 +56,7 @@ def write(folder: Path, rows: Sequence[Row]) -> str | None:
     it is, or why there is none; None if the folds were not predicted."""
     file = folder / predictions.NAME
     folds = {row.fold for row in rows if row.status == "finished" and row.fold is not None}
-    if len(folds) < len(rows):
+    if len(folds) < len(rows) or not is_whole(folds):
         return (
             f"no {file} is written: it would have each image once, of one configuration and one "
             f"seed, and these are {count(len(rows), 'run')} of {count(len(folds), 'finished fold')}"
