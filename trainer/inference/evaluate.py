@@ -96,7 +96,7 @@ def evaluate(
         **{key: config[key] for key in ("limit_batches", "precision", "layers")},
         "device": str(device),
         "versions": versions(),
-        **figures(metrics, findings, entries["classes"], images.file_at),
+        **figures(metrics, findings, entries["classes"], images.index_at, images.file_at),
     }
     named = [f"{key}={values[key]}" for key in ("data", "data.root") if key in values]
     show(results, findings.confusion, named)
@@ -262,7 +262,8 @@ def drawn(findings: Findings, classes: Sequence[str], split: Split) -> dict[str,
         images["mistakes.png"] = plots.picture_grid(
             split.images_at(split.labels.new_tensor([m.index for m in findings.mistakes])),
             [
-                f"{names[m.predicted]} {m.probability:.0%}\ntrue {names[m.label]}\nnumber {m.index}"
+                f"{names[m.predicted]} {m.probability:.0%}\ntrue {names[m.label]}\n"
+                f"number {split.index_at(m.index)}"
                 for m in findings.mistakes
             ],
         )

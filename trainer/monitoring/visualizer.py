@@ -170,8 +170,8 @@ def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
     first, each with its image as a data: URI, so that the dataset is not needed again."""
     content: dict[str, Any] = {"epoch": run.best.epoch, "classes": run.about.description.classes}
     for split, findings in found.items():
-        file_at = getattr(run.about.data, split).file_at
-        rows = mistakes_as_json(findings.mistakes, run.about.description.classes, file_at)
+        own, classes = getattr(run.about.data, split), run.about.description.classes
+        rows = mistakes_as_json(findings.mistakes, classes, own.index_at, own.file_at)
         images = tensorboard_images.pictures_of(run, split, findings.mistakes)
         content[split] = {
             "confusion_cells": findings.confusion.cells.tolist(),

@@ -46,6 +46,21 @@ def test_each_image_is_held_out_once(sweep: tuple[Path, Finished]) -> None:
         assert summary(cv / str(k))["held_out"] == f"fold {k} of 3"
 
 
+def test_mistakes_have_the_index_of_the_predictions(sweep: tuple[Path, Finished]) -> None:
+    run = sweep[0] / "outputs" / "cv" / "1"
+    found = json.loads((run / "findings.json").read_text())
+    for split in ("val", "test"):
+        wrong = {
+            int(row["index"]): (row["label"], row["predicted"])
+            for row in predictions(run)
+            if row["split"] == split and row["label"] != row["predicted"]
+        }
+        mistakes = found[split]["mistakes"]
+        assert mistakes
+        told = {one["index"]: (one["label"], one["predicted"]) for one in mistakes}
+        assert told.items() <= wrong.items()
+
+
 def test_the_test_split_is_not_read(sweep: tuple[Path, Finished]) -> None:
     assert not (sweep[0] / "outputs" / "test_readings.jsonl").exists()
 
