@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config import knobs, suggestions
-from trainer.config.folds import as_sweep
+from trainer.config.folds import as_sweep, is_every
 from trainer.config.hydra_errors import LONGEST, cut, not_composed, user_errors
 from trainer.config.hydra_internals import (
     ConfigLoaderImpl,
@@ -223,6 +223,8 @@ class Composer:
         if number > MAX_LISTED_JOBS and not master.search.get("trials"):
             raise UserError(f"{number:,} combinations: a sweep of more than {MAX_LISTED_JOBS:,} "
                             "jobs is not started.")  # fmt: skip
+        choices = [values[:1] if is_every(values) else values for values in choices]
+        number = math.prod(map(len, choices))
         if number <= MAX_CHECKED_JOBS:
             return (list(combination) for combination in itertools.product(*choices))
         first = [values[0] for values in choices]
