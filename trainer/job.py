@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,11 @@ def run(
     world = world or World()
     with StopSignals(is_shared=world.size > 1).noted() as signals:
         progress = Progress(**state["progress"]) if state else None
-        with contextlib.closing(
-            training_run.build(config, folder, signals, progress, choices, world)
-        ) as run:
-            for note in snapshot.load(run, state) if state else ():
-                log.warning("%s", note)
+        build = partial(training_run.build, config, folder, signals, progress, choices, world)
+        with contextlib.closing(world.together(build)) as run:
+            if state:
+                for note in world.together(partial(snapshot.load, run, state)):
+                    log.warning("%s", note)
             # A fold that is held out is no test split: every run reads its own.
             is_tested = reads_test(run.plan.test, in_sweep and not config["data"].get("folds"))
             summary, read = train(run, folder, choices, is_tested, is_resumed=state is not None)
