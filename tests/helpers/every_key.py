@@ -63,6 +63,8 @@ ROWS: dict[str, tuple[Words, str]] = {
     "compile": ([], "compile=step"),
     "deterministic": ([], "deterministic=true"),
     "num_threads": ([], "num_threads=2"),
+    "processes": ([], "processes=9"),  # more than batch_size=16 is enough for
+    "sync_batch_norm": ([], "sync_batch_norm=false"),
     "num_workers": ([], "num_workers=0"),
     "limit_batches": ([], "limit_batches=1"),
     "weights": ([], "weights={best}"),

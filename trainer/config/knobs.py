@@ -131,6 +131,8 @@ KNOBS: dict[str, Knob] = {
     "compile": Knob("str", choices=("none", "model", "step")),
     "deterministic": Knob("bool"),
     "num_threads": _THREADS,
+    "processes": Knob("int", low=1, high=4096),
+    "sync_batch_norm": Knob("bool"),
     "num_workers": _THREADS,
     "limit_batches": _COUNT_OR_OFF,
     "weights": _TEXT(hint="a .pth or .safetensors file, or IMAGENET1K_V1"),

@@ -7,6 +7,7 @@ the coverage of an interval, 0.95 unless said otherwise.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
@@ -96,6 +97,7 @@ def spread(values: Sequence[float], level: float = LEVEL, overlap: float = 0.0) 
     return Spread(mean, std, Interval(max(0.0, mean - half), min(1.0, mean + half)), n)
 
 
+@functools.cache  # a table of many seeds asks for the same few
 def t_quantile(probability: float, freedom: float) -> float:
     """Quantile of Student's t distribution.
 

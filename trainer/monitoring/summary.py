@@ -70,6 +70,7 @@ def summarise(
         "checkpoint": str(run.checkpoints.best) if best.epoch else None,
         "device": str(run.about.device),
         "num_threads": torch.get_num_threads(),
+        "processes": run.world.size,
         "versions": run.about.description.versions,
     }
     write_summary(folder, summary)

@@ -105,7 +105,7 @@ class Visualizer(Watcher):
         with harmless("the findings"):
             found = {split: self.examined(run, split) for split in splits}
             whole = {split: examiner for split, examiner in found.items() if examiner is not None}
-            if len(whole) == len(found):
+            if len(whole) == len(found) and run.world.is_main:
                 write_predictions(self.folder / predictions.NAME, run, whole)
                 findings = {split: examiner.findings() for split, examiner in whole.items()}
                 write_findings(self.folder / FINDINGS_NAME, run, findings)
@@ -119,12 +119,17 @@ class Visualizer(Watcher):
     def examined(self, run: Run, split: str) -> Examiner | None:
         """Examiner of a split with the best weights, by a pass over it if no evaluation has
         collected what it needs; None if a signal asks to stop before that is done."""
+
+        def ends() -> bool:
+            run.world.exchange(run.signals)
+            return run.signals.received is not None
+
         if split not in self.of_best:
             examiner = Examiner(num_mistakes=NUM_MISTAKES, probabilities=self.probabilities)
-            batches = StoppableBatches(
-                getattr(run, split), lambda: run.signals.received is not None
-            )
-            loop.evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, examiner)
+            loop.evaluate(
+                run.evaluated_model, run.eval_loss, StoppableBatches(getattr(run, split), ends),
+                run.autocast, examiner, run.world,
+            )  # fmt: skip
             if run.signals.received is not None:
                 return None
             self.of_best[split] = examiner

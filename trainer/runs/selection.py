@@ -20,7 +20,7 @@ from trainer.runs.side_files import UNREADABLE, read_yaml
 REPEATS = ("seed", "data.split_seed", "data.fold")
 # Keys that change nothing that is trained.
 IDLE = (
-    "test", "tensorboard", "histograms", "profile", "log_interval", "num_workers",
+    "test", "processes", "tensorboard", "histograms", "profile", "log_interval", "num_workers",
     "save_every_steps", "save_every_minutes",
 )  # fmt: skip
 RULE = (

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from trainer.builders import training_run
+from trainer.builders import networks
+from trainer.builders.datasets import announced_size
 from trainer.runs.sweep_file import Job
-from trainer.system.threads import threads_at_start
+from trainer.system.threads import pick_num_threads, threads_at_start
 
 
 @dataclass
@@ -75,7 +76,7 @@ def of(jobs: int, config_of: Callable[[Job], Mapping[str, Any]], on_gpus: bool) 
 
     @functools.cache
     def threads(config: str) -> int:
-        return training_run.num_threads_of(json.loads(config))
+        return num_threads_of(json.loads(config))
 
     def threads_of(job: Job) -> int:
         config = config_of(job)
@@ -83,3 +84,12 @@ def of(jobs: int, config_of: Callable[[Job], Mapping[str, Any]], on_gpus: bool) 
         return threads(json.dumps({key: config[key] for key in keys}))
 
     return Room(jobs, threads_at_start(), gpus, threads_of)
+
+
+def num_threads_of(config: Mapping[str, Any]) -> int:
+    """Number of threads that a training computes with."""
+    shape, num_classes = announced_size(config["data"])
+    with torch.device("meta"):
+        model = networks.make_model(config, shape, num_classes)
+        cost = networks.measure_cost(model, shape)
+    return pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])

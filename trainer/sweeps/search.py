@@ -9,13 +9,12 @@ Imports no torch.
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from data.seeds import derive_seed
-from trainer.config.compose import MAX_LISTED_JOBS
+from trainer.config.compose import MAX_LISTED_JOBS, check_size
 from trainer.config.space import Dimension, Interval
 from trainer.errors import UserError
 from trainer.runs.selection import REPEATS
@@ -96,10 +95,7 @@ def check(settings: Mapping[str, Any], space: Sequence[Dimension]) -> None:
 
 def grid(space: Sequence[Dimension]) -> list[list[str]]:
     """Overrides of each combination, the last key fastest. Raises UserError."""
-    size = math.prod(len(one.words) for one in space)
-    if size > MAX_LISTED_JOBS:
-        raise UserError(f"{size:,} combinations: a sweep of more than {MAX_LISTED_JOBS:,} jobs is "
-                        "not started.")  # fmt: skip
+    check_size([one.words for one in space])
     return [list(words) for words in itertools.product(*(one.words for one in space))]
 
 

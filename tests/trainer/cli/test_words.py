@@ -173,18 +173,6 @@ def test_version(dispatch: Dispatch) -> None:
     assert torch.__version__.startswith(lines[1][1])
 
 
-@pytest.mark.parametrize("words", [[], ["resume"], ["model=lenet5"]])
-def test_several_processes_are_refused(
-    dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch, words: list[str]
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    done = dispatch(*words)
-    assert done.returncode == 2
-    assert re.match(r"WORLD_SIZE=2: .*not\s+supported", done.stderr)
-    assert dispatch("--version").returncode == 0
-
-
 def test_one_process_of_torchrun_is_one_training(
     dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +247,7 @@ OPTIONS = {
     "export": ["--format", "-o", "--force"],
     "import-weights": ["--model", "-o", "--classes", "--force"],
     "resume": ["--force", "--retry-failed"], "summary": [],
-    "report": ["--json", "--csv", "--suspects"],
+    "report": ["--json", "--csv", "--paths", "--sort", "--status", "--suspects"],
     "compare": ["--json"],
 }  # fmt: skip
 

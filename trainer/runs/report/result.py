@@ -10,6 +10,7 @@ from pathlib import Path
 from trainer.evaluation.statistics import Interval, Spread
 from trainer.runs import readings
 from trainer.runs.read import Row
+from trainer.runs.report.names import configuration_name, run_name
 from trainer.runs.selection import REPEATS, Configuration, configurations, selected
 from trainer.system.paths import shell_path
 from trainer.text.values import count
@@ -51,28 +52,34 @@ def repeated(one: Configuration) -> str:
 def in_words(one: Configuration, folder: Path, shared: set[str]) -> list[str]:
     """A configuration with its accuracies: over the seeds, and of the run that validation chose; or
     over the folds."""
-    best, name = one.rows[0], name_of(one, shared)
-    of_best = f"{best.folder.relative_to(folder)}: {accuracies(best)}"
+    best, name = one.rows[0], configuration_name(one.overrides, shared)
+    of_best = f"{run_name(best.folder, folder)}: {accuracies(best)}"
     if len(one.rows) == 1:
-        return [f"selected: {name}, run {of_best}", *way_to_test(one)]
+        return [f"selected: {name}, run {of_best}"]
     held_out = "held out" if one.num_folds else "test"
     what = "seeds" if not one.num_folds else "folds" if one.num_folds == one.val.n else "runs"
     of_test = f"{held_out} split not read" if one.test is None else f"{held_out} {mean(one.test)}"
     line = f"selected: {name}, {one.val.n} {what}: val {mean(one.val)}; {of_test}"
     of_these = [] if one.num_folds else [f"of these validation chose {of_best}"]
-    return [line, *of_these, *way_to_test(one)]
+    return [line, *of_these]
 
 
-def way_to_test(one: Configuration) -> list[str]:
-    """How to read the test split for the selected runs, where it was not read."""
+def best_run(one: Configuration, folder: Path, shared: set[str]) -> list[str]:
+    """The run that validation chose, with the next commands, to be pasted into a shell."""
+    best = one.rows[0]
+    file = best.folder / "checkpoints" / "best.pth"
+    checkpoint = shell_path(file)
+    name = configuration_name(one.overrides, shared)
+    lines = [f"best: {name}, run {run_name(best.folder, folder)}"]
+    if file.is_file():
+        lines += [
+            f"checkpoint    {checkpoint}",
+            f"classify      python -m trainer predict {checkpoint} IMAGE_OR_FOLDER",
+            f"look closer   python -m trainer evaluate {checkpoint} split=val",
+        ]
     unread = [row.folder for row in one.rows if row.test_accuracy is None]
-    return [f"python -m trainer resume {shell_path(run)} test=all   reads its test split"
-            for run in unread[:MOST_NAMED]]  # fmt: skip
-
-
-def name_of(one: Configuration, shared: set[str]) -> str:
-    """Overrides by which a configuration differs from the others."""
-    return " ".join(word for word in one.overrides if word not in shared) or "all runs"
+    return lines + [f"read test     python -m trainer resume {shell_path(run)} test=all"
+                    for run in unread[:MOST_NAMED]]  # fmt: skip
 
 
 def mean(found: Spread) -> str:
