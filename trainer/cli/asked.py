@@ -64,9 +64,9 @@ def refuse_sweep(typed: Collection[str], master: DictConfig) -> None:
         raise UserError(f"{of_sweeps[0]}: is a key of sweeps, and this is a single training. Add "
                         "--multirun, or leave the key out.")  # fmt: skip
     sweeper = master.hydra.sweeper
-    params = sweeper.get("params") if isinstance(sweeper, DictConfig) else None
-    given = params.items() if isinstance(params, DictConfig) else ()
-    swept = [f"{key!s}={value}" for key, value in given if key not in typed]
+    params: Any = sweeper.get("params") if isinstance(sweeper, DictConfig) else None
+    given = params if isinstance(params, DictConfig) else {}
+    swept = [f"{key!s}={given[key]}" for key in given if key not in typed]
     if swept:
         raise UserError(f"{swept[0]}: is to be swept, says hydra.sweeper.params, and this is a "
                         "single training. Add --multirun, or give the key one value.")  # fmt: skip

@@ -219,13 +219,10 @@ class Composer:
     def _checked(self, master: DictConfig) -> Iterator[list[str]]:
         """Combinations that are composed and checked before anything begins."""
         choices = [one.words for one in self._space(master)]
-        number = math.prod(map(len, choices))
-        if number > MAX_LISTED_JOBS and not master.search.get("trials"):
-            raise UserError(f"{number:,} combinations: a sweep of more than {MAX_LISTED_JOBS:,} "
-                            "jobs is not started.")  # fmt: skip
+        if master.search.strategy == "grid":
+            check_size(choices)
         choices = [values[:1] if is_every(values) else values for values in choices]
-        number = math.prod(map(len, choices))
-        if number <= MAX_CHECKED_JOBS:
+        if math.prod(map(len, choices)) <= MAX_CHECKED_JOBS:
             return (list(combination) for combination in itertools.product(*choices))
         first = [values[0] for values in choices]
         return (
@@ -233,6 +230,13 @@ class Composer:
             for i, values in enumerate(choices)
             for value in values
         )
+
+
+def check_size(choices: Sequence[Sequence[str]]) -> None:
+    """Raises UserError where there are too many combinations of the values."""
+    if (number := math.prod(map(len, choices))) > MAX_LISTED_JOBS:
+        raise UserError(f"{number:,} combinations: a sweep of more than {MAX_LISTED_JOBS:,} jobs "
+                        "is not started.")  # fmt: skip
 
 
 def one_job(args: argparse.Namespace) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from data.seeds import derive_seed
-from trainer.config.compose import MAX_LISTED_JOBS
+from trainer.config.compose import MAX_LISTED_JOBS, check_size
 from trainer.config.space import Dimension, Interval
 from trainer.errors import UserError
 from trainer.runs.selection import REPEATS
@@ -94,7 +94,8 @@ def check(settings: Mapping[str, Any], space: Sequence[Dimension]) -> None:
 
 
 def grid(space: Sequence[Dimension]) -> list[list[str]]:
-    """Overrides of each combination, the last key fastest."""
+    """Overrides of each combination, the last key fastest. Raises UserError."""
+    check_size([one.words for one in space])
     return [list(words) for words in itertools.product(*(one.words for one in space))]
 
 

@@ -64,8 +64,7 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Plan:
-    """Length of a run, its intervals, and whether it reads the test split; see
-    configs/config.yaml."""
+    """Length of a run, its intervals, and the reading of its test; see configs/config.yaml."""
 
     epochs: int
     batch_size: int
@@ -78,8 +77,7 @@ class Plan:
 
 @dataclass
 class Run:
-    """Run: one training, the object that `fit` works on. `build` makes it; nothing in it depends on
-    the configuration.
+    """Run: one training, which `fit` works on. Nothing in it depends on the configuration.
 
     Attributes:
         update: one step, loop.update or a compiled graph of it.
@@ -223,8 +221,7 @@ class Run:
             return False
 
         what = "test" if batches is self.test else "validation"
-        batches = StoppableBatches(batches, pause)
-        return BatchesWithBar(batches, what, self.signals.is_received)
+        return BatchesWithBar(StoppableBatches(batches, pause), what, self.signals.is_received)
 
     def meter_of(self, split: str) -> Meter:
         """Meter for the evaluation of "val" or "test": the first one that a watcher provides, else
