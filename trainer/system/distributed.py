@@ -5,7 +5,6 @@ torchrun, or `launch` here, sets the variables that `place` reads. Imports nothi
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -62,6 +61,8 @@ def begin() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Elsewhere the one that started it may be a thread, whose end would count.
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        import ctypes  # here: it takes milliseconds that other commands need not wait for
+
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if is_other():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
