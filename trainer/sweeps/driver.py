@@ -32,6 +32,7 @@ class Launcher(Protocol):
     """Runs commands, each in a process of its own; see `LocalProcesses`."""
 
     def start(self, key: int, words: Sequence[str], log: Path, env: Mapping[str, str]) -> None: ...
+    def going(self, folders: Mapping[int, Path]) -> list[int]: ...
     def ended(self, timeout_s: float) -> list[tuple[int, int]]: ...
     def stop(self, number: int) -> list[tuple[int, int]]: ...
 
@@ -52,9 +53,11 @@ def run_jobs(
     Raises:
         Stopped: a signal arrived; all jobs have been stopped and have saved their states.
     """
-    waiting, last_news = list(jobs), time.monotonic()
+    last_news = time.monotonic()
     with StopSignals().noted() as signals:
         try:
+            take_up(sweep, jobs, launcher, room, reporter)
+            waiting = [job for job in jobs if job.index not in room.taken]
             while (waiting or room.taken) and signals.received is None:
                 last_news = max(last_news, start_next(sweep, waiting, command_of, launcher, room,
                                                       reporter))  # fmt: skip
@@ -82,6 +85,19 @@ def run_command(launcher: Launcher, words: Sequence[str], folder: Path) -> int:
         launcher.stop(signal.SIGTERM)
         raise
     return ended[0][1]
+
+
+def take_up(
+    sweep: Sweep, jobs: Sequence[Job], launcher: Launcher, room: Room, reporter: Reporter
+) -> None:
+    """Wait, from now on, for jobs that are at work on another machine, where they did not end with
+    the process that started them."""
+    for index in launcher.going({job.index: sweep.folder_of(job) for job in jobs}):
+        job = sweep.jobs[index]
+        job.state = sweep_file.RUNNING
+        room.hold(job)
+        reporter.started(job, "still there")
+    sweep.save()
 
 
 def start_next(

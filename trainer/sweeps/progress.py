@@ -37,10 +37,10 @@ class Reporter:
         self.drawn = 0
         self.last_drawn = -math.inf
 
-    def started(self, job: Job) -> None:
+    def started(self, job: Job, how: str = "") -> None:
         self.began[job.index] = time.monotonic()
-        self.say(f"{job.index:>4}  {'started' if job.attempts == 1 else 'resumed':<12} "
-                 f"{self.names[job.index]}")  # fmt: skip
+        how = how or ("started" if job.attempts == 1 else "resumed")
+        self.say(f"{job.index:>4}  {how:<12} {self.names[job.index]}")
 
     def ended(self, sweep: Sweep, job: Job) -> None:
         took_s = time.monotonic() - self.began.pop(job.index, time.monotonic())
