@@ -36,6 +36,7 @@ NOT_RUN = {
     r"compile=(step|model)": "a C++ compiler; tests/trainer/training/compiling/ runs it",
     r"launcher=(slurm|ray)": "a cluster; tests/trainer/sweeps/ starts one",
     r"^pip install": "a network; .ci/run does it",
+    r"^torchrun": "tests/trainer/training/test_processes.py starts it",
     r"^(pytest|ruff|mypy|\.ci/run)\b": "the tests and their tools themselves",
     r"^chromium": "a browser; tests/trainer/monitoring/test_browser.py starts one",
     r"^python -m (benchmarks|tests\.campaigns)\.": "minutes to hours",
@@ -179,6 +180,8 @@ def test_a_command_is_known(line: str, dispatch: Callable[..., Finished]) -> Non
     if argv[:3] != START:
         if argv[:2] == ["python", "-m"]:
             assert importlib.util.find_spec(argv[2]) is not None
+        elif argv[0] == "torchrun":
+            compose(argv[argv.index("trainer") + 1 :])
         elif argv[0].startswith("."):
             assert os.access(ROOT / argv[0], os.X_OK)
         else:

@@ -30,6 +30,14 @@ class Stopped(BaseException):
         self.exit_code = 128 + signal_number
 
 
+class Paused(Stopped):
+    """Stop after the epoch that `stop_epoch` names, after the state was saved (exit code 0)."""
+
+    def __init__(self, epoch: int) -> None:
+        BaseException.__init__(self, f"stopped after epoch {epoch} (stop_epoch)")
+        self.exit_code = 0
+
+
 # EFBIG: the limit that `ulimit -f` sets. EDQUOT: the user's share of the disk.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Errors in a path that the user can correct (exit code 2). All others are the machine's.

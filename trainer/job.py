@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from trainer.monitoring.summary import log_result, summarise, sureness_in_words,
 from trainer.runs import readings
 from trainer.runs.progress import Progress
 from trainer.runs.side_files import status_of
+from trainer.system.distributed import is_other
 from trainer.system.paths import shell_path
 from trainer.system.signals import StopSignals
 from trainer.text.printable import in_lines
@@ -26,6 +28,7 @@ from trainer.text.values import count
 from trainer.training import best_weights, faults, loop, snapshot
 from trainer.training.run import Run
 from trainer.training.soundness import SMALLER_STEPS
+from trainer.training.world import World
 
 log = logging.getLogger("trainer")
 
@@ -38,6 +41,7 @@ def run(
     choices: dict[str, Any],
     in_sweep: bool = False,
     state: dict[str, Any] | None = None,
+    world: World | None = None,
 ) -> None:
     """Build and train a run, test it where the key `test` says so, and log the result.
 
@@ -48,22 +52,26 @@ def run(
         in_sweep: a job of a sweep, whose test is for the selected ones: see `is_tested`. The lines
             that propose the next commands are left out.
         state: full state of a checkpoint to resume from; None: start a new training.
+        world: processes that train it together, of which the first writes; None: this one.
 
     Raises:
         UserError: the state does not belong to this run; nothing was written.
         TrainingError: the training failed.
         Stopped: a signal arrived, and the state is saved.
     """
-    with StopSignals().noted() as signals:
+    world = world or World()
+    with StopSignals(is_shared=world.size > 1).noted() as signals:
         progress = Progress(**state["progress"]) if state else None
-        with contextlib.closing(
-            training_run.build(config, folder, signals, progress, choices)
-        ) as run:
-            for note in snapshot.load(run, state) if state else ():
-                log.warning("%s", note)
+        build = partial(training_run.build, config, folder, signals, progress, choices, world)
+        with contextlib.closing(world.together(build)) as run:
+            if state:
+                for note in world.together(partial(snapshot.load, run, state)):
+                    log.warning("%s", note)
             # A fold that is held out is no test split: every run reads its own.
             is_tested = reads_test(run.plan.test, in_sweep and not config["data"].get("folds"))
             summary, read = train(run, folder, choices, is_tested, is_resumed=state is not None)
+        if not world.is_main:
+            return
         log_result(summary)
         accuracy, num_images = summary["test_accuracy"], summary["num_test_images"]
         if is_tested:
@@ -92,38 +100,51 @@ def train(
     run: Run, folder: Path, choices: dict[str, Any], is_tested: bool, is_resumed: bool
 ) -> tuple[dict[str, Any], readings.Readings | None]:
     """Train a built run, and test it. Returns the content of summary.json, which is written whether
-    the training succeeds, fails or is stopped, and how often the test split was read."""
-    sha256 = None
+    the training succeeds, fails or is stopped, and how often the test split was read. Of several
+    processes the first one writes."""
+    sha256, is_main = None, run.world.is_main
     try:
         if is_resumed:
             best_weights.mend(run)
-            # It describes the run before it was resumed; if killed now, the run is unfinished.
-            (folder / "summary.json").unlink(missing_ok=True)
-        log_header(run, choices)
-        leaks_file.write(folder, run.about.data)
-        faults.check_room(run, folder)
+        if is_main:
+            begin_log(run, folder, choices)
         run.start()
+        first_step = run.progress.step
         loop.fit(run)
-        sha256 = weights_sha256(run.model.state_dict())
+        sha256 = weights_sha256(run.model.state_dict()) if is_main else None
         run.check_validated()
         best_weights.mend(run, trained=True)
-        digest, read = loop.load_best(run) or sha256, None
+        digest, read = loop.load_best(run) or sha256 or "", None
         test = loop.test(run) if is_tested else None
-        if test is not None and run.about.data.held_out == "test":
-            read = note_reading(run, folder, test, digest, "resume" if is_resumed else "train")
+        if test is not None and run.about.data.held_out == "test" and is_main:
+            # After a training that had ended, as a sweep's, this is the test that belongs to it.
+            goes_on = is_resumed and run.progress.step > first_step
+            read = note_reading(run, folder, test, digest, "resume" if goes_on else "train")
         run.finish(test)
         if test is not None and not math.isfinite(test.loss):  # a run without a result
             raise TrainingError(f"The test loss is NaN or infinite: no result.\n{SMALLER_STEPS}")
+        if not is_main:
+            return {}, None
         try:
             return summarise(run, folder, "finished", test, sha256), read
         except OSError as error:
             raise TrainingError(unconfirmed(error, folder)) from error
     except BaseException as error:
         fault = faults.fault_of(error, run, folder)
-        note_end(run, folder, error, fault, sha256)
+        if is_main:
+            note_end(run, folder, error, fault, sha256)
         if fault:
             raise fault from error
         raise
+
+
+def begin_log(run: Run, folder: Path, choices: dict[str, Any]) -> None:
+    """Write what is known before the first step."""
+    # It describes the run before it was resumed; if killed now, the run is unfinished.
+    (folder / "summary.json").unlink(missing_ok=True)
+    log_header(run, choices)
+    leaks_file.write(folder, run.about.data)
+    faults.check_room(run, folder)
 
 
 def note_end(
@@ -175,7 +196,9 @@ def note_reading(
     return readings.note(
         ledger, command=command, run=readings.name_in(ledger, folder),
         checkpoint=str(run.checkpoints.best) if run.best.epoch else None, digest=digest,
-        dataset=run.about.data.test_set_id, split="test", num_images=test.num_images,
+        weights=weights_sha256(run.evaluated_model.state_dict()),
+        dataset=run.about.data.test_set_id, pixels=run.about.data.test_pixels, split="test",
+        num_images=test.num_images,
     )  # fmt: skip
 
 
@@ -185,15 +208,14 @@ def log_header(run: Run, choices: dict[str, Any]) -> None:
     log.info("%s: %s parameters, %s MACs per image, input %s",
              choices.get("model"), f"{run.about.cost.num_parameters:,}", f"{run.about.cost.macs:,}",
              shape)  # fmt: skip
-    log.info("%s: %s train, %s val, %s test images, %d classes", choices.get("data"),
+    log.info("%s: %s train, %s val, %s %s images, %d classes", choices.get("data"),
              *(f"{b.num_images:,}" for b in (run.train, run.val, run.test)),
+             "test" if run.about.data.held_out == "test" else "held-out",
              len(run.about.description.classes))  # fmt: skip
     known = run.about.data.leaks.known
     for note in (*run.about.data.notes, *([known] if known else [])):
         log.info("%s", note)
-    threads = torch.get_num_threads()
-    on_cpu = f", {count(threads, 'thread')}" if run.about.device.type == "cpu" else ""
-    log.info("device %s%s, %s of %s", run.about.device, on_cpu, count(run.plan.epochs, "epoch"),
+    log.info("device %s, %s of %s", where(run), count(run.plan.epochs, "epoch"),
              count(len(run.train), "step"))  # fmt: skip
     log.info("%s", sureness_in_words("val", run.val.num_images))
     schedule = run.schedule
@@ -202,6 +224,18 @@ def log_header(run: Run, choices: dict[str, Any]) -> None:
                  schedule.asked_warmup_steps, schedule.warmup_steps)  # fmt: skip
     if run.about.resize_note:
         log.info(run.about.resize_note)
+
+
+def where(run: Run) -> str:
+    """Device, and number of processes and threads."""
+    device, size = run.about.device, run.world.size
+    words = [str(device) if size == 1 else device.type]
+    if size > 1:
+        words.append(f"{size} processes")
+    if device.type == "cpu":
+        threads = count(torch.get_num_threads(), "thread")
+        words.append(threads if size == 1 else f"{threads} each")
+    return ", ".join(words)
 
 
 def log_next_commands(run: Run, folder: Path) -> None:
@@ -223,12 +257,14 @@ def report_error(error: Exception, folder: Path) -> int:
     message = str(error) if foreseen else f"{type(error).__name__}: {error}"
     if isinstance(error, OSError):
         message = in_words(error)
+    if is_other() and isinstance(error, TrainingError | UserError):  # the first process tells it
+        return exit_code(error)
     complain(message if foreseen else f"{message}\nThe traceback is in {log_file}")
     with contextlib.suppress(OSError):  # the disk may be full
         with open(log_file, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"ERROR {in_lines(message)}\n")
             if not foreseen or error.__cause__ is not None or isinstance(error, OSError):
                 file.write(in_lines("".join(traceback.format_exception(error))))
-        if not (folder / "summary.json").exists():
+        if not is_other() and not (folder / "summary.json").exists():
             write_summary(folder, {"status": "failed", "reason": message.partition("\n")[0]})
     return exit_code(error)

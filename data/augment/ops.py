@@ -5,11 +5,16 @@ from a generator on the CPU, so that a GPU sees the same images as a CPU, and co
 batch's device without waiting for it. Sizes are shares of a side, so that they fit 28 and 224 px
 alike.
 
+Of a batch that several processes divide, each draws the numbers of all images and takes those of
+its own (`PartGenerator`), so that an image is changed alike however many processes there are.
+
 Where a formula chooses or blends, it is written in sums and products: on a CPU, `torch.where`, and
 `torch.lerp` by one number per image, are not vectorised and take ten times as long.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -19,6 +24,30 @@ from data.resizing import LUMA
 from data.torch_internals import standard_gamma
 
 
+class PartGenerator(Generator):
+    """Generator for some rows of a batch.
+
+    Attributes:
+        number: of rows in the whole batch.
+        rows: index of those at hand, int64 (n,) or a slice.
+    """
+
+    number: int
+    rows: Tensor | slice
+
+
+def drawn(draw: Callable[[int], Tensor], number: int, generator: Generator) -> Tensor:
+    """draw(number), or of a PartGenerator the rows at hand of what is drawn for the whole batch."""
+    if isinstance(generator, PartGenerator):
+        return draw(generator.number)[generator.rows]
+    return draw(number)
+
+
+def integers(high: int, number: int, generator: Generator) -> Tensor:
+    """(number,) int64 on the CPU, 0..high-1."""
+    return drawn(lambda n: torch.randint(high, (n,), generator=generator), number, generator)
+
+
 def crop(images: Tensor, generator: Generator, padding: float) -> Tensor:
     """Black borders of round(padding * side) on all four edges, then a cut of the old size at a
     random place (He et al. 2016, section 4.2: 4 pixels at 32). (N, C, H, W) uint8 -> the same."""
@@ -26,8 +55,8 @@ def crop(images: Tensor, generator: Generator, padding: float) -> Tensor:
     border_y, border_x = round(padding * height), round(padding * width)
     places = torch.stack((
         torch.arange(number),
-        torch.randint(2 * border_y + 1, (number,), generator=generator),
-        torch.randint(2 * border_x + 1, (number,), generator=generator),
+        integers(2 * border_y + 1, number, generator),
+        integers(2 * border_x + 1, number, generator),
     ))  # fmt: skip
     padded = F.pad(images, (border_x, border_x, border_y, border_y))
     # All cuts as a view (N, C, 2 border_y + 1, 2 border_x + 1, H, W), one of which is copied.
@@ -39,7 +68,7 @@ def crop(images: Tensor, generator: Generator, padding: float) -> Tensor:
 def flip(images: Tensor, generator: Generator, probability: float) -> Tensor:
     """Each image mirrored left to right with this probability. (N, C, H, W) -> the same."""
     number = len(images)
-    mirrored = torch.rand(number, generator=generator) < probability
+    mirrored = drawn(lambda n: torch.rand(n, generator=generator), number, generator) < probability
     choice = send(torch.arange(number) + number * mirrored, images.device)
     return torch.cat((images, images.flip(-1))).index_select(0, choice)
 
@@ -80,11 +109,11 @@ def jitter_colors(
     number, channels = images.shape[:2]
     pixels = images.float()
 
-    def drawn(low: float, high: float) -> Tensor:
+    def per_image(low: float, high: float) -> Tensor:
         return send(uniform(number, low, high, generator), images.device).view(-1, 1, 1, 1)
 
     def factors(strength: float) -> Tensor:
-        return drawn(max(0.0, 1 - strength), 1 + strength)
+        return per_image(max(0.0, 1 - strength), 1 + strength)
 
     if brightness:
         pixels.mul_(factors(brightness)).clamp_(0, 255)
@@ -93,7 +122,7 @@ def jitter_colors(
     if saturation and channels == 3:
         blend(grey(pixels), pixels, factors(saturation))
     if hue and channels == 3:
-        pixels = hue_turned(pixels, drawn(-hue, hue))
+        pixels = hue_turned(pixels, per_image(-hue, hue))
     return to_bytes(pixels)
 
 
@@ -140,8 +169,8 @@ def cutout(images: Tensor, generator: Generator, size: float) -> Tensor:
     """
     number, _, height, width = images.shape
     side = round(size * min(height, width))
-    top = torch.randint(height, (number,), generator=generator) - side // 2
-    left = torch.randint(width, (number,), generator=generator) - side // 2
+    top = integers(height, number, generator) - side // 2
+    left = integers(width, number, generator) - side // 2
     bounds = torch.stack((top, top + side, left, left + side))
     return images * outside(images, bounds)
 
@@ -181,7 +210,7 @@ def span(side: int, part: Tensor, generator: Generator) -> tuple[Tensor, Tensor]
     """First and last pixel (excluded) of a stretch of `part` of a side, centred on any pixel of it,
     within it. (N,) -> (N,), (N,) int64."""
     length = (part * side).long()
-    first = torch.randint(side, part.shape, generator=generator) - length // 2
+    first = integers(side, len(part), generator) - length // 2
     return first.clamp(0, side), (first + length).clamp(0, side)
 
 
@@ -207,16 +236,22 @@ def beta(number: int, alpha: float, generator: Generator) -> Tensor:
     In logarithms, where Gamma(a) is Gamma(a + 1) * U ** (1 / a) (Marsaglia & Tsang 2000, section
     6): of a small alpha both would be 0 in floating point, and the share one half.
     """
-    ones = torch.ones(2, number, dtype=torch.float64)
-    gamma = standard_gamma((alpha + 1) * ones, generator)
-    uniform = 1 - torch.rand(2, number, dtype=torch.float64, generator=generator)  # above 0
-    logs = gamma.log() + uniform.log() / alpha
-    return (logs[0] - logs[1]).sigmoid()
+
+    def draw(number: int) -> Tensor:
+        ones = torch.ones(2, number, dtype=torch.float64)
+        gamma = standard_gamma((alpha + 1) * ones, generator)
+        uniform = 1 - torch.rand(2, number, dtype=torch.float64, generator=generator)  # above 0
+        logs = gamma.log() + uniform.log() / alpha
+        return (logs[0] - logs[1]).sigmoid()
+
+    return drawn(draw, number, generator)
 
 
 def uniform(number: int, low: float, high: float, generator: Generator) -> Tensor:
     """(number,) float32 on the CPU."""
-    return torch.empty(number).uniform_(low, high, generator=generator)
+    return drawn(
+        lambda n: torch.empty(n).uniform_(low, high, generator=generator), number, generator
+    )
 
 
 def send(drawn: Tensor, device: torch.device) -> Tensor:

@@ -76,6 +76,11 @@ class Augment:
             self.mixes.append(partial(ops.cutmix, alpha=self.cutmix))
 
     @property
+    def mixes_images(self) -> bool:
+        """True if an image may be mixed with the one before it in its batch."""
+        return bool(self.mixes)
+
+    @property
     def is_identity(self) -> bool:
         return not (self.on_bytes or self.on_inputs or self.mixes)
 

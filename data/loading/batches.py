@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from data.augment.policy import Augment
+from data.loading.part import Part
 from data.loading.prefetch import read_ahead
 from data.loading.preprocess import Preprocess
 from data.memory import free_bytes
@@ -40,6 +41,9 @@ class Batches:
         resident: keep all images on the device; False: bring them there batch by batch.
         num_workers: threads that gather the batches of a dataset that is not resident, two batches
             ahead each; 0 = none, each is gathered when its turn comes.
+        part: what this process takes of the batches; None: it is the only one. When shuffling it
+            divides each batch, else it takes whole batches, so that a model in evaluation mode sees
+            the same ones.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class Batches:
         augment: Augment | None = None,
         resident: bool = True,
         num_workers: int = 0,
+        part: Part | None = None,
     ) -> None:
+        self.part = part
         self.images, self.rows = split.images, split.rows
         if resident and device.type != "cpu":
             self.images, self.rows = own_pictures(split, device), None
@@ -72,9 +78,21 @@ class Batches:
         if limit:
             self.num_images = min(self.num_images, limit * batch_size)
 
+        # With cutmix or mixup, each process needs the row before its own, too.
+        self.with_previous = bool(getattr(self.augment, "mixes_images", False))
+
     def __len__(self) -> int:
-        """Batches per epoch."""
-        return math.ceil(self.num_images / self.batch_size)
+        """Batches per epoch that this process has something of."""
+        number = math.ceil(self.num_images / self.batch_size)
+        if self.part is None or self.shuffle:
+            return number
+        return len(range(self.part.rank, number, self.part.size))
+
+    @property
+    def num_rounds(self) -> int:
+        """The same of the process that has the most."""
+        number = math.ceil(self.num_images / self.batch_size)
+        return number if self.part is None or self.shuffle else math.ceil(number / self.part.size)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of that epoch, from batch `start` on."""
@@ -90,12 +108,13 @@ class Batches:
         )
         with contextlib.closing(pictures):
             batches = zip(pictures, self._split(labels, start), strict=True)
-            if self.augment is None:
-                for images, targets in batches:
-                    yield self.preprocess(images), targets
-                return
             for batch, (images, targets) in enumerate(batches, start):
-                yield self._augmented(self.augment, images, targets, epoch, batch)
+                if self.part is not None and self.shuffle:
+                    self.part.begin(self._size(batch))
+                if self.augment is None:
+                    yield self.preprocess(images), targets
+                else:
+                    yield self._augmented(self.augment, images, targets, epoch, batch)
 
     def order(self, epoch: int) -> Tensor:
         """(number of images in the split,) int64: indices in the shuffled order of that epoch.
@@ -108,14 +127,28 @@ class Batches:
     def _augmented(
         self, augment: Augment, images: Tensor, labels: Tensor, epoch: int, batch: int
     ) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "augment", epoch, batch))
+        generator = torch.Generator()
+        if self.part is not None:
+            generator = self.part.generator(self._size(batch), self.with_previous)
+        generator.manual_seed(derive_seed(self.seed, "augment", epoch, batch))
         inputs = self.preprocess.normalize(augment.apply_uint8(images, generator))
         inputs, targets = augment.apply_float(inputs, labels, generator)
+        if self.part is not None and self.with_previous:
+            inputs, targets = inputs[1:], targets[1:]
         return self.preprocess.lay_out(inputs), targets
 
+    def _size(self, batch: int) -> int:
+        """Images in a batch, those of all processes together."""
+        return min(self.batch_size, self.num_images - batch * self.batch_size)
+
     def _split(self, rows: Tensor, start: int) -> tuple[Tensor, ...]:
-        """Views of so many rows as belong to each batch."""
-        return rows[: self.num_images].split(self.batch_size)[start:]
+        """So many rows as belong to each batch, and of those the part of this process."""
+        batches = rows[: self.num_images].split(self.batch_size)[start:]
+        if self.part is None:
+            return batches
+        if not self.shuffle:
+            return batches[self.part.rank :: self.part.size]
+        return tuple(batch[self.part.rows(len(batch), self.with_previous)] for batch in batches)
 
     def _rows(self, order: Tensor | None) -> Tensor | None:
         """Places where the images of that order lie in `images`; None: one after the other."""

@@ -33,7 +33,7 @@ from trainer.errors import UserError
 from trainer.monitoring import run_logger
 from trainer.monitoring.tensorboard import Events
 from trainer.runs import mend, read, side_files
-from trainer.runs.report import pages
+from trainer.runs.report import pages, runs_page
 from trainer.runs.report.table import table
 from trainer.runs.unfinished import newest_unfinished
 
@@ -129,7 +129,7 @@ def check_report(run: Path) -> str:
     row = rows[0]
     assert isinstance(table(rows, run.parent), str)
     assert pages.run_page(row).rstrip().endswith("</html>")
-    assert pages.runs_page(rows, run.parent, "report.html").rstrip().endswith("</html>")
+    assert runs_page.runs_page(rows, run.parent, "report.html").rstrip().endswith("</html>")
     says = told_by(run / "summary.json")
     for name in read.NUMBERS:
         value = getattr(row, name)

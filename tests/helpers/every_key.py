@@ -63,6 +63,8 @@ ROWS: dict[str, tuple[Words, str]] = {
     "compile": ([], "compile=step"),
     "deterministic": ([], "deterministic=true"),
     "num_threads": ([], "num_threads=2"),
+    "processes": ([], "processes=9"),  # more than batch_size=16 is enough for
+    "sync_batch_norm": ([], "sync_batch_norm=false"),
     "num_workers": ([], "num_workers=0"),
     "limit_batches": ([], "limit_batches=1"),
     "weights": ([], "weights={best}"),
@@ -72,6 +74,7 @@ ROWS: dict[str, tuple[Words, str]] = {
     "log_interval": ([], "log_interval=7"),
     "eval_every_epochs": ([], "eval_every_epochs=2"),
     "test": ([], "test=none"),
+    "stop_epoch": ([], "stop_epoch=1"),
     "save_every_steps": ([], "save_every_steps=3"),
     "save_every_minutes": ([], "save_every_minutes=1"),
     "tensorboard": ([], "tensorboard=true"),

@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from data.loading.batches import Batches
+from data.loading.part import Part
 from data.loading.preprocess import Preprocess, enlarged
 from data.types import Dataset, Split
 from trainer.config.targets import instantiate_group, locate
@@ -96,6 +97,7 @@ def evaluation_batches(
     split: Split,
     resident: bool = True,
     num_workers: int = 0,
+    part: Part | None = None,
 ) -> Batches:
     """Batches of a split for evaluation: 256 small images, fewer as they grow, so that the
     activations of a deep model at 224 px take less than two gigabytes."""
@@ -103,5 +105,5 @@ def evaluation_batches(
     batch_size = max(1, min(256, 2**20 // (height * width)))
     return Batches(
         split, batch_size, preprocess, device, limit=config["limit_batches"],
-        resident=resident, num_workers=num_workers,
+        resident=resident, num_workers=num_workers, part=part,
     )  # fmt: skip

@@ -130,7 +130,14 @@ def of_normalisation(key: str, job: Mapping[str, Any]) -> str:
     )
 
 
+def of_sync_batch_norm(key: str, job: Mapping[str, Any]) -> str:
+    if job["processes"] > 1:
+        return ""
+    return "has no effect with processes=1. Leave the key out, or add processes=N."
+
+
 REASONS = {
+    "sync_batch_norm": of_sync_batch_norm,
     "histograms": of_histograms,
     "augment.flip": of_flip,
     "augment.mix_probability": of_mixing,

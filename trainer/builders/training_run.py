@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from data.loading.batches import Batches, fits
+from data.loading.part import Part
 from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Dataset
 from trainer.builders import networks, optimizers, pretrained
 from trainer.builders.datasets import (
     Shape,
-    announced_size,
     evaluation_batches,
     known_size,
     load_data,
@@ -34,6 +34,7 @@ from trainer.checkpoints.description import Cost
 from trainer.config import knobs
 from trainer.config.targets import check_options, instantiate_group
 from trainer.errors import UserError
+from trainer.monitoring.hparams import hparams
 from trainer.monitoring.profiling import profiled
 from trainer.monitoring.run_logger import MUTE, RunLogger
 from trainer.monitoring.visualizer import Visualizer
@@ -44,13 +45,13 @@ from trainer.system.seeds import seed_generators, set_deterministic
 from trainer.system.signals import StopSignals
 from trainer.system.threads import pick_num_threads, set_num_threads
 from trainer.system.torch_internals import leave_compiler_unimported
-from trainer.training import loop
+from trainer.training import batch_norm, loop
 from trainer.training.compiling import compiled
 from trainer.training.run import Plan, Run, Update, Watcher
 from trainer.training.sizes import check_memory
 from trainer.training.snapshot import About
 from trainer.training.step import CheckedStep, ScaledStep
-from trainer.training.world import World
+from trainer.training.world import World, meter_for
 
 
 def check(config: Mapping[str, Any], asks_cuda: bool = True) -> None:
@@ -117,21 +118,13 @@ def check_data(config: Mapping[str, Any], asks_cuda: bool = True) -> str:
     return f"{sizes}, test set {dataset.test_set_id}"
 
 
-def num_threads_of(config: Mapping[str, Any]) -> int:
-    """Number of threads that a training computes with."""
-    shape, num_classes = announced_size(config["data"])
-    with torch.device("meta"):
-        model = networks.make_model(config, shape, num_classes)
-        cost = networks.measure_cost(model, shape)
-    return pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])
-
-
 def build(
     config: Mapping[str, Any],
     folder: Path,
     signals: StopSignals,
     progress: Progress | None = None,
     choices: Mapping[str, Any] | None = None,
+    world: World | None = None,
 ) -> Run:
     """Build a run from a checked configuration.
 
@@ -141,22 +134,32 @@ def build(
         progress: of the state that the run resumes from; later rows of its log are dropped. None: a
             new run.
         choices: name of the chosen option of each config group, for TensorBoard.
+        world: processes that train it together; None: this one.
     """
+    world = world or World()
     keep_freed_memory()
     set_deterministic(config["deterministic"])
     device = pick_device(config["device"], config["layers"])
-    seed = config["seed"]
+    seed, own = config["seed"], [world.rank] if world.size > 1 else []
 
     model, dataset, cost = build_model(config, device)
-    train, val, test = build_batches(config, dataset, model, device)
+    if world.part is not None and config["sync_batch_norm"]:
+        batch_norm.synchronise(model, world.part)
+    train, val, test = build_batches(config, dataset, model, device, world.part)
     step = ScaledStep if config["precision"] == "fp16" else CheckedStep
     optimizer = optimizers.make_optimizer(config["optimizer"], model)
-    stepper = step(optimizer, optimizers.trainable(model), config["clip_grad_norm"])
+    stepper = step(
+        optimizer, optimizers.trainable(model), config["clip_grad_norm"],
+        world if world.size > 1 else None,
+    )  # fmt: skip
     context, timer = autocast(config["precision"], device), CompileTime()
     description = networks.describe(config, dataset)
-    writer, watchers = build_watchers(
-        config, folder, signals, progress, len(train), choices or {}, description.probabilities
-    )
+    if world.is_main:
+        writer, watchers = build_watchers(
+            config, folder, signals, progress, len(train), choices or {}, description.probabilities
+        )
+    else:  # the others evaluate their part for the images, and write nothing
+        writer, watchers = MUTE, (Visualizer(folder, None, False, description.probabilities),)
     run = Run(
         model=model,
         update=build_update(config, model, stepper, context, (train, val), timer),
@@ -166,19 +169,21 @@ def build(
         ),
         eval_loss=optimizers.make_evaluation_loss(config),
         autocast=context,
-        seed_step=lambda step: seed_generators(derive_seed(seed, "step", step), device),
+        seed_step=lambda step: seed_generators(derive_seed(seed, "step", step, *own), device),
         train=train,
         val=val,
         test=test,
         plan=build_plan(config),
         about=About(description, dataset, cost, device, networks.enlargement(model, dataset.shape)),
-        checkpoints=CheckpointFolder(folder / "checkpoints"),
+        checkpoints=CheckpointFolder(folder / "checkpoints", is_reader=not world.is_main),
         signals=signals,
         compile_time=timer,
         watchers=watchers,
-        world=World(),
+        world=world,
+        meter=meter_for(world),
     )
-    return profiled(run, writer, folder / "profile") if config["profile"] else run
+    is_profiled = config["profile"] and world.is_main
+    return profiled(run, writer, folder / "profile") if is_profiled else run
 
 
 def build_model(config: Mapping[str, Any], device: torch.device) -> tuple[nn.Module, Dataset, Cost]:
@@ -188,15 +193,20 @@ def build_model(config: Mapping[str, Any], device: torch.device) -> tuple[nn.Mod
     seed_generators(derive_seed(config["seed"], "weights"), device)
     model, dataset = networks.start_model(config, dataset)
     cost = networks.measure_cost(model, dataset.shape)
-    num_threads = pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])
+    macs = cost.macs * config["batch_size"] / config["processes"]
+    num_threads = pick_num_threads(config["num_threads"], macs)
     set_num_threads(num_threads, config["layers"])
     return networks.placed(config, model, device), dataset, cost
 
 
 def build_batches(
-    config: Mapping[str, Any], dataset: Dataset, model: nn.Module, device: torch.device
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    model: nn.Module,
+    device: torch.device,
+    part: Part | None = None,
 ) -> tuple[Batches, Batches, Batches]:
-    """Batches of the train, validation and test splits."""
+    """Batches of the train, validation and test splits, of them the part of this process."""
     preprocess = networks.make_preprocess(config, model, dataset.mean, dataset.std, device)
     resident, num_workers = fits(device, dataset.num_bytes), config["num_workers"]
     augment = instantiate_group(
@@ -205,9 +215,10 @@ def build_batches(
     train = Batches(
         dataset.train, config["batch_size"], preprocess, device, shuffle=True, seed=config["seed"],
         limit=config["limit_batches"], augment=augment, resident=resident, num_workers=num_workers,
+        part=part,
     )  # fmt: skip
     val, test = (
-        evaluation_batches(config, preprocess, device, split, resident, num_workers)
+        evaluation_batches(config, preprocess, device, split, resident, num_workers, part)
         for split in (dataset.val, dataset.test)
     )
     return train, val, test
@@ -240,7 +251,7 @@ def build_plan(config: Mapping[str, Any]) -> Plan:
     interval = SaveInterval(config["save_every_steps"], config["save_every_minutes"])
     return Plan(
         config["epochs"], config["batch_size"], config["eval_every_epochs"],
-        config["log_interval"], config["test"], interval,
+        config["log_interval"], config["test"], config["stop_epoch"], interval,
     )  # fmt: skip
 
 
@@ -269,21 +280,11 @@ def build_watchers(
         writer = Events(folder / "tensorboard", first_step)
     run_log = RunLogger(
         folder, writer or MUTE, config["batch_size"], first_step,
-        progress.epoch if progress else 0, hparams(config, choices), is_over=signals.is_received,
+        progress.epoch if progress else 0, hparams(config, choices, folder),
+        is_over=signals.is_received,
     )  # fmt: skip
     visualizer = Visualizer(folder, writer, config["histograms"], probabilities)
     return writer or MUTE, (run_log, visualizer)
-
-
-def hparams(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters for TensorBoard, with the same keys in every run: it shows only the keys of
-    the first run that it reads."""
-    return {
-        **{group: str(choices.get(group)) for group in knobs.GROUPS},
-        **{key: config[key] for key in ("epochs", "batch_size", "seed", "precision")},
-        "lr": config["optimizer"].get("lr", 0.0),
-        "weight_decay": config["optimizer"].get("weight_decay", 0.0),
-    }
 
 
 def rows_up_to(progress: Progress | None, num_steps: int) -> int:

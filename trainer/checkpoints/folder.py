@@ -30,10 +30,16 @@ class CheckpointFolder:
     """Checkpoints of a run. `step_<N>.pth`: full states, the newest `keep`. `last.pth`: the newest
     of them, a hard link if the file system supports it. `best.pth`: weights and description.
 
-    The caller must hold the run's lock: temporary files of killed processes are removed."""
+    The caller must hold the run's lock: temporary files of killed processes are removed.
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
+    Args:
+        is_reader: the caller only reads, and another process holds the lock.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, is_reader: bool = False) -> None:
         self.folder, self.keep = folder, keep
+        if is_reader:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         remove_half_written(folder)
 

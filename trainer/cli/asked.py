@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from trainer.builders import idle_keys
 from trainer.config import knobs
 from trainer.config.compose import Composer, plain
+from trainer.config.folds import each
 from trainer.errors import UserError
 from trainer.text.values import format_value
 
@@ -46,16 +47,29 @@ def compose(args: argparse.Namespace) -> Asked:
     composer = Composer(args)
     master = composer.master()
     knobs.check_sweep(master)
-    jobs = [plain(job) for job in composer.jobs(master)]
+    jobs = [one for job in composer.jobs(master) for one in each(plain(job), args.overrides)]
     for job in jobs:
         knobs.check(job)
     typed = idle_keys.keys_in(args.overrides)
     refuse_trust(typed, jobs)
+    if not args.multirun and not (args.cfg or args.info):
+        refuse_sweep(typed, master)
+    return Asked(args, composer, master, jobs, typed)
+
+
+def refuse_sweep(typed: Collection[str], master: DictConfig) -> None:
+    """Raises UserError for what asks for a sweep, where --multirun is missing."""
     of_sweeps = [key for key in typed if key.partition(".")[0] in knobs.OF_SWEEPS]
-    if of_sweeps and not args.multirun and not (args.cfg or args.info):
+    if of_sweeps:
         raise UserError(f"{of_sweeps[0]}: is a key of sweeps, and this is a single training. Add "
                         "--multirun, or leave the key out.")  # fmt: skip
-    return Asked(args, composer, master, jobs, typed)
+    sweeper = master.hydra.sweeper
+    params: Any = sweeper.get("params") if isinstance(sweeper, DictConfig) else None
+    given = params if isinstance(params, DictConfig) else {}
+    swept = [f"{key!s}={given[key]}" for key in given if key not in typed]
+    if swept:
+        raise UserError(f"{swept[0]}: is to be swept, says hydra.sweeper.params, and this is a "
+                        "single training. Add --multirun, or give the key one value.")  # fmt: skip
 
 
 def refuse_trust(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> None:

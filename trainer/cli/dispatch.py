@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 
 from trainer.config import knobs
@@ -17,6 +16,7 @@ from trainer.errors import (
     fault_in,
     in_words,
 )
+from trainer.system import distributed
 from trainer.system.progress_bars import starting
 from trainer.system.signals import StopSignals
 from trainer.text.printable import STDOUT
@@ -45,9 +45,12 @@ def dispatch(argv: list[str]) -> int:
     input, 128 + n stopped by signal n."""
     try:
         with StopSignals().raised():
+            if distributed.place() is not None:
+                distributed.begin()
             return _run(argv)
     except (UserError, TrainingError) as error:
-        complain(error)
+        if not distributed.is_other():  # the first process tells it
+            complain(error)
         return exit_code(error)
     except Exception as error:
         fault = fault_in(error)
@@ -70,8 +73,7 @@ def _run(argv: list[str]) -> int:
 
         print(help_text(COMMANDS))
         return 0
-    refuse_several()
-    if not QUICK & set(argv):
+    if not QUICK & set(argv) and distributed.place() is None:
         starting()
     from trainer.cli import train
 
@@ -88,8 +90,8 @@ def _command(name: str, argv: list[str]) -> int:
             unknown_name_message("command", name, COMMANDS)
             + "\nTraining takes key=value words: python -m trainer model=lenet5. See --help."
         )
-    if name == "resume":
-        refuse_several()
+    if name != "resume" and distributed.is_other():
+        return 0  # the first process alone does it
     module = importlib.import_module("trainer.cli." + name.replace("-", "_"))
     return module.main(argv)
 
@@ -105,14 +107,3 @@ def versions() -> list[str]:
         except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
             lines.append(f"{package} (not installed)")
     return lines
-
-
-def refuse_several() -> None:
-    """Several processes that torchrun starts would each train the whole of it, in silence."""
-    several = os.environ.get("WORLD_SIZE", "1")
-    if "RANK" in os.environ and several.isdecimal() and int(several) > 1:
-        raise UserError(
-            f"WORLD_SIZE={several}: training in several processes, as torchrun starts them, is not "
-            "supported yet: each would train the same network by itself. Start one process: "
-            "python -m trainer ..."
-        )

@@ -23,6 +23,7 @@ Examples:
   python -m trainer model=lenet5 epochs=10 optimizer.lr=0.002
   python -m trainer model=mlp data=fashion_mnist scheduler=one_cycle
   python -m trainer --multirun model=mlp,lenet5 seed=0,1,2
+  python -m trainer --multirun search=random search.trials=20 'optimizer.lr=interval(1e-4,1e-2)'
   python -m trainer evaluate outputs/<date>/<time>/checkpoints/best.pth split=val
 
 More:

@@ -1,4 +1,5 @@
-"""`trainer report DIR`: a table over the runs in a folder, or over the jobs of a sweep, and pages.
+"""`trainer report DIR [DIR ...]`: a table over the runs in folders, or over the jobs of a sweep,
+and pages; of several folders side by side.
 
 Reads only small files (summary.json, metrics.jsonl, findings.json, .hydra/), so it answers at once
 and shows runs that are still going or were killed, too. Each run gets a report.html, and so does
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from trainer.cli.arguments import refuse_in_words
 from trainer.errors import UserError
-from trainer.runs.report.write import report
+from trainer.runs.report.order import DEFAULT, STATUSES
+from trainer.runs.report.write import Options, report
 from trainer.system.paths import at_home
 
 
@@ -23,27 +25,47 @@ def main(argv: list[str]) -> int:
         "changed, what it reached, how sure that is; and a page of it, and of each run.",
     )
     parser.add_argument(
-        "dir", type=Path, nargs="?", default=Path("outputs"),
-        help="a run, a sweep, or any folder with runs below it (default: outputs)",
+        "dir", type=Path, nargs="*", default=[Path("outputs")],
+        help="a run, a sweep, or any folder with runs below it (default: outputs); several: side "
+        "by side, with the keys in which they differ",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="all of it as JSON, without pages")
-    parser.add_argument("--csv", action="store_true", help="the runs as CSV, without pages")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--json", action="store_true", help="all of it as JSON, without pages")
+    kinds.add_argument("--csv", action="store_true", help="the runs as CSV, without pages")
+    kinds.add_argument(
+        "--paths", action="store_true", help="the folders of the runs and no more, one a line"
+    )
+    parser.add_argument(
+        "--sort", metavar="KEY", default=DEFAULT,
+        help="order of the runs: folder, train_s, epochs, ... or an override such as optimizer.lr "
+        f"(default: {DEFAULT}; never by the test split)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--status", metavar="STATUS",
+        help=f"only such runs, without pages: {', '.join(STATUSES)}; several with commas",
+    )  # fmt: skip
     parser.add_argument(
         "--suspects", action="store_true",
         help="labels that are probably wrong, by the predictions of a run or of a folds=K sweep, "
         "with a page that shows the images",
     )  # fmt: skip
     refuse_in_words(parser, argv, ())
-    args = parser.parse_args(argv)
-    if args.json and args.csv:
-        raise UserError("--json --csv: one of them at a time.")
+    args = parser.parse_intermixed_args(argv)
+    kind = next((name for name in ("json", "csv", "paths") if getattr(args, name)), "table")
+    folders = [at_home(folder) for folder in args.dir]
+    options = Options(kind, args.sort, args.status)
     if args.suspects:
-        if args.csv:
-            raise UserError("--suspects --csv: suspects are printed as a table or --json.")
-        # Imported here: it loads the dataset, by torch.
-        from trainer.inference.suspects import report_suspects
+        return report_suspects(folders, options)
+    report(folders, options)
+    return 0
 
-        report_suspects(at_home(args.dir), args.json)
-        return 0
-    report(at_home(args.dir), "json" if args.json else "csv" if args.csv else "table")
+
+def report_suspects(folders: list[Path], options: Options) -> int:
+    """Raises UserError for what plays no part in it."""
+    if len(folders) > 1 or options not in (Options(), Options("json")):
+        raise UserError("--suspects: takes one run or sweep, and --json beside it.")
+    # Imported here: it loads the dataset, by torch.
+    from trainer.inference import suspects
+
+    suspects.report_suspects(folders[0], options.kind == "json")
     return 0

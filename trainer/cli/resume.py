@@ -6,21 +6,28 @@ import argparse
 import logging.config
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from trainer.cli import several
 from trainer.cli.arguments import parse_words
 from trainer.config import knobs
 from trainer.config.changes import FREE_KEYS
+from trainer.config.combinations import PROCESSES_TAKE, check_processes
 from trainer.errors import Stopped, UserError
 from trainer.runs.folder import sweep_of
 from trainer.runs.lock import locked
 from trainer.runs.mend import make_writable
 from trainer.runs.read import noted_choices
-from trainer.runs.side_files import read_json, readable, status_of
+from trainer.runs.side_files import read_json, read_yaml, readable, status_of
 from trainer.runs.sweep_file import is_own
 from trainer.runs.unfinished import newest_unfinished, refuse_no_run
+from trainer.system import distributed
+from trainer.system.distributed import Place
+
+if TYPE_CHECKING:
+    from trainer.training.world import World
 
 
 def main(argv: list[str]) -> int:
@@ -43,17 +50,56 @@ def main(argv: list[str]) -> int:
         from trainer.cli import sweep
 
         return sweep.resume(folder, values, args.retry_failed, args.force)
+    here = distributed.place()
+    if here is None or here.rank == 0:
+        refuse_no_run(folder)
     if args.retry_failed:
         raise UserError(f"--retry-failed: is for a sweep, and {folder} holds a run.")
-    refuse_no_run(folder)
-    return resume(folder, values, args.force)
+    number = number_of_processes(folder, values, here)
+    if here is None and number > 1:
+        return distributed.launch(["resume", *argv], number)
+    if here is None:
+        return resume(folder, values, args.force)
+    with several.joined(here) as world:
+        return resume(folder, values, args.force, world)
 
 
-def resume(folder: Path, values: dict[str, str], force: bool = False) -> int:
-    """Resume the run in a folder, or test it. Returns the exit code; the arguments are those of
-    `resumed`."""
+def number_of_processes(folder: Path, values: dict[str, str], here: Place | None) -> int:
+    """Number of processes that resume the run: that of the command line, or of torchrun, else as
+    many as began it. Sets the key. Raises UserError."""
+    if here is not None:
+        if values.setdefault("processes", str(here.size)) != str(here.size):
+            raise UserError(
+                f"processes={values['processes']}: {here.size} processes were started. Leave the "
+                "key out under torchrun."
+            )
+        return here.size
+    begun = readable({}, read_yaml, folder / ".hydra" / "config.yaml")
+    if begun.get("processes", 1) != 1:
+        values.setdefault("processes", str(begun["processes"]))
+    typed = values.get("processes", "1")
+    if not typed.isdecimal() or not knobs.KNOBS["processes"].allows(int(typed)):
+        return 1  # and `resumed` refuses it
+    if typed != "1" and isinstance(begun.get("batch_size"), int):
+        changed = {key: values[key] for key in PROCESSES_TAKE if key in values}
+        check_processes({**begun, **changed, "processes": int(typed)})
+    return int(typed)
+
+
+def resume(
+    folder: Path, values: dict[str, str], force: bool = False, world: World | None = None
+) -> int:
+    """Resume the run in a folder, or test it. Returns the exit code; the first arguments are those
+    of `resumed`.
+
+    Args:
+        world: processes that do it together, of which the first holds the folder; None: this one.
+    """
+    if world is not None and not world.is_main:
+        several.take_part(world, folder, lambda: several.known_to_all(world, nothing))
+        return 0
     with locked(folder):
-        return resume_locked(folder, values, force)
+        return resume_locked(folder, values, force, world)
 
 
 def go_on(folder: Path, config: dict[str, Any], modules: Sequence[str]) -> int:
@@ -67,11 +113,20 @@ def go_on(folder: Path, config: dict[str, Any], modules: Sequence[str]) -> int:
         if status_of(folder) == "finished":
             print(f"{folder}: already finished")
             return 0
-        return resume_locked(folder, {"trust": f"[{','.join(modules)}]"}, False, config)
+        return resume_locked(folder, {"trust": f"[{','.join(modules)}]"}, False, None, config)
+
+
+def nothing() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Configuration and state, which the first process knows."""
+    raise NotImplementedError
 
 
 def resume_locked(
-    folder: Path, values: dict[str, str], force: bool, config: dict[str, Any] | None = None
+    folder: Path,
+    values: dict[str, str],
+    force: bool,
+    world: World | None,
+    config: dict[str, Any] | None = None,
 ) -> int:
     summary = readable({}, read_json, folder / "summary.json")
     asks = ("all",) if sweep_of(folder) else ("all", "selected")
@@ -90,10 +145,13 @@ def resume_locked(
     log_to(folder / job.LOG_NAME)
     for line in warnings:
         logging.getLogger("trainer").warning("%s", line)
-    config, state = resumed(folder, values, force, config)
+    if world is None:
+        config, state = resumed(folder, values, force, config)
+    else:
+        config, state = several.known_to_all(world, lambda: resumed(folder, values, force))
     choices = readable({}, noted_choices, folder / ".hydra" / "hydra.yaml")
     try:
-        job.run(config, folder, choices, sweep_of(folder) is not None, state)
+        job.run(config, folder, choices, sweep_of(folder) is not None, state, world)
     except Stopped:
         raise
     except Exception as error:

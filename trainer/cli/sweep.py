@@ -22,7 +22,11 @@ from trainer.runs.lock import NAME, locked
 from trainer.runs.read import read_runs, runs_and_jobs
 from trainer.runs.report.table import table
 from trainer.runs.selection import selected
-from trainer.runs.sweep_file import FAILED, FINISHED, INTERRUPTED, WAITING, Job, Sweep
+from trainer.runs.sweep_file import Job, Sweep
+from trainer.sweeps import search as searches
+from trainer.sweeps.halving import Halving
+from trainer.sweeps.optuna_search import OptunaSearch
+from trainer.sweeps.search import Search
 from trainer.system.paths import shell_path
 from trainer.text.values import count
 
@@ -42,20 +46,20 @@ def begin(asked: Asked) -> int:
     folder = Path("outputs") / name if name else None
     if folder is not None and "hydra.sweep.dir" in asked.typed:
         raise UserError(f"sweep.name={name} with hydra.sweep.dir: one of the two.")
-    jobs = asked.composer.combinations(asked.master)
-    folders = asked.composer.job_folders(asked.master, jobs)
+    search = search_of(asked)
+    folders = asked.composer.job_folders(asked.master, search.planned)
     if folder is not None and sweep_file.is_own(folder):
-        return again(folder, asked, jobs, folders)
+        return again(folder, asked, search, folders)
     now = checked(asked)
     folder = claim_folder(asked.master, asked.args.overrides, "sweep", folder)
     try:
         with locked(folder):
             words = [*asked.args.flags, *asked.args.overrides]
             sweep = Sweep(folder, folder.name, words, now.pop("versions"), now)
-            add(sweep, jobs, folders)
+            add(sweep, search.planned, folders)
             sweep.save()
-            print(f"{count(len(jobs), 'job')} in {shell_path(folder)}")
-            return run(sweep, asked)
+            print(f"{search.describe()} in {shell_path(folder)}")
+            return run(sweep, asked, search)
     finally:
         if not (folder / sweep_file.NAME).exists():
             (folder / NAME).unlink(missing_ok=True)
@@ -63,17 +67,16 @@ def begin(asked: Asked) -> int:
                 folder.rmdir()
 
 
-def again(
-    folder: Path, asked: Asked, jobs: Sequence[list[str]], folders: Sequence[str] | None
-) -> int:
+def again(folder: Path, asked: Asked, search: Search, folders: Sequence[str] | None) -> int:
     """Go on with a sweep whose command was given again, perhaps with more values."""
     with locked(folder):
         sweep = sweep_file.load(folder)
         tell_changes(sweep, checked(asked), force=False)
-        added = add(sweep, jobs, folders)
+        added = add(sweep, search.planned, folders)
+        sweep.command = [*asked.args.flags, *asked.args.overrides]
         print(f"{shell_path(folder)}: going on with {count(len(sweep.jobs), 'job')}"
               + (f", {added} of them new" if added else ""))  # fmt: skip
-        return run(sweep, asked)
+        return run(sweep, asked, search)
 
 
 def resume(
@@ -92,8 +95,9 @@ def resume(
     with locked(folder):
         sweep = sweep_file.load(folder)
         asked = composed_of_file(sweep, values)
+        search = search_of(asked)
         tell_changes(sweep, checked(asked), force)
-        return run(sweep, asked, values, retry_failed)
+        return run(sweep, asked, search, values, retry_failed)
 
 
 def composed_of_file(sweep: Sweep, values: Mapping[str, str]) -> Asked:
@@ -129,7 +133,28 @@ def checked(asked: Asked) -> dict[str, Any]:
     launchers.check(asked.master.launcher)
     jobs = [launchers.checked_here(asked.master.launcher, job) for job in asked.jobs]
     datasets = check_with_torch(jobs, asked.typed, before_forks=True)
-    return {"versions": versions(), **plan.beginning(ROOT, asked.jobs, datasets)}
+    begun_with = plan.beginning(ROOT, asked.jobs, datasets)
+    space = asked.composer.space(asked.master)
+    begun_with["config"] |= searches.settings_text(plain(asked.master.search), space)
+    return {"versions": versions(), **begun_with}
+
+
+def search_of(asked: Asked) -> Search:
+    """The search that a sweep asks for, a grid if it says nothing else. Raises UserError."""
+    space, settings = asked.composer.space(asked.master), plain(asked.master.search)
+    searches.check(settings, space)
+    if settings["strategy"] == "optuna":
+        if "hydra.sweep.subdir" in asked.typed:
+            raise UserError("hydra.sweep.subdir with search=optuna: leave it out; each job has a "
+                            "folder of its own, named by its values.")  # fmt: skip
+        return OptunaSearch(space, settings)
+    if trials := settings.get("trials"):
+        planned = searches.drawn(space, trials, settings["seed"])
+    else:
+        planned = searches.grid(space)
+    if settings["strategy"] == "halving":
+        return Halving(planned, settings, asked.jobs)
+    return Search(planned)
 
 
 def add(sweep: Sweep, jobs: Sequence[list[str]], folders: Sequence[str] | None) -> int:
@@ -157,7 +182,11 @@ def tell_changes(sweep: Sweep, now: dict[str, Any], force: bool) -> None:
 
 
 def run(
-    sweep: Sweep, asked: Asked, values: Mapping[str, str] | None = None, retry_failed: bool = False
+    sweep: Sweep,
+    asked: Asked,
+    search: Search,
+    values: Mapping[str, str] | None = None,
+    retry_failed: bool = False,
 ) -> int:
     """Run the jobs of a sweep that are not done, then the tests of those that validation selected.
     Returns the exit code."""
@@ -168,11 +197,7 @@ def run(
     from trainer.sweeps.progress import Reporter
 
     values = {"trust": "[]", **(values or {})}
-    sweep.refresh()
-    done = (FINISHED,) if retry_failed else (FINISHED, FAILED)
-    jobs = [job for job in sweep.jobs if job.state not in done]
-    for job in jobs:
-        job.state = INTERRUPTED if job.attempts else WAITING
+    search.begin(sweep, sweep.to_do(retry_failed))
     extra = [f"{key}={value}" for key, value in values.items() if key != "trust"]
     hydras = [w for w in asked.args.overrides
               if is_of_sweep(w) and w.lstrip("+~").startswith("hydra")
@@ -181,7 +206,7 @@ def run(
 
     def command(job: Job) -> list[str]:
         where = f"hydra.run.dir={sweep.folder_of(job).absolute()}"
-        return [*flags, *job.overrides, *extra, *hydras, where]
+        return [*flags, *job.overrides, *extra, *search.words(job), *hydras, where]
 
     def config_of(job: Job) -> Config:
         return plain(asked.composer.job([*job.overrides, *extra]))
@@ -196,7 +221,7 @@ def run(
 
     launcher = launcher_of(asked.master.launcher, sweep.folder, needs)
     try:
-        run_jobs(sweep, jobs, command, launcher, space, Reporter(sweep.jobs))
+        run_jobs(sweep, search, command, launcher, space, Reporter(sweep.jobs))
         tested = True
         if asked.jobs[0]["test"] == "selected":
             modules = own_modules(asked.jobs)
@@ -236,7 +261,7 @@ def test_selected(folder: Path, modules: Sequence[str], resumed: Resume) -> bool
 
 def report(folder: Path) -> int:
     """Print the table of all jobs, the failed ones with their reason, and the next commands.
-    Returns 1 if a job is not finished."""
+    Returns 1 if a job is not finished, and no search has stopped it."""
     rows = runs_and_jobs(folder)
     print(f"\n{table(rows, folder)}")
     if any(row.fold is not None for row in rows) and (line := out_of_fold.write(folder, rows)):
@@ -244,8 +269,8 @@ def report(folder: Path) -> int:
     print(f"\nsweep folder  {shell_path(folder)}")
     print(f"as a page     python -m trainer report {shell_path(folder)}")
     print(f"see curves    tensorboard --logdir {shell_path(folder)}")
-    states = {row.status for row in rows}
-    if sweep_file.is_own(folder) and states != {"finished"}:
-        retry = "" if states - {"finished", "failed"} else " --retry-failed"
+    open_states = {row.status for row in rows if not row.is_over}
+    if sweep_file.is_own(folder) and open_states:
+        retry = "" if open_states - {"failed"} else " --retry-failed"
         print(f"go on         python -m trainer resume {shell_path(folder)}{retry}")
-    return int(states != {"finished"})
+    return int(bool(open_states) or not rows)

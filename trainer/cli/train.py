@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from trainer.cli import sweep
+from trainer.cli import several, sweep, together
 from trainer.cli.asked import Asked, check_with_torch, compose, own_modules
 from trainer.cli.resume import go_on, resume
 from trainer.config import start
 from trainer.config.compose import own_part, parse, plain
-from trainer.errors import Stopped, named
+from trainer.errors import Paused, Stopped, UserError, named
 from trainer.runs import lock
 from trainer.runs.folder import (
     claim_folder,
@@ -27,6 +28,7 @@ from trainer.runs.folder import (
     run_folder,
     sweep_of,
 )
+from trainer.system import distributed
 
 
 class JobFailedError(Exception):
@@ -36,6 +38,9 @@ class JobFailedError(Exception):
 def main(argv: list[str]) -> int:
     logging.raiseExceptions = False  # a reader that closes the pipe, such as `head`, is no error
     args = parse(argv)
+    here = distributed.place()
+    if here is not None:
+        together.take_over(args, here.size)
     argv = [*args.flags, *args.overrides]  # the only order that Hydra takes
     if args.hydra_help or args.shell_completion:
         start.tell(argv)
@@ -47,14 +52,28 @@ def main(argv: list[str]) -> int:
     if args.cfg:
         start.show(asked.composer, asked.master, args)
         return 0
+    jobs = asked.jobs
+    if any(job["processes"] > 1 for job in jobs):
+        together.refuse_sweep(args, jobs)
+        if here is None:
+            return distributed.launch(argv, jobs[0]["processes"])
+        with several.joined(here) as world:
+            world.together(lambda: check_with_torch(jobs, asked.typed))
+            modules = own_modules(jobs)
+            together.train(world, here, asked.composer, asked.master, jobs[0], modules, task)
+        return 0
     if args.multirun and start.is_plain_sweep(asked.master):
         return sweep.begin(asked)
+    if args.multirun and asked.master.search.strategy != "grid":
+        raise UserError(f"search={asked.master.search.strategy}: goes with this program's own "
+                        "sweeps, and a launcher or sweeper of Hydra's was named. Leave out one of "
+                        "the two.")  # fmt: skip
     if args.multirun:
         return multirun_of_hydra(asked)
-    check_with_torch(asked.jobs, asked.typed)
+    check_with_torch(jobs, asked.typed)
     folder = run_folder(asked.master, args.overrides)
     if folder is not None and is_gone_on_with(folder):
-        return go_on(folder, asked.jobs[0], own_modules(asked.jobs))
+        return go_on(folder, jobs[0], own_modules(jobs))
     folder = claim_folder(asked.master, args.overrides, "run")
     try:
         with named(folder):
@@ -88,9 +107,13 @@ def multirun_of_hydra(asked: Asked) -> int:
     return sweep.report(folder) or int(failed)
 
 
-def task(cfg: DictConfig) -> None:
+def task(cfg: DictConfig, world: Any = None) -> None:
     """One training, in the folder that Hydra has made. A failure is told in its own log; a job of
-    a sweep of Hydra's then raises, so that Hydra goes on with the next."""
+    a sweep of Hydra's then raises, so that Hydra goes on with the next.
+
+    Args:
+        world: processes that train it together; None: this one.
+    """
     from trainer import job
 
     hydra = HydraConfig.get()
@@ -99,8 +122,10 @@ def task(cfg: DictConfig) -> None:
         with lock.locked(folder):
             refuse_used(folder)  # hydra.sweep.subdir may repeat
             (folder / "summary.json").unlink(missing_ok=True)  # of a start that came to nothing
-            choices = dict(hydra.runtime.choices)
-            job.run(plain(own_part(cfg)), folder, choices, sweep_of(folder) is not None)
+            choices, in_sweep = dict(hydra.runtime.choices), sweep_of(folder) is not None
+            job.run(plain(own_part(cfg)), folder, choices, in_sweep, world=world)
+    except Paused:
+        return
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from None  # ends a sweep, too
     except Exception as error:

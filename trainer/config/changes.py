@@ -10,10 +10,10 @@ from trainer.text.values import format_value
 
 # What may change without another result being trained: where and how loudly it computes.
 FREE_KEYS = (
-    "device", "layers", "num_threads", "num_workers", "log_interval", "save_every_steps",
-    "save_every_minutes", "test", "tensorboard", "histograms", "profile", "trust", "data.root",
-    "data.download", "data.mirrors", "data.cache_dir", "data.verify", "data.archive_md5",
-    "data.file_md5", "data.test_files",
+    "device", "layers", "num_threads", "processes", "num_workers", "log_interval",
+    "save_every_steps", "save_every_minutes", "stop_epoch", "test", "tensorboard", "histograms",
+    "profile", "trust", "data.root", "data.download", "data.mirrors", "data.cache_dir",
+    "data.verify", "data.archive_md5", "data.file_md5", "data.test_files",
 )  # fmt: skip
 
 

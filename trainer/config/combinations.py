@@ -14,6 +14,9 @@ NUMPY_TAKES = {
     "compile": ("none",),
 }  # fmt: skip
 
+# Each process of several has a device of its own, which it chooses itself.
+PROCESSES_TAKE = {"compile": ("none",), "layers": ("torch",), "device": ("auto", "cpu", "cuda")}
+
 
 def check_together(config: Mapping[str, Any]) -> None:
     """Raises UserError that names the keys, their values, and what is allowed."""
@@ -35,6 +38,8 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise UserError(f"data.fold={fold}: must be {allowed}.")
     if config["replace_head"] and config["weights"] is None:
         raise UserError("replace_head=true: replaces the head of given weights; add weights=...")
+    if config["processes"] > 1:
+        check_processes(config)
     if config["layers"] == "numpy":
         for key, possible in NUMPY_TAKES.items():
             if config[key] not in possible:
@@ -43,3 +48,20 @@ def check_together(config: Mapping[str, Any]) -> None:
                     f"NumPy take {key}={' or '.join(map(format_value, possible))}. "
                     "layers=torch takes all."
                 )
+
+
+def check_processes(config: Mapping[str, Any]) -> None:
+    """Raises UserError for what cannot be done by several processes together."""
+    number = config["processes"]
+    for key, possible in PROCESSES_TAKE.items():
+        if config.get(key) not in (None, *possible):
+            raise UserError(
+                f"{key}={format_value(config[key])} with processes={number}: not supported; "
+                f"several processes take {key}={' or '.join(map(format_value, possible))}."
+            )
+    if config["batch_size"] < 2 * number:
+        raise UserError(
+            f"batch_size={config['batch_size']} with processes={number}: a batch is divided among "
+            f"the processes, and each needs two images or more. Use batch_size={2 * number} or "
+            "larger, or fewer processes."
+        )

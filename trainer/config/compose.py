@@ -28,13 +28,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config import knobs, suggestions
-from trainer.config.folds import as_sweep
+from trainer.config.folds import as_sweep, is_every
 from trainer.config.hydra_errors import LONGEST, cut, not_composed, user_errors
 from trainer.config.hydra_internals import (
     ConfigLoaderImpl,
     create_config_search_path,
     get_args_parser,
 )
+from trainer.config.space import Dimension, dimension, value_at
 from trainer.errors import UserError
 
 SWEEP = re.compile(r"['\"]|(choice|range|interval|glob|shuffle|sort|tag)\(")
@@ -167,17 +168,10 @@ class Composer:
                 names.append(str(config.hydra.sweep.subdir))
         return names
 
-    def combinations(self, master: DictConfig) -> list[list[str]]:
-        """Overrides of each job of a sweep, without those of Hydra and of sweeps. Raises
-        UserError."""
-        choices = self._choices(master)
-        if math.prod(map(len, choices)) > MAX_LISTED_JOBS:
-            raise UserError(f"{math.prod(map(len, choices)):,} combinations: a sweep of more than "
-                            f"{MAX_LISTED_JOBS:,} jobs is not started.")  # fmt: skip
-        return [
-            [word for word in words if not is_of_sweep(word)]
-            for words in itertools.product(*choices)
-        ]
+    def space(self, master: DictConfig) -> list[Dimension]:
+        """What each word of the command line and of hydra.sweeper.params may be, without those of
+        Hydra and of sweeps. Raises UserError."""
+        return [one for one in self._space(master) if not is_of_sweep(one.typed)]
 
     def _load(self, overrides: list[str], mode: RunMode) -> DictConfig:
         with user_errors(self.loader):
@@ -195,14 +189,13 @@ class Composer:
                 # What Hydra's and OmegaConf's insides raise on values that they did not foresee.
                 raise UserError(not_composed(overrides, error)) from error
 
-    def _choices(self, master: DictConfig) -> list[list[str]]:
-        """Overrides that each word of the command line and of hydra.sweeper.params stands for."""
+    def _space(self, master: DictConfig) -> list[Dimension]:
         try:
             return self._parsed(master)
         except (TypeError, AttributeError) as error:  # hydra.sweeper=5
             raise UserError(not_composed(self.overrides, error)) from error
 
-    def _parsed(self, master: DictConfig) -> list[list[str]]:
+    def _parsed(self, master: DictConfig) -> list[Dimension]:
         given: Any = master.hydra.sweeper.get("params")
         typed = {word.lstrip("+").partition("=")[0] for word in self.overrides}
         params = [f"{key}={value}" for key, value in (given or {}).items() if key not in typed]
@@ -210,18 +203,25 @@ class Composer:
             parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(
                 [*params, *self.overrides]
             )
-            choices = [list(itertools.islice(_values(one), MAX_LISTED_JOBS)) for one in parsed]
-        for override, values in zip(parsed, choices, strict=True):
-            if len(values) == MAX_LISTED_JOBS:
-                raise UserError(f"{cut(override.input_line)}: a sweep of {MAX_LISTED_JOBS:,} "
+            words = [list(itertools.islice(_values(one), MAX_LISTED_JOBS)) for one in parsed]
+        space = [
+            dimension(one, own, value_at(master, one.key_or_group))
+            for one, own in zip(parsed, words, strict=True)
+        ]
+        for one in space:
+            if len(one.words) == MAX_LISTED_JOBS:
+                raise UserError(f"{cut(one.typed)}: a sweep of {MAX_LISTED_JOBS:,} "
                                 "values or more is not started.")  # fmt: skip
-            if len(values) > 1 and is_of_sweep(override.input_line or ""):
-                raise UserError(f"{cut(override.input_line)}: cannot be swept.")
-        return choices
+            if len(one.words) > 1 and is_of_sweep(one.typed):
+                raise UserError(f"{cut(one.typed)}: cannot be swept.")
+        return space
 
     def _checked(self, master: DictConfig) -> Iterator[list[str]]:
         """Combinations that are composed and checked before anything begins."""
-        choices = self._choices(master)
+        choices = [one.words for one in self._space(master)]
+        if master.search.strategy == "grid":
+            check_size(choices)
+        choices = [values[:1] if is_every(values) else values for values in choices]
         if math.prod(map(len, choices)) <= MAX_CHECKED_JOBS:
             return (list(combination) for combination in itertools.product(*choices))
         first = [values[0] for values in choices]
@@ -230,6 +230,13 @@ class Composer:
             for i, values in enumerate(choices)
             for value in values
         )
+
+
+def check_size(choices: Sequence[Sequence[str]]) -> None:
+    """Raises UserError where there are too many combinations of the values."""
+    if (number := math.prod(map(len, choices))) > MAX_LISTED_JOBS:
+        raise UserError(f"{number:,} combinations: a sweep of more than {MAX_LISTED_JOBS:,} jobs "
+                        "is not started.")  # fmt: skip
 
 
 def one_job(args: argparse.Namespace) -> dict[str, Any]:
@@ -259,8 +266,7 @@ def _values(override: Override) -> Iterable[str]:
         return [override.input_line or f"{key}={override.get_value_element_as_str()}"]
     if override.is_discrete_sweep():
         return (f"{key}={value}" for value in override.sweep_string_iterator())
-    interval: Any = override.value()  # for sweepers that draw from one, such as Optuna's
-    return [f"{key}={interval.start}", f"{key}={interval.end}"]
+    return ()  # an interval, which is no list
 
 
 def own_part(config: DictConfig) -> DictConfig:

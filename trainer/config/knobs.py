@@ -131,6 +131,8 @@ KNOBS: dict[str, Knob] = {
     "compile": Knob("str", choices=("none", "model", "step")),
     "deterministic": Knob("bool"),
     "num_threads": _THREADS,
+    "processes": Knob("int", low=1, high=4096),
+    "sync_batch_norm": Knob("bool"),
     "num_workers": _THREADS,
     "limit_batches": _COUNT_OR_OFF,
     "weights": _TEXT(hint="a .pth or .safetensors file, or IMAGENET1K_V1"),
@@ -140,6 +142,7 @@ KNOBS: dict[str, Knob] = {
     "log_interval": _COUNT,
     "eval_every_epochs": _COUNT,
     "test": Knob("str", choices=("selected", "all", "none")),
+    "stop_epoch": _COUNT_OR_OFF,
     "save_every_steps": _COUNT_OR_OFF,
     "save_every_minutes": _NOT_NEGATIVE,
     "tensorboard": Knob("bool"),
@@ -217,11 +220,17 @@ KNOBS: dict[str, Knob] = {
 
 
 # Keys of a sweep, not of its trainings: no part of a run's configuration.
-OF_SWEEPS = ("jobs", "sweep", "launcher")
+OF_SWEEPS = ("jobs", "sweep", "launcher", "search")
 SWEEP_KNOBS: dict[str, Knob] = {
     "jobs": Knob("int", low=0, high=1024),
     "launcher": Knob("str", choices=("local", "slurm", "ray")),
     "sweep.name": _TEXT(pattern=r"[^/.][^/\0]*", hint="the name of a folder below outputs/"),
+    "search.strategy": Knob("str", choices=("grid", "random", "optuna", "halving")),
+    "search.trials": Knob("int", low=0, high=10_000),
+    "search.seed": _COUNT_OR_OFF,
+    "search.factor": Knob("int", low=2, high=1000),
+    "search.min_epochs": _COUNT,
+    "search.prune": Knob("bool"),
 }
 
 

@@ -33,6 +33,7 @@ def reference() -> str:
     parts = [HEAD, "## The run\n", *of_the_run()]
     for group in knobs.GROUPS:
         parts += [f"\n## {group}\n", *of_choices(group), "", *of_options(group)]
+    parts += ["\n## search\n", *of_choices("search"), "", *of_options("search")]
     parts += ["\n## experiment\n", *of_choices("experiment")]
     return "\n".join(parts) + "\n"
 
@@ -95,7 +96,7 @@ def told(by_choice: Mapping[str, str], for_all: bool) -> str:
 
 def allowed(group: str, name: str, key: str) -> str:
     """By the table of knobs, or by the annotation in the choice's class or function."""
-    if knob := knobs.KNOBS.get(f"{group}.{key}"):
+    if knob := {**knobs.KNOBS, **knobs.SWEEP_KNOBS}.get(f"{group}.{key}"):
         return knob.allowed()
     target = locate(group, choices.options(group, name)["_target_"])
     return phrase(inspect.signature(target, eval_str=True).parameters[key].annotation)

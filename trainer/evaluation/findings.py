@@ -3,6 +3,7 @@ calibration, the worst mistakes."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.evaluation.metrics import Meter, TensorBuffer
+from trainer.evaluation.metrics import Gathering, Meter, TensorBuffer
 from trainer.losses import probabilities
 from trainer.text.json_text import finite
 
@@ -100,6 +101,7 @@ class Examiner(Meter):
     probabilities: str = "softmax"
     _seen: tuple[TensorBuffer, ...] = field(default_factory=lambda: _columns())
     _num_classes: int = 0
+    _sizes_seen: list[int] = field(default_factory=list)  # of the batches
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         super().add(loss, logits, targets)
@@ -114,6 +116,34 @@ class Examiner(Meter):
         for column, values in zip(self._seen, columns, strict=True):
             column.add(values)
         self._num_classes = logits.shape[1]
+        self._sizes_seen.append(len(logits))
+
+    def merge(self, processes: Gathering) -> None:
+        """The first process then has the images of all, in the order of the split, of whose batches
+        each took one in turn."""
+        super().merge(processes)
+        parts = processes.send_to_main((self._by_batch(), self._num_classes))
+        if parts is None:
+            return
+        batches = itertools.zip_longest(*(columns for columns, _ in parts))
+        self._seen, self._sizes_seen = _columns(), []
+        for turn in batches:
+            for columns in turn:
+                for column, values in zip(self._seen, columns or (), strict=False):
+                    column.add(values)
+        self._num_classes = max(num_classes for _, num_classes in parts)
+
+    def _by_batch(self) -> list[tuple[Tensor, ...]]:
+        """Columns of each batch, on the CPU."""
+        if not self._sizes_seen:
+            return []
+        columns = [column.all().cpu() for column in self._seen]
+        num_images = sum(self._sizes_seen)
+        parts = [
+            column.split([size * len(column) // num_images for size in self._sizes_seen])
+            for column in columns
+        ]
+        return list(zip(*parts, strict=True))
 
     def predictions(self) -> ImagePredictions:
         """Of everything added so far. Waits for the device."""
@@ -145,7 +175,7 @@ class Examiner(Meter):
 
     def reset(self) -> None:
         super().reset()
-        self._seen, self._num_classes = _columns(), 0
+        self._seen, self._num_classes, self._sizes_seen = _columns(), 0, []
 
 
 def image_losses(logits: Tensor, labels: Tensor, how: str) -> Tensor:
@@ -205,18 +235,22 @@ def calibration_error(
 
 
 def mistakes_as_json(
-    mistakes: Sequence[Mistake], classes: Sequence[str], file_at: Callable[[int], str | None]
+    mistakes: Sequence[Mistake],
+    classes: Sequence[str],
+    index_at: Callable[[int], int],
+    file_at: Callable[[int], str | None],
 ) -> list[dict[str, Any]]:
-    """`index` in the split, `file` below the dataset's root (None without files), `label` and
-    `predicted` by name, `probability` (None if it is not finite); `label_index` and
-    `predicted_index` are the same classes by position, for two may have the same name.
+    """`index` in the dataset's own files, as in predictions.csv, `file` below the dataset's root
+    (None without files), `label` and `predicted` by name, `probability` (None if it is not finite);
+    `label_index` and `predicted_index` are the same classes by position, for two may have the same
+    name.
 
     Args:
-        file_at: from a position in the split to its file.
+        index_at, file_at: from a position in the split to its place and its file.
     """
     return [
         {
-            "index": m.index, "file": file_at(m.index), "label": classes[m.label],
+            "index": index_at(m.index), "file": file_at(m.index), "label": classes[m.label],
             "predicted": classes[m.predicted], "probability": finite(m.probability),
             "label_index": m.label, "predicted_index": m.predicted,
         }

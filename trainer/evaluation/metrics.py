@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -77,6 +77,16 @@ class TensorBuffer:
         self.blocks, self.used = self.blocks[-1:], 0
 
 
+class Gathering(Protocol):
+    """Interface of several processes, each of which has a part of the batches."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, in order."""
+
+    def send_to_main(self, value: Any) -> list[Any] | None:
+        """The same for the first process; None for the others."""
+
+
 @dataclass
 class Meter:
     """Mean loss and accuracy over batches; `read` turns what was collected into numbers.
@@ -135,6 +145,13 @@ class Meter:
         count = max(1, self.num_images)
         loss = self.loss_sum / count if math.isfinite(self.loss_sum) else math.nan
         return Metrics(loss, self.num_correct / count, self.num_images, seconds)
+
+    def merge(self, processes: Gathering) -> None:
+        """Add what the other processes have collected. Each of them must call it."""
+        parts = processes.gather(self.state_dict())
+        self.loss_sum = sum(part["loss_sum"] for part in parts)
+        self.num_images = sum(part["num_images"] for part in parts)
+        self.num_correct = sum(part["num_correct"] for part in parts)
 
     def reset(self) -> None:
         self.loss_sum, self.num_images, self.num_correct = 0.0, 0, 0

@@ -28,7 +28,7 @@ log = logging.getLogger("trainer")
 
 BAR_INTERVAL_S = 0.1
 # TensorBoard shows five at first, of those that are said to differ; one run cannot know which do.
-SHOWN_HPARAMS = ("model", "data", "optimizer", "lr", "seed")
+NUM_SHOWN_HPARAMS = 5
 
 
 class RunLogger(Watcher):
@@ -40,7 +40,7 @@ class RunLogger(Watcher):
         batch_size: images per step, for the bar's images/s.
         first_step: rows after this step are dropped; they come again.
         num_epochs: complete ones, of which there must be rows.
-        hparams: the run's row on TensorBoard's HParams page.
+        hparams: the run's row on TensorBoard's HParams page, those to be shown first.
         is_over: True from when on the bar is not drawn again.
     """
 
@@ -113,7 +113,7 @@ class RunLogger(Watcher):
             self.writer.add_hparams_row(
                 {**self.hparams, "num_parameters": run.about.cost.num_parameters},
                 results,
-                SHOWN_HPARAMS,
+                list(self.hparams)[:NUM_SHOWN_HPARAMS],
             )
         self.save(run)  # before summary.json says that all is done
 

@@ -14,6 +14,7 @@ all_writers, purge_step                   or twice; after a resume the curves do
 FileWriter.event_writer, RecordWriter     no training with tensorboard=true starts
 order and times in names of event files   silent: the curves of a resumed run are mixed up
 summary.hparams and its protobufs         a training ends in a traceback after its test
+add_custom_scalars                        the charts of train and val together are missing
 protobufs of a graph                      a line in the log, and no graph
 """
 
@@ -51,6 +52,13 @@ log = logging.getLogger("trainer")
 
 FLUSH_S = 120.0  # so old may be what a running TensorBoard shows, at most, as with its own writer
 VERSION = "brain.Event:2"
+# Charts on the page "Custom Scalars", of every run in them.
+LAYOUT = {
+    "training and validation": {
+        quantity: ["Multiline", [f"{quantity}/{split}$" for split in ("train", "val")]]
+        for quantity in ("accuracy", "loss")
+    }
+}
 _numbers = itertools.count()
 
 
@@ -65,6 +73,7 @@ class Events(SummaryWriter):
         self.folder = folder
         again = any(folder.glob("events.out.tfevents.*"))
         super().__init__(os.fspath(folder), purge_step=first_step + 1 if again else None)
+        self.add_custom_scalars(LAYOUT)
 
     def _get_file_writer(self) -> Any:
         """Of which the base class makes its own, here and nowhere else."""

@@ -16,7 +16,7 @@ from trainer.evaluation.findings import Examiner, Findings, mistakes_as_json
 from trainer.evaluation.metrics import Meter, Metrics
 from trainer.monitoring import tensorboard_images
 from trainer.monitoring.graph import graph_nodes
-from trainer.runs import predictions
+from trainer.runs import image_keys, predictions
 from trainer.system.files import write_bytes
 from trainer.text.json_text import finite, json_of
 from trainer.training import loop
@@ -105,7 +105,7 @@ class Visualizer(Watcher):
         with harmless("the findings"):
             found = {split: self.examined(run, split) for split in splits}
             whole = {split: examiner for split, examiner in found.items() if examiner is not None}
-            if len(whole) == len(found):
+            if len(whole) == len(found) and run.world.is_main:
                 write_predictions(self.folder / predictions.NAME, run, whole)
                 findings = {split: examiner.findings() for split, examiner in whole.items()}
                 write_findings(self.folder / FINDINGS_NAME, run, findings)
@@ -119,12 +119,17 @@ class Visualizer(Watcher):
     def examined(self, run: Run, split: str) -> Examiner | None:
         """Examiner of a split with the best weights, by a pass over it if no evaluation has
         collected what it needs; None if a signal asks to stop before that is done."""
+
+        def ends() -> bool:
+            run.world.exchange(run.signals)
+            return run.signals.received is not None
+
         if split not in self.of_best:
             examiner = Examiner(num_mistakes=NUM_MISTAKES, probabilities=self.probabilities)
-            batches = StoppableBatches(
-                getattr(run, split), lambda: run.signals.received is not None
-            )
-            loop.evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, examiner)
+            loop.evaluate(
+                run.evaluated_model, run.eval_loss, StoppableBatches(getattr(run, split), ends),
+                run.autocast, examiner, run.world,
+            )  # fmt: skip
             if run.signals.received is not None:
                 return None
             self.of_best[split] = examiner
@@ -148,7 +153,8 @@ def harmless(what: str) -> Iterator[None]:
 
 
 def write_predictions(file: Path, run: Run, found: dict[str, Examiner]) -> None:
-    """Write predictions.csv: the predictions of the best weights, split by split."""
+    """Write predictions.csv, the predictions of the best weights, split by split, and images.json
+    beside it."""
     classes = run.about.description.classes
     rows = []
     for split, examiner in found.items():
@@ -158,6 +164,8 @@ def write_predictions(file: Path, run: Run, found: dict[str, Examiner]) -> None:
                 split, examiner.predictions(), classes, images.index_at, images.file_at
             )
         )
+    keys = {split: getattr(run.about.data, split).keys_by_place() for split in found}
+    image_keys.write(file.parent, classes, keys)
     predictions.write(file, itertools.chain(*rows))
 
 
@@ -167,8 +175,8 @@ def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
     first, each with its image as a data: URI, so that the dataset is not needed again."""
     content: dict[str, Any] = {"epoch": run.best.epoch, "classes": run.about.description.classes}
     for split, findings in found.items():
-        file_at = getattr(run.about.data, split).file_at
-        rows = mistakes_as_json(findings.mistakes, run.about.description.classes, file_at)
+        own, classes = getattr(run.about.data, split), run.about.description.classes
+        rows = mistakes_as_json(findings.mistakes, classes, own.index_at, own.file_at)
         images = tensorboard_images.pictures_of(run, split, findings.mistakes)
         content[split] = {
             "confusion_cells": findings.confusion.cells.tolist(),

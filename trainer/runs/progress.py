@@ -115,10 +115,13 @@ class SaveInterval:
         self.steps, self.seconds = steps, 60 * minutes
         self.saved()
 
-    def is_due(self, step: int) -> bool:
-        if self.seconds and time.monotonic() - self.saved_at >= self.seconds:
-            return True
+    def is_at(self, step: int) -> bool:
+        """True if a state is due after this step."""
         return bool(self.steps) and step % self.steps == 0
+
+    def time_is_up(self) -> bool:
+        """True if a state is due by the clock."""
+        return bool(self.seconds) and time.monotonic() - self.saved_at >= self.seconds
 
     def saved(self) -> None:
         self.saved_at = time.monotonic()

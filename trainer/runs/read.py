@@ -37,6 +37,7 @@ class Row:
             the run's lock, "unreadable" if a file is damaged, "not started" for a job of a sweep
             that has not begun.
         dataset: id of the test split, see `Dataset.test_set_id`; None: an older run.
+        test_pixels: tells its pixels, see `readings.are_other`; None: an older run.
         held_out: what was tested, "test" or a fold, "fold 2 of 5".
         weights_sha256: digest of its last weights.
     """
@@ -55,6 +56,7 @@ class Row:
     num_val_images: int | None
     num_test_images: int | None
     dataset: str | None
+    test_pixels: str | None
     held_out: str | None
     weights_sha256: str | None
 
@@ -62,6 +64,11 @@ class Row:
     def fold(self) -> str | None:
         """Fold that took the place of its test split, "fold 2 of 5"; None: none."""
         return None if self.held_out in (None, "test") else self.held_out
+
+    @property
+    def is_over(self) -> bool:
+        """True of a run that has ended as it should, also by a search that has stopped it."""
+        return self.status == "finished" or sweep_file.is_given_up(self.status, self.reason)
 
     @property
     def val_interval(self) -> Interval | None:
@@ -140,7 +147,7 @@ NUMBERS = (
     "test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s", "val_loss",
     "num_val_images", "num_test_images",
 )  # fmt: skip
-TEXTS = ("dataset", "held_out", "weights_sha256")
+TEXTS = ("dataset", "test_pixels", "held_out", "weights_sha256")
 LARGEST = 1e15  # larger values of NUMBERS count as damaged
 MOST_WORDS, LONGEST_WORD = 10_000, 2**16
 
@@ -197,7 +204,7 @@ def read_overrides(file: Path) -> list[str]:
     words = [str(word) for word in noted if isinstance(word, str | int | float | None)]
     if len(words) < len(noted) or any(len(word) > LONGEST_WORD for word in words):
         raise TypeError(f"{file}: not a list of words")
-    return words
+    return [word for word in words if not word.startswith("stop_epoch=")]  # it has passed
 
 
 def noted_choices(file: Path) -> dict[str, Any]:

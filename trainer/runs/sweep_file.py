@@ -23,6 +23,8 @@ NAME = "sweep.json"
 WAITING, RUNNING, FINISHED, FAILED, INTERRUPTED = STATES = (
     "waiting", "running", "finished", "failed", "interrupted",
 )  # fmt: skip
+# Beginnings of the reason of a job that a search has stopped for good.
+PRUNED, ELIMINATED = "pruned at epoch", "eliminated after epoch"
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Job:
         overrides: words of its command line.
         folder: name of its folder in the sweep's.
         state: one of STATES.
-        reason: first line of the message of a failure.
+        reason: first line of the message of a failure, or why it was stopped.
         attempts: processes that were started for it.
     """
 
@@ -67,6 +69,26 @@ class Sweep:
     def folder_of(self, job: Job) -> Path:
         return self.folder / job.folder
 
+    def to_do(self, retry_failed: bool) -> list[Job]:
+        """Jobs that have no end by what their folders say, those that failed among them if they are
+        to be tried again."""
+        self.refresh()
+        done = (FINISHED,) if retry_failed else (FINISHED, FAILED)
+        jobs = [job for job in self.jobs if job.state not in done]
+        for job in jobs:
+            job.state = INTERRUPTED if job.attempts else WAITING
+        return jobs
+
+    def give_up(self, job: Job, reason: str) -> None:
+        """Note in the folder of a job that it is not to go on, and why."""
+        folder = self.folder_of(job)
+        if job.reason == reason or is_locked(folder):
+            return
+        summary = readable({}, read_json, folder / "summary.json")
+        summary |= {"status": INTERRUPTED, "reason": reason}
+        write_bytes(folder / "summary.json", (json_of(summary, indent=2) + "\n").encode())
+        job.state, job.reason = INTERRUPTED, reason
+
     def save(self) -> None:
         """Write sweep.json, whole or not at all."""
         entries = {key: value for key, value in vars(self).items() if key not in ("folder", "jobs")}
@@ -89,6 +111,11 @@ def state_in(folder: Path) -> tuple[str, str | None]:
         return status, str(reason) if reason is not None else None
     has_states = any((folder / "checkpoints").glob("*.pth"))
     return (INTERRUPTED if has_states else WAITING), None
+
+
+def is_given_up(status: str, reason: str | None) -> bool:
+    """True of a job that a search has stopped for good, so that nothing of it is missing."""
+    return status == INTERRUPTED and (reason or "").startswith((PRUNED, ELIMINATED))
 
 
 def is_own(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from trainer.runs.sweep_file import Job, Sweep
 from trainer.sweeps.processes import LOG_NAME
 from trainer.sweeps.progress import Reporter
 from trainer.sweeps.room import Room
+from trainer.sweeps.search import Search
 from trainer.system.signals import NUMBERS, StopSignals
 
 TICK_S = 0.5
@@ -34,18 +35,20 @@ class Launcher(Protocol):
     def start(self, key: int, words: Sequence[str], log: Path, env: Mapping[str, str]) -> None: ...
     def going(self, folders: Mapping[int, Path]) -> list[int]: ...
     def ended(self, timeout_s: float) -> list[tuple[int, int]]: ...
+    def send(self, key: int, number: int) -> None: ...
     def stop(self, number: int) -> list[tuple[int, int]]: ...
 
 
 def run_jobs(
     sweep: Sweep,
-    jobs: Sequence[Job],
+    search: Search,
     command_of: Callable[[Job], list[str]],
     launcher: Launcher,
     room: Room,
     reporter: Reporter,
 ) -> None:
-    """Run some jobs of a sweep, each to its end. Their states are noted in sweep.json.
+    """Run the jobs of a sweep that its search asks for, each to its end. Their states are noted in
+    sweep.json.
 
     Args:
         command_of: words of the command that does a job, or goes on with it.
@@ -53,17 +56,27 @@ def run_jobs(
     Raises:
         Stopped: a signal arrived; all jobs have been stopped and have saved their states.
     """
+    waiting: list[Job] = []
     last_news = time.monotonic()
     with StopSignals().noted() as signals:
         try:
-            take_up(sweep, jobs, launcher, room, reporter)
-            waiting = [job for job in jobs if job.index not in room.taken]
-            while (waiting or room.taken) and signals.received is None:
+            take_up(sweep, launcher, room, reporter)
+            while signals.received is None:
+                if not waiting and not room.is_full:
+                    new = search.more(sweep, room.taken)
+                    waiting += [job for job in new if job.index not in room.taken]
+                if not waiting and not room.taken:
+                    break
                 last_news = max(last_news, start_next(sweep, waiting, command_of, launcher, room,
                                                       reporter))  # fmt: skip
                 for index, code in launcher.ended(TICK_S):
-                    note_end(sweep, sweep.jobs[index], code, room, reporter)
+                    note_end(sweep, sweep.jobs[index], code, room)
+                    search.ended(sweep, sweep.jobs[index])
+                    sweep.save()
+                    reporter.ended(sweep, sweep.jobs[index])
                     last_news = time.monotonic()
+                for index in search.to_stop(sweep, room.taken):
+                    launcher.send(index, signal.SIGTERM)
                 reporter.tick(sweep)
                 if not room.taken and time.monotonic() - last_news > PATIENCE_S:
                     break  # what is left is in other hands
@@ -87,11 +100,11 @@ def run_command(launcher: Launcher, words: Sequence[str], folder: Path) -> int:
     return ended[0][1]
 
 
-def take_up(
-    sweep: Sweep, jobs: Sequence[Job], launcher: Launcher, room: Room, reporter: Reporter
-) -> None:
+def take_up(sweep: Sweep, launcher: Launcher, room: Room, reporter: Reporter) -> None:
     """Wait, from now on, for jobs that are at work on another machine, where they did not end with
     the process that started them."""
+    ended = (sweep_file.FINISHED, sweep_file.FAILED)
+    jobs = [job for job in sweep.jobs if job.state not in ended]
     for index in launcher.going({job.index: sweep.folder_of(job) for job in jobs}):
         job = sweep.jobs[index]
         job.state = sweep_file.RUNNING
@@ -133,23 +146,24 @@ def start_next(
 def stop_all(sweep: Sweep, launcher: Launcher, number: int, room: Room, reporter: Reporter) -> None:
     reporter.stopping(len(room.taken))
     for index, code in launcher.stop(number):
-        note_end(sweep, sweep.jobs[index], code, room, reporter)
+        note_end(sweep, sweep.jobs[index], code, room)
+        sweep.save()
+        reporter.ended(sweep, sweep.jobs[index])
 
 
-def note_end(sweep: Sweep, job: Job, code: int, room: Room, reporter: Reporter) -> None:
+def note_end(sweep: Sweep, job: Job, code: int, room: Room) -> None:
     """Note what a job whose process has ended left in its folder; if it died, write the summary
     that it could not write."""
     room.leave(job.index)
     folder = sweep.folder_of(job)
     job.state, job.reason = sweep_file.state_in(folder)
-    if job.state != sweep_file.FINISHED and code not in STOPPED:
+    is_paused = code == 0 and job.state == sweep_file.INTERRUPTED  # at its stop_epoch
+    if job.state != sweep_file.FINISHED and code not in STOPPED and not is_paused:
         if job.state != sweep_file.FAILED:
             job.reason = reason_of(code, folder / LOG_NAME)
             with contextlib.suppress(OSError):  # the disk may be full
                 write_summary(folder, {"status": sweep_file.FAILED, "reason": job.reason})
         job.state = sweep_file.FAILED
-    sweep.save()
-    reporter.ended(sweep, job)
 
 
 def reason_of(code: int, log: Path) -> str:

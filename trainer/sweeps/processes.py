@@ -8,7 +8,6 @@ threads would wait for them for ever), CUDA has not been initialised, and no thr
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import logging
 import multiprocessing
@@ -24,16 +23,17 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import threadpoolctl
 import torch
 from tqdm import tqdm
 
+from trainer.system.distributed import end_with_parent
 from trainer.system.signals import NUMBERS
 from trainer.system.threads import threads_at_start
 from trainer.text.printable import guarded
 
 LOG_NAME = "terminal.log"  # of a job: what it would have printed
 GRACE_S = 30.0  # for a job to reach the end of its batch and save its state
-PR_SET_PDEATHSIG = 1
 ENTRY = "trainer.__main__"  # by name: it stands above, and imports this
 
 # Imported at a training's first step or last; each job would do it again.
@@ -61,9 +61,8 @@ class LocalProcesses:
         """
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # what is in a buffer would be printed twice
-        process = self.context.Process(
-            target=_child, args=(list(words), log, dict(env), os.getpid())
-        )
+        parent = os.getpid() if self.context.get_start_method() == "fork" else 0
+        process = self.context.Process(target=_child, args=(list(words), log, dict(env), parent))
         process.start()
         self.running[key] = process
 
@@ -86,6 +85,11 @@ class LocalProcesses:
                 del self.running[key]
         return found
 
+    def send(self, key: int, number: int) -> None:
+        """Send a signal to one that has not ended."""
+        if key in self.running:
+            _send(self.running[key], number)
+
     def stop(self, number: int) -> list[tuple[int, int]]:
         """Pass a signal on to all, and kill what has not ended some time later."""
         for process in self.running.values():
@@ -103,13 +107,19 @@ class LocalProcesses:
 def context() -> Any:
     """Fork of this process; of a clean one that has imported the same, where this one has threads
     or the system cannot fork safely."""
-    if sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1:
+    if sys.platform == "linux" and len(os.listdir("/proc/self/task")) <= 1 + threads_of_numpy():
         return multiprocessing.get_context("fork")
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload([*PRELOADED, "trainer.cli.train"])
     return found
+
+
+def threads_of_numpy() -> int:
+    """Threads that NumPy's BLAS has started. It stops them before a fork, and starts them again."""
+    pools = threadpoolctl.threadpool_info()
+    return sum(pool["num_threads"] - 1 for pool in pools if pool["internal_api"] == "openblas")
 
 
 def warm_up() -> None:
@@ -128,10 +138,16 @@ def _send(process: BaseProcess, number: int) -> None:
 
 
 def _child(words: list[str], log: Path, env: dict[str, str], parent: int) -> None:
-    """In the new process: run a command and exit with its code."""
+    """In the new process: run a command and exit with its code.
+
+    Args:
+        parent: its process; 0: not known, behind a fork server.
+    """
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)  # Ctrl-C reaches the sweep alone, which passes it on
-    _end_with(parent)
+    end_with_parent()
+    if parent and os.getppid() != parent:  # it died before
+        raise SystemExit(128 + signal.SIGTERM)
     for number in NUMBERS:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -150,15 +166,7 @@ def _child(words: list[str], log: Path, env: dict[str, str], parent: int) -> Non
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # the disk may be full
             stream.flush()
-    os._exit(code)
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel send SIGTERM when the parent dies, so that the state is saved."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1 != parent:  # it died before
-        os._exit(128 + signal.SIGTERM)
+    raise SystemExit(code)
 
 
 def _print_to(log: Path) -> None:

@@ -29,13 +29,25 @@ class Reporter:
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        words = swept([job.overrides for job in jobs])
-        self.names = [" ".join(own) or "-" for own in words]
+        self.jobs = jobs
+        self._names: list[str] = []
         self.terminal = Terminal() if is_watched() else None
         self.began: dict[int, float] = {}
+        self.seen: dict[int, tuple[int, float]] = {}  # job -> its first epoch, and when
         self.took: list[float] = []
         self.drawn = 0
         self.last_drawn = -math.inf
+
+    @property
+    def names(self) -> list[str]:
+        """What was swept, of each job; more of them may have come."""
+        if len(self._names) != len(self.jobs):
+            words = swept([job.overrides for job in self.jobs])
+            one = [job.folder.partition("_")[2] for job in self.jobs]
+            self._names = [
+                " ".join(own) or name or "-" for own, name in zip(words, one, strict=True)
+            ]
+        return self._names
 
     def started(self, job: Job, how: str = "") -> None:
         self.began[job.index] = time.monotonic()
@@ -49,6 +61,8 @@ class Reporter:
         summary = readable({}, read_json, sweep.folder_of(job) / "summary.json")
         val = summary.get("val_accuracy")
         told = f"val {share(val)}" if isinstance(val, float) else ""
+        if sweep_file.is_given_up(job.state, job.reason):
+            told += f"   {job.reason}"
         if job.state == sweep_file.FAILED:
             told = f"{job.reason or '?'!s:.200}; see {shell_path(sweep.folder_of(job))}"
         done = sum(one.state in (sweep_file.FINISHED, sweep_file.FAILED) for one in sweep.jobs)
@@ -69,7 +83,7 @@ class Reporter:
             return ""
         parallel = max(1, len(self.began))
         seconds = sum(self.took) / len(self.took) * len(open_jobs) / parallel
-        return f", about {duration(round(seconds))} left"
+        return f", {in_words(seconds)} left"
 
     def say(self, line: str) -> None:
         self.erase()
@@ -99,11 +113,24 @@ class Reporter:
         config = readable({}, read_yaml, folder / ".hydra" / "config.yaml")
         epochs = config.get("epochs") if isinstance(config, dict) else None
         val = [row for row in rows if row["split"] == "val"]
-        told = f"epoch {rows[-1]['epoch'] if rows else 0} of {epochs or '?'}"
+        told = f"epoch {rows[-1]['epoch'] if rows else 0} of {epochs}" if epochs else "starts"
         if val:
             told += f"   val {share(val[-1]['accuracy'])}"
-        elapsed = time.monotonic() - self.began[index]
-        if rows and isinstance(epochs, int) and rows[-1]["epoch"]:
-            rest = elapsed * (epochs / rows[-1]["epoch"] - 1)
-            told += f"   about {duration(round(rest))} left"
+        if rows and isinstance(epochs, int):
+            told += self.left_of(index, rows[-1]["epoch"], epochs)
         return f"{index:>4}  {told:<44} {self.names[index]}"
+
+    def left_of(self, index: int, epoch: int, epochs: int) -> str:
+        """Time that a job will take, by the epochs since it was first seen in one."""
+        now = time.monotonic()
+        first, since = self.seen.setdefault(index, (epoch, now))
+        if epoch == first:
+            return ""
+        return f"   {in_words((now - since) / (epoch - first) * (epochs - epoch))} left"
+
+
+def in_words(seconds: float) -> str:
+    """Time that is a guess: "about 40 s", "about 12 min"."""
+    if seconds < 100:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 6000 else f"about {seconds / 3600:.1f} h"

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from trainer.builders import training_run
+from trainer.builders import networks
+from trainer.builders.datasets import announced_size
 from trainer.runs.sweep_file import Job
-from trainer.system.threads import threads_at_start
+from trainer.system.threads import pick_num_threads, threads_at_start
 
 
 @dataclass
@@ -33,6 +34,15 @@ class Room:
     gpus: tuple[int, ...]
     threads_of: Callable[[Job], int]
     taken: dict[int, int] = field(default_factory=dict)  # job -> its GPU, or its threads
+
+    @property
+    def is_full(self) -> bool:
+        """True if there is no room for another job, whatever it is."""
+        if self.at_a_time:
+            return len(self.taken) >= self.at_a_time
+        if self.gpus:
+            return set(self.gpus) <= set(self.taken.values())
+        return sum(self.taken.values()) >= self.cores
 
     def take(self, job: Job) -> Mapping[str, str] | None:
         """Environment for a job if there is room for it now, else None."""
@@ -74,7 +84,7 @@ def of(
 
     @functools.cache
     def threads(config: str) -> int:
-        return training_run.num_threads_of(json.loads(config))
+        return num_threads_of(json.loads(config))
 
     def threads_of(job: Job) -> int:
         config = config_of(job)
@@ -82,3 +92,12 @@ def of(
         return threads(json.dumps({key: config[key] for key in keys}))
 
     return Room(jobs, threads_at_start() if is_here else sys.maxsize, gpus, threads_of)
+
+
+def num_threads_of(config: Mapping[str, Any]) -> int:
+    """Number of threads that a training computes with."""
+    shape, num_classes = announced_size(config["data"])
+    with torch.device("meta"):
+        model = networks.make_model(config, shape, num_classes)
+        cost = networks.measure_cost(model, shape)
+    return pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])

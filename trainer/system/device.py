@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from trainer.errors import UserError
+from trainer.system.distributed import Place, place
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -18,6 +20,9 @@ def pick_device(name: str, layers: str) -> torch.device:
     available = available_devices()
     if name == "auto" and layers == "numpy":
         return torch.device("cpu")
+    here = place()
+    if here is not None and name != "cpu":
+        return device_of(here, name, available)
     if name == "auto":
         return torch.device(available[0])
     if has_device(name):
@@ -25,6 +30,19 @@ def pick_device(name: str, layers: str) -> torch.device:
     raise UserError(
         f"device={name}: this machine has no such device.\n"
         f"It has: {', '.join(reversed(available))}. device=auto takes the fastest."
+    )
+
+
+def device_of(here: Place, name: str, available: Sequence[str]) -> torch.device:
+    """Device of one of several processes: a GPU for each, or the CPU. Raises UserError."""
+    num_gpus = sum(one.startswith("cuda") for one in available)
+    if name == "auto" and not num_gpus:
+        return torch.device("cpu")
+    if name in ("auto", "cuda") and here.local_size <= num_gpus:
+        return torch.device("cuda", here.local_rank)
+    raise UserError(
+        f"processes={here.size}: each needs a GPU of its own, and with device={name} this machine "
+        f"has {num_gpus} for {here.local_size}. Use fewer processes, or device=cpu."
     )
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from trainer.system.distributed import is_other
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -15,8 +17,8 @@ DELAY_S = 0.5  # shorter work shows no bar
 
 
 def is_watched() -> bool:
-    """True if stderr is a terminal."""
-    return sys.__stderr__ is not None and sys.stderr.isatty()
+    """True if stderr is a terminal that this process may draw on."""
+    return sys.__stderr__ is not None and sys.stderr.isatty() and not is_other()
 
 
 def starting() -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Container, Iterator
 from types import FrameType
 from typing import Any
 
 from trainer.errors import Stopped
+from trainer.system.distributed import is_other
 
 Handler = Callable[[int, FrameType | None], Any]
 
+REPEATED_S = 1.0  # two signals in so many seconds are one that was sent twice
 HANG_UP: int | None = getattr(signal, "SIGHUP", None)  # the terminal was closed; not on Windows
 NUMBERS = (signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP else []))
 
@@ -23,10 +26,14 @@ class StopSignals:
 
     Attributes:
         received: number of the signal that arrived; None if there was none.
+        noted_number: the same, before the other processes of the training know of it.
+        is_shared: True: there are such, and `received` is set once all know.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_shared: bool = False) -> None:
         self.received: int | None = None
+        self.noted_number: int | None = None
+        self.is_shared = is_shared
 
     def is_received(self) -> bool:
         return self.received is not None
@@ -55,13 +62,16 @@ class StopSignals:
     @contextlib.contextmanager
     def noted(self) -> Iterator[StopSignals]:
         """Context in which the first signal is stored in `received`; the second has its previous
-        effect. SIGINT and SIGTERM are handled even if they were ignored, so that a training in the
-        background of a script can be stopped; an ignored SIGHUP (nohup) stays ignored."""
+        effect, unless it follows within a second and is not SIGINT: a closed terminal, and torchrun
+        under Slurm, send each twice. SIGINT and SIGTERM are handled even if they were ignored, so
+        that a training in the background of a script can be stopped; an ignored SIGHUP (nohup)
+        stays ignored."""
         with self._handled_by(self._note, unless_ignored=(HANG_UP,)):
             for handler in list(self.before.values()):
                 owner = getattr(handler, "__self__", None)
                 if isinstance(owner, StopSignals) and owner.received is not None:
                     self._note(owner.received, None)  # it arrived earlier, and Stopped was caught
+                    break
             yield self
 
     @contextlib.contextmanager
@@ -86,11 +96,15 @@ class StopSignals:
         raise Stopped(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self._restore()
-        if number == HANG_UP:  # arrives twice, from the kernel and from the shell
-            signal.signal(number, signal.SIG_IGN)
-        announce(number)
+        if self.noted_number is None:
+            self.noted_number, self.noted_at = number, time.monotonic()
+            if not self.is_shared:
+                self.received = number
+            if not is_other():
+                announce(number)
+        elif number == signal.SIGINT or time.monotonic() - self.noted_at > REPEATED_S:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self.before.items():

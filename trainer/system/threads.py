@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import threadpoolctl
 import torch
+
+from trainer.system.distributed import place
 
 # Below this number of MACs (multiply-adds) per batch, a step takes under about two milliseconds and
 # a second thread costs more than it saves, many times more on a busy machine.
@@ -28,8 +31,15 @@ def pick_num_threads(num_threads: int, macs_per_batch: float) -> int:
 
 @functools.cache
 def threads_at_start() -> int:
-    """Torch's own number of threads, before a run sets it: the cores, or OMP_NUM_THREADS."""
-    return torch.get_num_threads()
+    """Torch's own number of threads, before a run sets it: the cores, or OMP_NUM_THREADS. Of
+    several processes each has its share of the cores; that OMP_NUM_THREADS is 1 is torchrun's doing
+    then, not the user's wish."""
+    here = place()
+    if here is None or os.environ.get("OMP_NUM_THREADS", "1") != "1":
+        return torch.get_num_threads()
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, cores // here.local_size)
 
 
 def set_num_threads(num_threads: int, layers: str = "torch") -> None:

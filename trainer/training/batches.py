@@ -29,6 +29,11 @@ class SeenBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
+    @property
+    def num_rounds(self) -> int:
+        """Batches of the process that has the most of an evaluation's."""
+        return getattr(self.batches, "num_rounds", len(self))
+
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Any]:
         # Closed at once, with its threads: an error's traceback would keep it open.
         with contextlib.closing(self.batches.epoch(epoch, start)) as batches:
@@ -56,8 +61,8 @@ class BatchesWithBar(SeenBatches):
 
 
 class StoppableBatches(SeenBatches):
-    """Batches with a stop check: `ends` is called after each, and True ends the epoch. It may
-    raise."""
+    """Batches of an evaluation with a stop check: `ends` is called after each, and True ends the
+    epoch. It may raise. Several processes call it equally often, however many batches each has."""
 
     def __init__(self, batches: BatchSource, ends: Callable[[], bool]) -> None:
         super().__init__(batches)
@@ -66,5 +71,8 @@ class StoppableBatches(SeenBatches):
     def seen(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
             yield batch
+            if self.ends():
+                return
+        for _ in range(len(self), self.num_rounds):
             if self.ends():
                 return

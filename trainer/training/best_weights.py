@@ -30,19 +30,22 @@ def mend(run: Run, trained: bool = False) -> None:
     Raises:
         UserError: best.pth exists and cannot be read from the disk.
     """
-    if not run.best.epoch or (reason := what_is_wrong(run, trained)) is None:
+    if not run.best.epoch:
+        return
+    reason = run.world.from_main(lambda: what_is_wrong(run, trained))
+    if reason is None:
         return
     lost = run.best.epoch
-    state = best_state(run)
-    if state is not None:
-        run.checkpoints.save_best({key: state[key] for key in snapshot.portable(run)})
-        if state["epoch"] == lost:
-            log.warning("%s It was rewritten from the state of step %s.", reason, state["step"])
+    found = run.world.from_main(lambda: rewritten(run))
+    if found is not None:
+        best, step = found
+        if best["epoch"] == lost:
+            log.warning("%s It was rewritten from the state of step %s.", reason, step)
             return
-        run.best.load_state_dict(state["best"] | {"lost_epoch": lost})
+        run.best.load_state_dict(best | {"lost_epoch": lost})
     else:
         run.best.load_state_dict(best_of_now(run).state_dict() | {"lost_epoch": lost})
-        if run.best.epoch:
+        if run.best.epoch and run.world.is_main:
             run.checkpoints.save_best(run.checked(snapshot.portable(run)))
     instead = f"those of epoch {run.best.epoch}" if run.best.epoch else "the best of later epochs"
     log.warning("%s The weights of epoch %d are lost; %s replace them.", reason, lost, instead)
@@ -72,6 +75,16 @@ def what_is_wrong(run: Run, trained: bool) -> str | None:
     return f"{file}: is of epoch {found['epoch']}, not of the best epoch, {run.best.epoch}."
 
 
+def rewritten(run: Run) -> tuple[dict[str, Any], int] | None:
+    """Write best.pth anew from a state on disk. Returns what that state knows of the best epoch,
+    and its step; None if there is no such state."""
+    state = best_state(run)
+    if state is None:
+        return None
+    run.checkpoints.save_best({key: state[key] for key in snapshot.portable(run)})
+    return state["best"], state["step"]
+
+
 def best_state(run: Run) -> dict[str, Any] | None:
     """Newest intact state on disk, not newer than the run, whose weights were the best so far when
     it was saved; None if there is none."""
@@ -97,5 +110,5 @@ def best_of_now(run: Run) -> Best:
     if run.progress.batch:
         return Best()
     batches = run.interruptible(run.val)
-    val = loop.evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast)
+    val = loop.evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, world=run.world)
     return Best(run.progress.epoch, val.accuracy, val.loss) if Best().beaten_by(val) else Best()

@@ -15,6 +15,7 @@ from trainer.system.error_texts import NO_CPU_MEMORY, OVERFLOW
 from trainer.training.run import Run
 from trainer.training.sizes import MEGABYTE, megabytes, model_bytes, state_bytes
 from trainer.training.soundness import SMALLER_STEPS
+from trainer.training.world import ProcessEndedError, is_of_connection
 
 log = logging.getLogger("trainer")
 
@@ -22,6 +23,8 @@ log = logging.getLogger("trainer")
 def fault_of(error: BaseException, run: Run, folder: Path) -> TrainingError | None:
     """Message for the user if an error is a fault of the machine, else None: errors that have a
     message already, and stop signals, stay as they are."""
+    if isinstance(error, ProcessEndedError):
+        return process_ended(run)
     if isinstance(error, TrainingError | UserError) or not isinstance(error, Exception):
         return None
     for cause in chain(error):
@@ -34,6 +37,8 @@ def fault_of(error: BaseException, run: Run, folder: Path) -> TrainingError | No
                 f"Step {run.progress.step + 1} failed: a factor of the optimizer is NaN or "
                 f"infinite in this precision (learning rate {run.lr:.3g}).\n{SMALLER_STEPS}"
             )
+        if isinstance(cause, RuntimeError) and run.world.size > 1 and is_of_connection(cause):
+            return process_ended(run)
         if isinstance(cause, OSError) and cause.errno is not None:
             return no_write(cause, run, folder)
     return None
@@ -52,6 +57,13 @@ def out_of_memory(run: Run) -> TrainingError:
     return TrainingError(
         f"Out of memory on {run.about.device} at step {step:,} with batch_size={size}.\n"
         f"Use a smaller batch_size, or precision=bf16. {last_state(run)}"
+    )
+
+
+def process_ended(run: Run) -> TrainingError:
+    return TrainingError(
+        f"Another of the {run.world.size} processes of this training has ended, or cannot be "
+        f"reached; its own message, if it had one, is beside this one.\n{last_state(run)}"
     )
 
 

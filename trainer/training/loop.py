@@ -17,6 +17,7 @@ from trainer.losses import main_logits
 from trainer.training.batches import BatchSource
 from trainer.training.run import Run
 from trainer.training.step import Stepper
+from trainer.training.world import World
 
 
 # NumPy layers would warn of each NaN; the step reports the first one, with its step.
@@ -79,7 +80,7 @@ def validate(run: Run) -> Metrics:
     """Evaluate the validation split with the current weights, and pass its loss to the
     schedule."""
     batches, meter = run.interruptible(run.val), run.meter_of("val")
-    val = evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter)
+    val = evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter, run.world)
     run.schedule.observe(val.loss)
     return val
 
@@ -89,7 +90,7 @@ def load_best(run: Run) -> str | None:
     if no epoch was best, it keeps its own (None)."""
     if not run.best.epoch:
         return None
-    entries = checkpoints.read(run.checkpoints.best)
+    entries = run.world.from_main(lambda: checkpoints.read(run.checkpoints.best))
     run.evaluated_model.load_state_dict(entries["model"])
     return checkpoints.digest(entries)
 
@@ -97,7 +98,7 @@ def load_best(run: Run) -> str | None:
 def test(run: Run) -> Metrics:
     """Evaluate the test split with the current weights."""
     batches, meter = run.interruptible(run.test), run.meter_of("test")
-    return evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter)
+    return evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter, run.world)
 
 
 @np.errstate(all="ignore")
@@ -108,11 +109,13 @@ def evaluate(
     batches: BatchSource,
     autocast: AbstractContextManager[Any],
     meter: Meter | None = None,
+    world: World | None = None,
 ) -> Metrics:
     """Evaluate a model in eval mode over all batches, with one sync at the end.
 
     Args:
         meter: collects the results; None: loss and accuracy only.
+        world: processes of which each evaluates some of the batches; None: this one all.
     """
     model.eval()
     meter, start = meter or Meter(), time.monotonic()
@@ -122,4 +125,6 @@ def evaluate(
             batch_loss = loss(output, targets)
         meter.add(batch_loss, main_logits(output), targets)
     meter.read()  # the sync, so that the seconds are whole
+    if world is not None:
+        world.merge(meter)
     return meter.read(seconds=time.monotonic() - start)

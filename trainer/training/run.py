@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.checkpoints import CheckpointFolder
-from trainer.errors import Stopped, TrainingError
+from trainer.errors import Paused, Stopped, TrainingError
 from trainer.evaluation.metrics import Meter, Metrics
 from trainer.runs.progress import Best, CompileTime, Progress, SaveInterval
 from trainer.schedules import Schedule
@@ -64,21 +64,20 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Plan:
-    """Length of a run, its intervals, and whether it reads the test split; see
-    configs/config.yaml."""
+    """Length of a run, its intervals, and the reading of its test; see configs/config.yaml."""
 
     epochs: int
     batch_size: int
     eval_every_epochs: int = 1
     log_interval: int = 50
     test: str = "selected"
+    stop_epoch: int = 0
     save_interval: SaveInterval = field(default_factory=SaveInterval)
 
 
 @dataclass
 class Run:
-    """Run: one training, the object that `fit` works on. `build` makes it; nothing in it depends on
-    the configuration.
+    """Run: one training, which `fit` works on. Nothing in it depends on the configuration.
 
     Attributes:
         update: one step, loop.update or a compiled graph of it.
@@ -176,11 +175,15 @@ class Run:
             self.check_steps()
         for watcher in self.watchers:
             watcher.step(self)
-        if self.signals.received is not None or self.plan.save_interval.is_due(self.progress.step):
+        if self.is_save_due() or self.signals.received is not None:
             self.check_steps()
             self.progress.epoch_s = self.seconds_of_epoch()
             self.save()
             self.stop_if_asked()
+
+    def is_save_due(self) -> bool:
+        due = self.plan.save_interval
+        return self.world.exchange(self.signals, due.time_is_up()) or due.is_at(self.progress.step)
 
     @property
     def is_interval(self) -> bool:
@@ -197,6 +200,7 @@ class Run:
         self.progress.epoch_s = self.seconds_of_epoch()
         # Checked here, so that no time is spent on validating weights that are not finite.
         self.checked({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()})
+        self.world.collect(self.meter)
         return self.meter.read(self.progress.epoch_s)
 
     @property
@@ -210,6 +214,7 @@ class Run:
         training does not change during an evaluation, so its state is consistent at any batch."""
 
         def pause() -> bool:
+            self.world.exchange(self.signals)
             if self.signals.received is not None and self.progress.batch:
                 self.save()  # not during the test, when the best weights are in the model
             self.stop_if_asked()
@@ -248,9 +253,12 @@ class Run:
                 watcher.best(self)
         if not self.is_done:
             self.stop_if_asked()
+            if progress.epoch == self.plan.stop_epoch:
+                raise Paused(progress.epoch)
 
     def save(self) -> None:
         """Write the full state. Raises TrainingError if it is not finite. A sync."""
+        self.world.collect(self.meter)
         for watcher in self.watchers:
             watcher.save(self)
         if self.world.is_main:

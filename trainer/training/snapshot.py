@@ -13,6 +13,7 @@ from data.types import Dataset
 from trainer.checkpoints import CheckpointFolder
 from trainer.checkpoints.description import Cost, Description
 from trainer.errors import UserError
+from trainer.evaluation.metrics import Meter
 from trainer.runs.progress import Best, Progress
 from trainer.schedules import Schedule
 from trainer.system.versions import versions
@@ -20,6 +21,7 @@ from trainer.training import same_run
 from trainer.training.batches import BatchSource
 from trainer.training.optimizer_state import trained_names
 from trainer.training.soundness import Soundness
+from trainer.training.world import World
 
 
 class Part(Protocol):
@@ -57,7 +59,9 @@ class Saved(Protocol):
     parts: dict[str, Part]
     progress: Progress
     best: Best
+    meter: Meter
     soundness: Soundness
+    world: World
 
     @property
     def evaluated_model(self) -> nn.Module: ...
@@ -95,6 +99,7 @@ def machine(run: Saved) -> dict[str, str]:
         "device": run.about.device.type,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "num_threads": str(torch.get_num_threads()),
+        "processes": str(run.world.size),
     }
 
 
@@ -118,9 +123,12 @@ def load(run: Saved, state: dict[str, Any]) -> list[str]:
     for name, part in run.parts.items():
         if name in state:
             part.load_state_dict(state[name])
+    if not run.world.is_main:  # all together hold the epoch's sums once
+        run.meter.reset()
     run.progress.batch = min(run.progress.batch, len(run.train))
     run.soundness.since = run.progress.step
-    if run.best.epoch and run.best.epoch == run.progress.epoch and not run.progress.batch:
+    is_best = run.best.epoch and run.best.epoch == run.progress.epoch and not run.progress.batch
+    if is_best and run.world.is_main:
         run.checkpoints.save_best(portable(run))
     now = machine(run)
     return [

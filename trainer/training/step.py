@@ -8,7 +8,7 @@ the bad step until it is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -44,16 +44,36 @@ class Stepper(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+class Processes(Protocol):
+    """Interface of several processes that compute the gradients of a batch together.
+
+    Attributes:
+        share: of this process in the batch; those of all add up to 1.
+    """
+
+    @property
+    def share(self) -> float: ...
+
+    def reduce(self, tensors: Sequence[Tensor]) -> None:
+        """Replace the tensors by their sums over all processes."""
+
+
 class CheckedStep:
     """Backward, check and step in full precision (fp32, fp64, and bf16, which has fp32's range).
 
     Args:
         clip_norm: maximum 2-norm of all gradients together; 0: no clipping.
+        processes: that share each batch; None: there is one.
     """
 
     def __init__(
-        self, optimizer: Optimizer, parameters: Iterable[nn.Parameter], clip_norm: float = 0.0
+        self,
+        optimizer: Optimizer,
+        parameters: Iterable[nn.Parameter],
+        clip_norm: float = 0.0,
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes
         self.optimizer, self.clip_norm = optimizer, clip_norm
         self.parameters = list(parameters)
         device = self.parameters[0].device
@@ -75,14 +95,26 @@ class CheckedStep:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a 0-dim loss to the existing ones."""
+        loss = self._shared(loss)
         loss.backward()
         self._losses.append(loss.detach())
 
     def check_and_clip(self) -> None:
         """Set the flag if a loss or a gradient is not finite; clip the gradients."""
+        self._reduce()
         self._check([*self._gradients(), *self._losses], self._one)
         self._losses.clear()
         self.num_bad_steps.add_(self.found_inf)
+
+    def _shared(self, loss: Tensor) -> Tensor:
+        """The part of the mean loss of the whole batch that this process contributes."""
+        return loss if self.processes is None else loss * self.processes.share
+
+    def _reduce(self) -> None:
+        """Gradients and losses become those of the whole batch: a NaN of one process reaches all,
+        and they skip the step alike."""
+        if self.processes is not None:
+            self.processes.reduce([*self._gradients(), *self._losses])
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.parameters if p.grad is not None]
@@ -155,21 +187,28 @@ class ScaledStep(CheckedStep):
     """
 
     def __init__(
-        self, optimizer: Optimizer, parameters: Iterable[nn.Parameter], clip_norm: float = 0.0
+        self,
+        optimizer: Optimizer,
+        parameters: Iterable[nn.Parameter],
+        clip_norm: float = 0.0,
+        processes: Processes | None = None,
     ) -> None:
-        super().__init__(optimizer, parameters, clip_norm)
+        super().__init__(optimizer, parameters, clip_norm, processes)
         self.scale = torch.full_like(self.found_inf, 2.0**16)
         self.num_good_steps = torch.zeros_like(self.found_inf, dtype=torch.int32)  # in a row
         self.is_bad = torch.zeros_like(self.found_inf, dtype=torch.bool)  # stays set
 
     def backward(self, loss: Tensor) -> None:
         """Add the scaled gradients of a 0-dim loss to the existing ones."""
-        self.is_bad.logical_or_(~loss.detach().isfinite())
+        loss = self._shared(loss)
         self._losses.append(loss.detach())
         (loss * self.scale).backward()
 
     def check_and_clip(self) -> None:
         """Unscale the gradients; set the flag if one is not finite; clip them."""
+        self._reduce()
+        for loss in self._losses:
+            self.is_bad.logical_or_(~loss.isfinite())
         self._losses.clear()
         self.num_bad_steps.add_(self.is_bad)
         self.found_inf.copy_(self.is_bad)

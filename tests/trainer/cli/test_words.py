@@ -16,6 +16,7 @@ from trainer.cli.arguments import LONGEST_OUTPUT
 from trainer.config import knobs
 from trainer.config.compose import Composer, parse, plain
 from trainer.config.suggestions import OTHER_COMMANDS, SYNONYMS, meant
+from trainer.sweeps.search import grid
 
 Dispatch = Callable[..., Finished]
 
@@ -97,7 +98,7 @@ def test_a_sweep_is_listed_job_by_job() -> None:
     composer = Composer(
         parse(["--multirun", "seed=1,2", "model=mlp", "jobs=3", "hydra.job.name=x"])
     )
-    assert composer.combinations(composer.master()) == [
+    assert grid(composer.space(composer.master())) == [
         ["seed=1", "model=mlp"], ["seed=2", "model=mlp"]
     ]  # fmt: skip
 
@@ -110,7 +111,7 @@ def test_the_command_line_goes_before_the_values_of_a_file(tmp_path: Path) -> No
     words = ["--multirun", "--config-dir", str(tmp_path), "+experiment=mine", "seed=7,8"]
     words[3] = "experiment=mine"
     composer = Composer(parse(words))
-    jobs = composer.combinations(composer.master())
+    jobs = grid(composer.space(composer.master()))
     assert [sorted(job)[0] + sorted(job)[2] for job in jobs] == [
         "epochs=2seed=7", "epochs=2seed=8", "epochs=3seed=7", "epochs=3seed=8"
     ]  # fmt: skip
@@ -171,18 +172,6 @@ def test_version(dispatch: Dispatch) -> None:
     import torch
 
     assert torch.__version__.startswith(lines[1][1])
-
-
-@pytest.mark.parametrize("words", [[], ["resume"], ["model=lenet5"]])
-def test_several_processes_are_refused(
-    dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch, words: list[str]
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    done = dispatch(*words)
-    assert done.returncode == 2
-    assert re.match(r"WORLD_SIZE=2: .*not\s+supported", done.stderr)
-    assert dispatch("--version").returncode == 0
 
 
 def test_one_process_of_torchrun_is_one_training(
@@ -259,7 +248,7 @@ OPTIONS = {
     "export": ["--format", "-o", "--force"],
     "import-weights": ["--model", "-o", "--classes", "--force"],
     "resume": ["--force", "--retry-failed"], "summary": [],
-    "report": ["--json", "--csv", "--suspects"],
+    "report": ["--json", "--csv", "--paths", "--sort", "--status", "--suspects"],
     "compare": ["--json"],
 }  # fmt: skip
 

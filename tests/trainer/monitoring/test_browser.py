@@ -284,3 +284,45 @@ def test_a_click_sorts_the_table(site: str, tmp_path: Path) -> None:
 
 
 CLICK = "page.querySelectorAll('.sortable th')[1].click(); "
+
+
+def test_a_word_filters_the_table_and_the_curves(site: str, tmp_path: Path) -> None:
+    """But no figure of the test split does."""
+    shutil.copytree(tmp_path / "low", tmp_path / "tested")
+    summary = json.loads((tmp_path / "low" / "summary.json").read_text())
+    summary |= {"test_accuracy": 0.1234, "weights_sha256": "other"}
+    (tmp_path / "tested" / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "tested" / ".hydra" / "overrides.yaml").write_text("[model=lenet5]")
+    assert run_trainer("report", ".", cwd=tmp_path).returncode == 0
+    for word, runs in (("HIGH", ["high"]), ("lenet5  finished", ["tested"]), ("0.1234", []),
+                       ("", ["high", "low", "tested"])):  # fmt: skip
+        (tmp_path / "filter.html").write_text(
+            f'<iframe src="report.html" onload="{FILTER.replace("WORD", word)}"></iframe>'
+        )
+        shown, curves = re.findall(r"<title>(.*?);(.*?)</title>", dom(site + "/filter.html"))[0]
+        assert sorted(filter(None, shown.split(","))) == runs
+        # Two configurations, each with a line in each of four charts.
+        configurations = len({run == "tested" for run in runs})
+        assert int(curves) == 4 * (2 - configurations)
+
+
+FILTER = (
+    "const page = this.contentDocument, input = page.querySelector('.filter input'); "
+    "input.value = 'WORD'; input.dispatchEvent(new Event('input')); document.title = "
+    "[...page.querySelectorAll('.sortable tbody tr')].filter(row => !row.hidden)"
+    ".map(row => row.cells[0].innerText.trim().split(/\\s/)[0]) + ';' + "
+    "page.querySelectorAll('g.out').length"
+)
+
+
+def test_train_and_val_share_a_chart(tensorboard: str) -> None:
+    """Of TensorBoard's page of custom scalars, which asks for the tags by regular expressions."""
+    url = tensorboard + "/data/plugin/custom_scalars/"
+    (category,) = get(url + "layout")["category"]
+    tags = {chart["title"]: chart["multiline"]["tag"] for chart in category["chart"]}
+    assert tags.keys() == {"accuracy", "loss"}
+    found = set()
+    for pattern in tags["loss"]:
+        query = urllib.parse.urlencode({"tag": pattern, "run": "one/tensorboard"})
+        found |= get(f"{url}scalars?{query}")["tag_to_events"].keys()
+    assert found == {"loss/train", "loss/val"}

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from tests.helpers.commands import ROOT, Finished, TrainedRun
+from trainer.config.compose import as_typed
 from trainer.errors import fault_in
 from trainer.runs.read import read_run
 from trainer.runs.report import html, pages
@@ -203,7 +204,10 @@ def test_the_command_can_be_pasted(run: Path, dispatch: Dispatch) -> None:
     (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
     dispatch("report", "run")
     lines = [word for word in read_page(run).words if word.startswith("python -m trainer")]
-    assert shlex.split(lines[0]) == ["python", "-m", "trainer", *overrides]
+    *command, model, root, freeze = shlex.split(lines[0])
+    assert command == ["python", "-m", "trainer"]
+    assert (model, root, freeze) == (overrides[0], "data.root=my pictures", overrides[2])
+    assert [as_typed(word, multirun=False) for word in (model, root, freeze)] == overrides
 
 
 def test_odd_folders_do_not_hide_the_others(
@@ -322,7 +326,8 @@ def test_runs_side_by_side(run: Path, default_run: TrainedRun, dispatch: Dispatc
         (copy / ".hydra" / "overrides.yaml").write_text(f"[epochs=20, seed={seed}]")
     done = dispatch("report", "sweep")
     assert "0.8900  0.0141  0.763 to 1.000     0.9100  0.0141  0.783 to 1.000" in done.stdout
-    page = read_page(run.parent / "sweep")
+    content = (run.parent / "sweep" / "report.html").read_text("utf-8")
+    page = Page(content)
     assert [link["href"] for link in page.all("a")] == ["0/report.html", "1/report.html"]
     assert all((run.parent / "sweep" / link["href"]).is_file() for link in page.all("a"))
     assert "All: epochs=20" in page.text
@@ -331,8 +336,10 @@ def test_runs_side_by_side(run: Path, default_run: TrainedRun, dispatch: Dispatc
     assert "of these validation chose 0: val 0.9000 of 400 images" in page.text
     assert "the test split selects nothing" in page.text
     assert "0.9100 0.0141" in page.text
-    labels = [word.strip() for word in page.words]
-    assert labels.count("seed=1") == 2  # in the table, and in the one legend of all charts
+    legend = re.search(r'<p class="legend">.*?</p>', content, re.DOTALL)
+    assert legend
+    assert re.findall(r"seed=\d", legend[0]) == ["seed=0", "seed=1"]  # the one of all charts
+    assert len([word for word in page.words if word.strip() == "seed=1"]) > 2
     charts = [figure["aria-label"] for figure in page.all("svg") if "aria-label" in figure]
     assert charts == ["Validation accuracy", "Validation loss", "Training loss", "Learning rate"]
     other = json.loads((copy / "summary.json").read_text()) | {"num_val_images": 800}

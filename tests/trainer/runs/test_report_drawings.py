@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 
 from tests.trainer.runs.test_report import Page
 from trainer.runs.report import evaluation_section, html, svg
+from trainer.runs.report.matrix import confusion_matrix
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_a_gap_stays_a_gap() -> None:
 @pytest.mark.parametrize("num", [1, 2, 10, 100, 1000])
 def test_confusion_matrices_of_any_size(num: int) -> None:
     cells = [(k, k, 9) for k in range(num)] + ([(0, num - 1, 3)] if num > 1 else [])
-    matrix = svg.confusion_matrix(cells, [f"class {k}" for k in range(num)])
+    matrix = confusion_matrix(cells, [f"class {k}" for k in range(num)])
     drawn = html.render("matrix.html", matrix=matrix)
     squares = re.findall(r"M(\d+) (\d+)h(\d+)v", drawn)[1:]  # the first is the frame
     side = int(squares[0][2])

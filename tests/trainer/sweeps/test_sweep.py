@@ -102,7 +102,7 @@ def test_the_same_command_with_more_values_adds_jobs(tmp_path: Path) -> None:
         (["--multirun", "sweep.name=a", "hydra.sweep.dir=b"], "one of the two"),
         (["--multirun", "seed=range(0,100)", "optimizer.lr=range(1,200)"], "19,900 combinations"),
         (["--multirun", "seed=0,1", "hydra.sweep.subdir=same"], "hydra.sweep.subdir: gives same"),
-        (["resume", ".", "--retry-failed"], "--retry-failed: is for a sweep"),
+        (["resume", "x", "--retry-failed"], "x: holds no run to resume"),
     ],
 )
 def test_what_is_refused_leaves_nothing(tmp_path: Path, words: list[str], said: str) -> None:

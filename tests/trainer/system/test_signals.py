@@ -18,6 +18,7 @@ import pytest
 from tests.helpers import processes, results
 from tests.helpers.tiny_training import TINY, signal_at
 from trainer.errors import Stopped
+from trainer.system import signals
 from trainer.system.signals import StopSignals
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
@@ -42,7 +43,8 @@ def test_an_error_that_a_signal_caused_is_the_signal(number: int) -> None:
 
 
 @BOTH
-def test_the_first_is_noted_the_second_acts(number: int) -> None:
+def test_the_first_is_noted_the_second_acts(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "REPEATED_S", 0.0)
     before, seen = signal.getsignal(number), []
 
     def work() -> None:
@@ -55,6 +57,21 @@ def test_the_first_is_noted_the_second_acts(number: int) -> None:
         work()
     assert seen == [number]
     assert signal.getsignal(number) is before
+
+
+def test_one_that_is_sent_twice_is_one() -> None:
+    """As torchrun's processes get SIGTERM under Slurm; Ctrl-C twice still stops at once."""
+    seen = []
+
+    def work() -> None:
+        with StopSignals().noted() as noted:
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                os.kill(os.getpid(), number)
+                seen.append(noted.received)
+
+    with pytest.raises(Stopped) as stopped, StopSignals().raised():
+        work()
+    assert (seen, stopped.value.exit_code) == ([signal.SIGTERM] * 2, 130)
 
 
 def test_one_that_was_swallowed_is_not_forgotten() -> None:

@@ -16,6 +16,7 @@ from tests.helpers.visualizer_runs import built, compose_words
 from trainer.checkpoints import states_in, weights_sha256
 from trainer.checkpoints.entries import read
 from trainer.evaluation.metrics import Meter, Metrics
+from trainer.system.signals import StopSignals
 from trainer.training import loop, snapshot
 from trainer.training.run import Run, Watcher
 from trainer.training.step import CheckedStep
@@ -201,12 +202,12 @@ def test_one_bad_loss_among_several_is_found(bad: int) -> None:
 
 
 def test_the_world_of_one_process() -> None:
-    world = World()
-    assert (world.rank, world.size, world.is_main) == (0, 1, True)
-    assert not World(rank=1, size=2).is_main
-    assert torch.equal(world.reduce(torch.arange(3)), torch.arange(3))
-    with pytest.raises(AssertionError):  # no sum of one process in the place of that of two
-        World(size=2).reduce(torch.arange(3))
+    world, values = World(), torch.arange(3)
+    assert (world.rank, world.size, world.is_main, world.part) == (0, 1, True, None)
+    world.reduce([values])
+    assert torch.equal(values, torch.arange(3))
+    assert world.together(lambda: 3) == world.from_main(lambda: 3) == 3
+    assert world.exchange(StopSignals(), time_is_up=True)
 
 
 @pytest.mark.parametrize("averaged", [True, False])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.evaluation.confusion import Cell, most_common_confusions, per_class
-from trainer.runs.report import svg
+from trainer.runs.report.matrix import Matrix, confusion_matrix
 
 MOST_CLASSES = 1000  # in a matrix and in a table: with more, no browser shows the page
 MOST_CONFUSED = 8
@@ -34,7 +34,7 @@ class Evaluation:
 
     numbers: str
     num_classes: int
-    matrix: svg.Matrix | None
+    matrix: Matrix | None
     confusions: list[tuple[str, str, str]]
     mistakes: list[Mistake]
     class_rows: list[tuple[str, ...]]
@@ -54,7 +54,7 @@ def evaluation(found: dict[str, Any], classes: Sequence[str]) -> Evaluation:
     return Evaluation(
         ", ".join(f"{name} {float(value):.4f}" for name, value in numbers if value is not None),
         len(classes),
-        svg.confusion_matrix(cells, classes) if len(classes) <= MOST_CLASSES else None,
+        confusion_matrix(cells, classes) if len(classes) <= MOST_CLASSES else None,
         [
             (classes[true], classes[predicted], f"{count:,}")
             for true, predicted, count in most_common_confusions(cells, MOST_CONFUSED)

@@ -39,9 +39,11 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def cleaned(value: Any) -> str:
-    """A value on one line. What has been through here already, as a macro's result, stays."""
-    return value if hasattr(value, "__html__") else printable(value)
+def cleaned(value: Any) -> Any:
+    """A value on one line. Numbers, of which a page of curves has most, stay, and what has been
+    through here already, as a macro's result."""
+    is_clean = type(value) in (int, float) or hasattr(value, "__html__")
+    return value if is_clean else printable(value)
 
 
 def lines(text: str) -> Markup:

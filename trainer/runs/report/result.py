@@ -3,14 +3,14 @@ often the test split was read. The same lines stand under the table and on the p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.evaluation.statistics import Interval, Spread
-from trainer.runs import readings
+from trainer.runs import out_of_fold, readings
 from trainer.runs.read import Row
-from trainer.runs.selection import REPEATS, Configuration, configurations, selected
+from trainer.runs.report.names import configuration_name, run_name
+from trainer.runs.selection import REPEATS, Configuration, configurations, selected, std_over_seeds
 from trainer.system.paths import shell_path
 from trainer.text.values import count
 
@@ -22,7 +22,7 @@ def result(rows: Sequence[Row], folder: Path, shared: set[str]) -> list[str]:
     if len(rows) == 1:
         return [line for one in selected(rows) if (line := readings_in_words(one)) is not None]
     found, chosen, lines = configurations(rows), selected(rows), []
-    finished = [row for row in rows if row.status == "finished"]
+    finished = [row for row in rows if row.is_over]
     if len(finished) < len(rows):
         are = "is" if len(finished) == 1 else "are"
         lines.append(
@@ -34,6 +34,8 @@ def result(rows: Sequence[Row], folder: Path, shared: set[str]) -> list[str]:
     if len(chosen) > 1:
         lines.append(f"{len(chosen)} groups of runs were validated on different images, and are "
                      "selected apart")  # fmt: skip
+    if line := out_of_fold.in_words(rows):
+        lines.append(line)
     for one in chosen:
         lines += in_words(one, folder, shared)
         if (read := readings_in_words(one)) is not None:
@@ -51,28 +53,34 @@ def repeated(one: Configuration) -> str:
 def in_words(one: Configuration, folder: Path, shared: set[str]) -> list[str]:
     """A configuration with its accuracies: over the seeds, and of the run that validation chose; or
     over the folds."""
-    best, name = one.rows[0], name_of(one, shared)
-    of_best = f"{best.folder.relative_to(folder)}: {accuracies(best)}"
+    best, name = one.rows[0], configuration_name(one.overrides, shared)
+    of_best = f"{run_name(best.folder, folder)}: {accuracies(best)}"
     if len(one.rows) == 1:
-        return [f"selected: {name}, run {of_best}", *way_to_test(one)]
+        return [f"selected: {name}, run {of_best}"]
     held_out = "held out" if one.num_folds else "test"
     what = "seeds" if not one.num_folds else "folds" if one.num_folds == one.val.n else "runs"
     of_test = f"{held_out} split not read" if one.test is None else f"{held_out} {mean(one.test)}"
     line = f"selected: {name}, {one.val.n} {what}: val {mean(one.val)}; {of_test}"
     of_these = [] if one.num_folds else [f"of these validation chose {of_best}"]
-    return [line, *of_these, *way_to_test(one)]
+    return [line, *of_these]
 
 
-def way_to_test(one: Configuration) -> list[str]:
-    """How to read the test split for the selected runs, where it was not read."""
+def best_run(one: Configuration, folder: Path, shared: set[str]) -> list[str]:
+    """The run that validation chose, with the next commands, to be pasted into a shell."""
+    best = one.rows[0]
+    file = best.folder / "checkpoints" / "best.pth"
+    checkpoint = shell_path(file)
+    name = configuration_name(one.overrides, shared)
+    lines = [f"best: {name}, run {run_name(best.folder, folder)}"]
+    if file.is_file():
+        lines += [
+            f"checkpoint    {checkpoint}",
+            f"classify      python -m trainer predict {checkpoint} IMAGE_OR_FOLDER",
+            f"look closer   python -m trainer evaluate {checkpoint} split=val",
+        ]
     unread = [row.folder for row in one.rows if row.test_accuracy is None]
-    return [f"python -m trainer resume {shell_path(run)} test=all   reads its test split"
-            for run in unread[:MOST_NAMED]]  # fmt: skip
-
-
-def name_of(one: Configuration, shared: set[str]) -> str:
-    """Overrides by which a configuration differs from the others."""
-    return " ".join(word for word in one.overrides if word not in shared) or "all runs"
+    return lines + [f"read test     python -m trainer resume {shell_path(run)} test=all"
+                    for run in unread[:MOST_NAMED]]  # fmt: skip
 
 
 def mean(found: Spread) -> str:
@@ -101,11 +109,11 @@ def readings_in_words(one: Configuration) -> str | None:
     best = one.rows[0]
     if best.dataset is None or one.num_folds:
         return None
-    found = readings.readings_of(readings.ledger_of(best.folder), best.dataset)
+    found = readings.readings_of(readings.ledger_of(best.folder), best.dataset, best.test_pixels)
     if not found.count:
         return None
-    std = one.test.std if one.test is not None and not math.isnan(one.test.std) else None
     tested = next((row for row in one.rows if row.test_accuracy is not None), None)
     if tested is None:
         return found.told(None, 0)
+    std = std_over_seeds(tested.folder, tested.dataset)
     return found.told(tested.test_accuracy, tested.num_test_images or 0, std)

@@ -1,61 +1,74 @@
-"""Geometry of the drawings: where the curves and the cells of a confusion matrix stand.
+"""Geometry of the charts: where the curves, bands and labels stand.
 
-chart.html and matrix.html draw them; the page's style sheet gives the colours (classes c0 to c7,
-axis, grid, cell), so that they follow its theme.
+chart.html draws them; the page's style sheet gives the colours (classes c0 to c11, other, axis,
+grid), so that they follow its theme.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from trainer.evaluation.confusion import Cell, class_sizes
-
-NUM_COLOURS = 8
+NUM_COLOURS = 12
+OTHER = -1  # style of a line that is one of many
 MOST_POINTS = 300  # of a line; more would not be seen
+ALL_POINTS = 6000  # of a chart's lines together, of which each has at least LEAST_POINTS
+LEAST_POINTS = 40
 MOST_DOTS = 40  # with more points there are no dots to read values from
+LABEL_HEIGHT, LONGEST_LABEL = 13, 22  # pixels, characters
+ANY = (-math.inf, math.inf)
 
-MATRIX_SIDE, LARGEST_CELL, SMALLEST_CELL = 640, 44, 2
-LARGEST_TEXT, SMALLEST_TEXT = 13, 8
-LONGEST_NAME = 20  # characters
-NUM_SHADES = 16
+Point = tuple[float, float | None]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve. points: (x, y), y None where there is a gap. style: which of the colours; from
-    NUM_COLOURS on they come again, dashed."""
+    """A curve.
+
+    Attributes:
+        points: (x, y), y None where there is a gap.
+        style: which of the colours; OTHER: grey and thin.
+        band: (x, low, high) around it.
+        label: at its end.
+        is_thin: of one run, beside the mean of its configuration.
+        group: number of its configuration on a page that filters by them.
+    """
 
     name: str
-    points: Sequence[tuple[float, float | None]]
+    points: Sequence[Point]
     style: int
+    band: Sequence[tuple[float, float, float]] = ()
+    label: str = ""
+    is_thin: bool = False
+    group: int = -1
 
     @property
     def css(self) -> str:
-        dashes = self.style // NUM_COLOURS % 3
-        return f"c{self.style % NUM_COLOURS}" + (f" d{dashes}" if dashes else "")
+        colour = "other" if self.style == OTHER else f"c{self.style % NUM_COLOURS}"
+        return f"{colour} thin" if self.is_thin else colour
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line in its places. path: as SVG has it. dots: (x, y, what it says)."""
+    """A line in its places. path, band: as SVG has them. dots: (x, y, what it says)."""
 
     name: str
     css: str
     path: str
+    band: str
     radius: float
     dots: list[tuple[float, float, str]]
+    group: int
 
 
 @dataclass(frozen=True)
 class Chart:
     """Curves over epochs, in about as many pixels as they are shown in. Ticks: (place, label).
-    mark: where the best epoch stands."""
+    mark: where the best epoch stands. labels: (y, css, text) at the ends of the curves. note: what
+    cannot be seen."""
 
-    width: ClassVar[int] = 460
     height: ClassVar[int] = 250
     left: ClassVar[int] = 60
     right: ClassVar[int] = 448
@@ -68,6 +81,13 @@ class Chart:
     y_ticks: list[tuple[float, str]]
     mark: float | None
     has_legend: bool
+    labels: list[tuple[float, str, str]]
+    longest_label: int
+    note: str
+
+    @property
+    def width(self) -> int:
+        return self.right + 12 + 7 * self.longest_label
 
 
 @dataclass(frozen=True)
@@ -83,64 +103,117 @@ class Axis:
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return round(self.start + share * (self.end - self.start), 1)
 
+    def within(self, value: float) -> float:
+        """Place of a value that may be beyond the axis, by its length at most: what lies outside
+        of the chart is cut off."""
+        length = self.high - self.low
+        return self(min(self.high + length, max(self.low - length, value)))
+
 
 def line_chart(
     title: str,
     lines: Sequence[Line],
     mark: float | None = None,
     has_legend: bool = False,
-    limits: tuple[float, float] = (-math.inf, math.inf),
+    limits: tuple[float, float] = ANY,
+    span: tuple[float, float] | None = None,
+    note: str = "",
+    has_labels: bool = True,
 ) -> Chart | None:
     """None if there is no point.
 
     Args:
         mark: an epoch to be marked as the best.
         limits: of the values: 0 and 1 for shares.
+        span: lowest and highest value that the axis shows; None: of all.
+        note: of what the axis does not show.
+        has_labels: False: there is room for the lines' labels, so that the chart is as wide as
+            those that have them, and no more.
     """
     lines = [line for line in lines if any(y is not None for _, y in line.points)]
     known = [(x, y) for line in lines for x, y in line.points if y is not None]
     if not known:
         return None
     first, last = min(x for x, _ in known), max(x for x, _ in known)
-    y_ticks = nice_ticks(min(y for _, y in known), max(y for _, y in known), limits=limits)
+    low, high = span or (min(y for _, y in known), max(y for _, y in known))
+    y_ticks = nice_ticks(low, high, limits=limits)
     x_axis = Axis(first, last, Chart.left, Chart.right)
     y_axis = Axis(y_ticks[0], y_ticks[-1], Chart.bottom, Chart.top)
+    most = min(MOST_POINTS, max(LEAST_POINTS, ALL_POINTS // len(lines)))
+    has_dots = len(lines) <= NUM_COLOURS
     return Chart(
         title,
-        [curve(line, x_axis, y_axis) for line in lines],
+        [curve(line, x_axis, y_axis, most, has_dots) for line in lines],
         [(x_axis(x), f"{x:g}") for x in whole_ticks(first, last)],
         [(y_axis(y), spell(y, y_ticks)) for y in y_ticks],
         x_axis(mark) if mark is not None and first <= mark <= last else None,
         has_legend,
+        end_labels(lines, y_axis) if has_labels else [],
+        max(min(len(line.label), LONGEST_LABEL) for line in lines),
+        note,
     )
 
 
-def curve(line: Line, x_axis: Axis, y_axis: Axis) -> Curve:
-    points = thinned(line.points)
+def curve(line: Line, x_axis: Axis, y_axis: Axis, most: int, has_dots: bool) -> Curve:
+    points = thinned(line.points, most)
     path, dots, pen_down = "", [], False
     for x, y in points:
         if y is not None:
-            at = x_axis(x), y_axis(y)
+            at = x_axis(x), y_axis.within(y)
             path += f"{'L' if pen_down else 'M'}{at[0]} {at[1]}"
             dots.append((*at, f"{line.name}, epoch {x:g}: {y:.4g}"))
         pen_down = y is not None
     radius = 4 if len(points) == 1 else 2.2
-    return Curve(line.name, line.css, path, radius, dots if len(points) <= MOST_DOTS else [])
+    has_dots = (has_dots and len(points) <= MOST_DOTS) or len(points) == 1
+    around = band(line.band, x_axis, y_axis, most)
+    return Curve(line.name, line.css, path, around, radius, dots if has_dots else [],
+                 line.group)  # fmt: skip
 
 
-def thinned(
-    points: Sequence[tuple[float, float | None]],
-) -> Sequence[tuple[float, float | None]]:
-    """At most about MOST_POINTS of them, evenly, with the last."""
-    step = math.ceil(len(points) / MOST_POINTS)
+def band(
+    points: Sequence[tuple[float, float, float]], x_axis: Axis, y_axis: Axis, most: int
+) -> str:
+    """Path around an area, or ""."""
+    if len(points) < 2:
+        return ""
+    points = thinned(points, most)
+    upper = [f"{x_axis(x)} {y_axis.within(high)}" for x, _, high in points]
+    lower = [f"{x_axis(x)} {y_axis.within(low)}" for x, low, _ in reversed(points)]
+    return f"M{'L'.join(upper + lower)}Z"
+
+
+def end_labels(lines: Sequence[Line], y_axis: Axis) -> list[tuple[float, str, str]]:
+    """Beside the last point of each line that has a label, moved apart where they would cover each
+    other."""
+    wanted = []
+    for line in lines:
+        if line.label:
+            last = next(y for _, y in reversed(line.points) if y is not None)
+            y = min(y_axis.start, max(y_axis.end, y_axis.within(last)))
+            wanted.append((y, line.css, shortened(line.label, LONGEST_LABEL)))
+    wanted.sort(key=lambda label: label[0])
+    places: list[float] = []
+    for y, _, _ in wanted:
+        places.append(max(y, places[-1] + LABEL_HEIGHT) if places else y)
+    lowest = float(y_axis.start)
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], lowest)
+        lowest = places[i] - LABEL_HEIGHT
+    return [(round(y, 1), *label[1:]) for y, label in zip(places, wanted, strict=True)]
+
+
+def shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def thinned(points: Sequence[Any], most: int) -> Sequence[Any]:
+    """At most about so many of them, evenly, with the last."""
+    step = math.ceil(len(points) / most)
     return points if step <= 1 else [*points[:-1:step], points[-1]]
 
 
 def nice_ticks(
-    low: float,
-    high: float,
-    about: int = 5,
-    limits: tuple[float, float] = (-math.inf, math.inf),
+    low: float, high: float, about: int = 5, limits: tuple[float, float] = ANY
 ) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten from below `low` to above `high`. Where these
     are equal, some room is added, but none beyond the limits."""
@@ -169,62 +242,3 @@ def spell(value: float, ticks: Sequence[float]) -> str:
     if largest >= 1e5 or step < 1e-4:
         return "0" if value == 0 else f"{value:.{2 if largest > 20 * step else 1}g}"
     return f"{value:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A confusion matrix in its places, in pixels. shades: (opacity, path). counts: (x, y, count,
-    class of the style sheet). names: (middle, name) of the classes that are named. is_flat: the
-    names of the columns stand side by side, not upright."""
-
-    left: int
-    side: int
-    width: int
-    height: int
-    font_size: int
-    shades: list[tuple[float, str]]
-    counts: list[tuple[float, float, int, str]]
-    names: list[tuple[float, str]]
-    is_flat: bool
-
-
-def confusion_matrix(cells: Sequence[Cell], classes: Sequence[str]) -> Matrix:
-    """Rows the true class, columns the predicted one; the shade goes by the square root of the
-    share of the row, so that what is rare shows."""
-    num = len(classes)
-    cell = min(LARGEST_CELL, max(SMALLEST_CELL, MATRIX_SIDE // num))
-    size = min(LARGEST_TEXT, max(SMALLEST_TEXT, cell - 2))
-    names = [
-        name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in classes
-    ]
-    longest = max(map(len, names)) * size * 0.6
-    left, side = round(longest + 30), cell * num
-    is_flat = longest <= cell
-    return Matrix(
-        left, side, left + side + 2, side + (18 if is_flat else round(longest + 8)) + 24, size,
-        shades(cells, cell), counts(cells, cell, size),
-        [(k * cell + cell / 2, names[k]) for k in range(0, num, math.ceil((size + 1) / cell))],
-        is_flat,
-    )  # fmt: skip
-
-
-def shades(cells: Sequence[Cell], cell: int) -> list[tuple[float, str]]:
-    """One path for all cells of a shade: a thousand classes have many."""
-    totals, paths = class_sizes(cells), defaultdict(list)
-    for true, predicted, count in cells:
-        shade = math.ceil(math.sqrt(count / totals[true]) * NUM_SHADES)
-        paths[shade].append(f"M{predicted * cell} {true * cell}h{cell}v{cell}h{-cell}z")
-    return [(shade / NUM_SHADES, "".join(parts)) for shade, parts in sorted(paths.items())]
-
-
-def counts(cells: Sequence[Cell], cell: int, size: int) -> list[tuple[float, float, int, str]]:
-    """In every cell or in none."""
-    totals = class_sizes(cells)
-    longest = max((len(str(count)) for _, _, count in cells), default=0)
-    if cell < SMALLEST_TEXT + 6 or longest * size * 0.62 > cell:
-        return []
-    return [
-        ((predicted + 0.5) * cell, (true + 0.5) * cell, count,
-         "on" if count > totals[true] / 4 else "off")
-        for true, predicted, count in cells
-    ]  # fmt: skip

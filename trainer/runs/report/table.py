@@ -1,55 +1,98 @@
-"""Table over runs: for the terminal, as JSON and as CSV. Best first, by validation."""
+"""Table over runs for the terminal. Best first by validation, unless asked otherwise."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from trainer.evaluation.statistics import Interval, Spread
 from trainer.runs.read import Row, duration, share, shared_overrides, text
-from trainer.runs.report.result import name_of, result
+from trainer.runs.report.differences import MOST_KEYS, side_by_side, silent
+from trainer.runs.report.names import changed, configuration_name, run_name
+from trainer.runs.report.result import best_run, result
 from trainer.runs.selection import RULE, configurations, ordered, selected
-from trainer.text.json_text import json_of
-from trainer.text.printable import in_csv
+from trainer.system.paths import shell_path
 from trainer.text.tables import align
+from trainer.text.values import count
 
 HEADER = ["run", "", "status", "val", "95 %", "test", "95 %", "best", "epochs", "time", "images/s",
           "overrides"]  # fmt: skip
+# Of a job of a sweep the first has what it would have printed, tracebacks, too.
+LOGS = ("terminal.log", "trainer.log")
 
 
-def table(rows: list[Row], folder: Path) -> str:
-    """All runs, then the configurations that have several, then what was selected, then
-    failures."""
+def table(
+    rows: list[Row],
+    folder: Path,
+    shown: Sequence[Row] | None = None,
+    compared: Sequence[Path] = (),
+) -> str:
+    """All runs, then the configurations that have several, then keys that differ, what was
+    selected, and failures.
+
+    Args:
+        shown: the runs in the order in which they are to stand; None: best first by validation.
+        compared: runs of which all keys that differ are told; else those that no override names.
+    """
+    shared = shared_overrides(rows)
+    blocks = [listing(rows, shown or ordered(rows), folder)]
+    if several := over_seeds(rows, shared):
+        held_out = held_out_name(rows)
+        header = [f"over {'folds' if held_out != 'test' else 'seeds'}", "runs", "val mean", "std",
+                  "95 %", f"{held_out} mean", "std", "95 %"]  # fmt: skip
+        blocks.append(align([header, *several], left=(0,)))
+    if compared:
+        blocks.append(sides_table(compared, folder))
+    elif found := silent(rows):
+        blocks.append("differ beside the overrides:\n" + silent_table(found))
+    if in_words := result(rows, folder, shared):
+        blocks.append("\n".join(in_words))
+    blocks += ["\n".join(best_run(one, folder, shared)) for one in selected(rows) if len(rows) > 1]
+    if failed := [row for row in rows if row.status == "failed"]:
+        blocks.append("\n".join(failure(row, folder) for row in failed))
+    return "\n\n".join(blocks)
+
+
+def listing(rows: list[Row], shown: Sequence[Row], folder: Path) -> str:
+    """The runs that are to be shown of all, what all have in common, and the rule."""
     shared = shared_overrides(rows)
     chosen = {row.folder for one in selected(rows) for row in one.rows}
     held_out = held_out_name(rows)
     lines = [[held_out if name == "test" else name for name in HEADER]]
-    for row in ordered(rows):
+    for row in shown:
         lines.append([
-            str(row.folder.relative_to(folder)), "*" if row.folder in chosen else "", row.status,
+            run_name(row.folder, folder), "*" if row.folder in chosen else "", row.status,
             share(row.val_accuracy),
             interval(row.val_interval), share(row.test_accuracy), interval(row.test_interval),
             text(row.best_epoch), text(row.epochs), duration(row.train_s),
             "-" if row.images_per_s is None else f"{row.images_per_s:,.0f}",
-            " ".join(word for word in row.overrides if word not in shared) or "-",
+            changed(row, shared) or "-",
         ])  # fmt: skip
-    blocks = [align(lines, left=(0, len(HEADER) - 1))]
-    if shared:
-        blocks.append(f"all: {' '.join(sorted(shared))}")
-    if chosen:
-        blocks.append(f"* {RULE}")
-    if several := over_seeds(rows, shared):
-        header = [f"over {'folds' if held_out != 'test' else 'seeds'}", "runs", "val mean", "std",
-                  "95 %", f"{held_out} mean", "std", "95 %"]  # fmt: skip
-        blocks.append("\n" + align([header, *several], left=(0,)))
-    if in_words := result(rows, folder, shared):
-        blocks.append("\n" + "\n".join(in_words))
-    failed = [row for row in rows if row.status == "failed"]
-    blocks += [f"{row.folder}: {row.reason}; see trainer.log there" for row in failed]
-    return "\n\n".join(blocks[:1]) + "".join(f"\n{block}" for block in blocks[1:])
+    below = [f"all: {' '.join(sorted(shared))}"] if shared else []
+    below += [f"* {RULE}"] if chosen else []
+    return "\n".join([align(lines, left=(0, len(HEADER) - 1)), *below])
+
+
+def silent_table(found: Sequence[tuple[str, str]]) -> str:
+    lines = [["", key, values] for key, values in found[:MOST_KEYS]]
+    more = len(found) - MOST_KEYS
+    return align(lines, left=(1, 2)) + (f"\n  and {count(more, 'more key')}" if more > 0 else "")
+
+
+def sides_table(runs: Sequence[Path], folder: Path) -> str:
+    """Keys whose values differ between runs, a column for each run."""
+    lines = [list(line) for line in side_by_side(runs)]
+    if not lines:
+        return "the configurations are the same"
+    header = ["keys that differ", *(run_name(run, folder) for run in runs)]
+    return align([header, *lines], left=range(len(header)))
+
+
+def failure(row: Row, folder: Path) -> str:
+    """Why a run has failed, and the log that says more."""
+    logs = (row.folder / name for name in LOGS)
+    log = next((f"; log: {shell_path(log)}" for log in logs if log.is_file()), "")
+    return f"failed: {run_name(row.folder, folder)}: {row.reason}{log}"
 
 
 def held_out_name(rows: list[Row]) -> str:
@@ -61,7 +104,12 @@ def over_seeds(rows: list[Row], shared: set[str]) -> list[list[str]]:
     """Rows of the configurations of several runs, best first: name, runs, and of validation and
     test the mean, the standard deviation and the interval of the mean."""
     return [
-        [name_of(one, shared), str(one.val.n), *spelled(one.val), *spelled(one.test)]
+        [
+            configuration_name(one.overrides, shared),
+            str(one.val.n),
+            *spelled(one.val),
+            *spelled(one.test),
+        ]
         for one in configurations(rows)
         if len(one.rows) > 1
     ]
@@ -77,70 +125,3 @@ def spelled(found: Spread | None) -> list[str]:
 
 def interval(value: Interval | None) -> str:
     return "-" if value is None else str(value)
-
-
-def as_json(rows: list[Row], folder: Path) -> str:
-    """The runs, best first, the configurations, and the folder of the selected run: the best one,
-    or null where runs on different datasets were compared."""
-    chosen = selected(rows)
-    of_chosen = {row.folder for one in chosen for row in one.rows}
-    return json_of(
-        {
-            "runs": [run_as_json(row, row.folder in of_chosen) for row in ordered(rows)],
-            "configurations": [
-                {
-                    "overrides": list(one.overrides), "n": one.val.n, "val_mean": one.val.mean,
-                    "val_std": one.val.std, "val_interval": one.val.interval,
-                    "test_mean": one.test.mean if one.test else None,
-                    "test_std": one.test.std if one.test else None,
-                    "test_interval": one.test.interval if one.test else None,
-                }
-                for one in configurations(rows)
-            ],
-            "selected": str(chosen[0].rows[0].folder) if len(chosen) == 1 else None,
-            "rule": RULE,
-            "result": result(rows, folder, shared_overrides(rows)),
-        },
-        indent=1,
-    )  # fmt: skip
-
-
-def run_as_json(row: Row, is_selected: bool) -> dict[str, Any]:
-    return {
-        "folder": str(row.folder), "overrides": row.overrides, "status": row.status,
-        "reason": row.reason, "val_accuracy": row.val_accuracy, "val_interval": row.val_interval,
-        "val_loss": row.val_loss, "test_accuracy": row.test_accuracy,
-        "test_interval": row.test_interval, "selected": is_selected,
-        "best_epoch": row.best_epoch, "epochs": row.epochs, "train_s": row.train_s,
-        "images_per_s": row.images_per_s,
-    }  # fmt: skip
-
-
-def as_csv(rows: list[Row]) -> str:
-    """The runs, best first, each override a column."""
-    keys = list(dict.fromkeys(word.partition("=")[0] for row in rows for word in row.overrides))
-    chosen = {row.folder for one in selected(rows) for row in one.rows}
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*CSV_HEADER, *map(in_csv, keys)])
-    writer.writerows(csv_rows(ordered(rows), keys, chosen))
-    return text.getvalue()
-
-
-CSV_HEADER = (
-    "folder", "status", "selected", "val_accuracy", "val_low", "val_high", "test_accuracy",
-    "test_low", "test_high", "best_epoch", "epochs", "train_s", "images_per_s",
-)  # fmt: skip
-
-
-def csv_rows(rows: list[Row], keys: list[str], chosen: set[Path]) -> Iterator[list[object]]:
-    for row in rows:
-        values = dict(word.partition("=")[::2] for word in row.overrides)
-        cells = [
-            in_csv(row.folder), in_csv(row.status), row.folder in chosen,
-            row.val_accuracy, *(row.val_interval or (None, None)),
-            row.test_accuracy, *(row.test_interval or (None, None)),
-            row.best_epoch, row.epochs, row.train_s, row.images_per_s,
-            *(in_csv(values[key]) if key in values else None for key in keys),
-        ]  # fmt: skip
-        yield ["" if cell is None else cell for cell in cells]
