@@ -16,6 +16,7 @@ from trainer.cli.arguments import LONGEST_OUTPUT
 from trainer.config import knobs
 from trainer.config.compose import Composer, parse, plain
 from trainer.config.suggestions import OTHER_COMMANDS, SYNONYMS, meant
+from trainer.sweeps.search import grid
 
 Dispatch = Callable[..., Finished]
 
@@ -97,7 +98,7 @@ def test_a_sweep_is_listed_job_by_job() -> None:
     composer = Composer(
         parse(["--multirun", "seed=1,2", "model=mlp", "jobs=3", "hydra.job.name=x"])
     )
-    assert composer.combinations(composer.master()) == [
+    assert grid(composer.space(composer.master())) == [
         ["seed=1", "model=mlp"], ["seed=2", "model=mlp"]
     ]  # fmt: skip
 
@@ -110,7 +111,7 @@ def test_the_command_line_goes_before_the_values_of_a_file(tmp_path: Path) -> No
     words = ["--multirun", "--config-dir", str(tmp_path), "+experiment=mine", "seed=7,8"]
     words[3] = "experiment=mine"
     composer = Composer(parse(words))
-    jobs = composer.combinations(composer.master())
+    jobs = grid(composer.space(composer.master()))
     assert [sorted(job)[0] + sorted(job)[2] for job in jobs] == [
         "epochs=2seed=7", "epochs=2seed=8", "epochs=3seed=7", "epochs=3seed=8"
     ]  # fmt: skip

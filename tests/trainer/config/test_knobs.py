@@ -37,7 +37,7 @@ def test_there_are_files() -> None:
 
 def test_run_wide_keys_and_the_table_agree() -> None:
     table = {key for key in knobs.KNOBS if "." not in key}
-    assert keys_of(CONFIGS / "config.yaml") == table | set(knobs.OF_SWEEPS)
+    assert keys_of(CONFIGS / "config.yaml") == table | set(knobs.OF_SWEEPS) - {"search"}  # a group
 
 
 @pytest.mark.parametrize("group", CHECKED_GROUPS)
@@ -56,12 +56,25 @@ def test_the_first_line_says_what_this_is(file: Path) -> None:
 
 
 def test_every_key_has_a_meaning() -> None:
-    of_run = {key for key in knobs.KNOBS if "." not in key} | set(knobs.OF_SWEEPS)
+    of_run = {key for key in knobs.KNOBS if "." not in key}
+    of_run |= set(knobs.OF_SWEEPS) - {"search"}
     assert choices.comments((CONFIGS / "config.yaml").read_text()).keys() == of_run
     for group, name in CHOICES:
         keys = {key for key in choices.options(group, name) if not key.startswith("_")}
         sizes = {"shape", "num_classes"} if group == "model" else set()
         assert choices.meanings(group, name).keys() == keys - sizes, (group, name)
+
+
+def test_keys_of_searches_and_the_table_agree() -> None:
+    found = {key for name in choices.names("search") for key in choices.options("search", name)}
+    assert {f"search.{key}" for key in found} == {
+        k for k in knobs.SWEEP_KNOBS if k[:7] == "search."
+    }
+    for name in choices.names("search"):
+        keys = choices.options("search", name).keys()
+        assert choices.meanings("search", name).keys() >= keys - {"strategy"}
+        assert choices.options("search", name)["strategy"] == name
+        knobs.check_values({"search": choices.options("search", name)}, knobs.SWEEP_KNOBS)
 
 
 def test_a_choice_does_not_repeat_what_it_extends() -> None:
