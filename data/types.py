@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from data.digests import sums_of
+from data.digests import keys_of, sums_of
 
 _FINGERPRINT = 2  # the version of how it is made
+_ROWS = 4096  # images looked at a time
 _SAMPLE = 256  # images of a split that an earlier version's fingerprint had read
 
 
@@ -88,6 +91,19 @@ class Split:
         rows = positions if self.rows is None else self.rows.index_select(0, positions)
         return self.images.index_select(0, rows)
 
+    def chunks(self) -> Iterator[Tensor]:
+        """Its images in order, some at a time."""
+        one = self.images.split(_ROWS) if self.rows is None else self.rows.split(_ROWS)
+        yield from one if self.rows is None else (self.images.index_select(0, r) for r in one)
+
+    def keys(self) -> NDArray[np.uint64]:
+        """(N,) of each image, the same for the same pixels."""
+        return keys_of(self.chunks())
+
+    def keys_by_place(self) -> dict[int, int]:
+        """Key of each image by its place, see `index_at`."""
+        return dict(zip(map(self.index_at, range(len(self))), self.keys().tolist(), strict=True))
+
     def own_files(self) -> list[str]:
         """(N,) file of each image; empty where images have no files."""
         return [] if self.files is None else [self.file_at(i) or "" for i in range(len(self))]
@@ -98,9 +114,10 @@ class Split:
             return None
         return self.files[position if self.rows is None else int(self.rows[position])]
 
-    def index_at(self, position: int) -> int | None:
-        """Place of the image at this position in the dataset's own files; None if not known."""
-        return None if self.indices is None else int(self.indices[position])
+    def index_at(self, position: int) -> int:
+        """Place of the image at this position in the dataset's own files; the position if that is
+        not known."""
+        return position if self.indices is None else int(self.indices[position])
 
     def place_at(self, position: int, split: str) -> Place:
         """Place of the image at this position, in the split of this name."""
@@ -248,6 +265,14 @@ class Dataset:
             names = sorted(name for split in splits for name in split.own_files())
         sha.update("\0".join(names).encode("utf-8", "surrogatepass"))
         return sha.hexdigest()[:16]
+
+    @functools.cached_property
+    def test_pixels(self) -> str:
+        """Tells the images of the test split, or with folds all, from others that were brought to
+        the same shape in the same way: that way, a colon, and the sum of their keys in hex."""
+        splits = (self.test,) if self.held_out == "test" else (self.train, self.val, self.test)
+        total = sum(int(split.keys().sum()) for split in splits) % 2**64
+        return f"{(*self.shape, self.fit, self.resize, self.pixel_range)}:{total:016x}"
 
     @functools.cached_property
     def test_sha256(self) -> str:

@@ -34,6 +34,7 @@ NOT_RUN = {
     r"experiment=mlp_fashion": "a download",
     r"weights=IMAGENET1K_V1": "a download",
     r"compile=(step|model)": "a C++ compiler; tests/trainer/training/compiling/ runs it",
+    r"launcher=(slurm|ray)": "a cluster; tests/trainer/sweeps/ starts one",
     r"^pip install": "a network; .ci/run does it",
     r"^torchrun": "tests/trainer/training/test_processes.py starts it",
     r"^(pytest|ruff|mypy|\.ci/run)\b": "the tests and their tools themselves",

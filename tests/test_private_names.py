@@ -75,7 +75,7 @@ def overridden(owner: ast.ClassDef, libraries: dict[str, str]) -> Iterator[str]:
     here |= {name for name in own_names(owner) if name not in here}
     for base in owner.bases:
         full = libraries.get(root_of(base), "") + ast.unparse(base).removeprefix(root_of(base))
-        if full.partition(".")[0] not in PACKAGES and "." in full and "[" not in full:
+        if full.partition(".")[0] not in PACKAGES and full.find(".") > 0 and "[" not in full:
             module, _, name = full.rpartition(".")
             found = getattr(importlib.import_module(module), name)
             yield from (n for n in here if is_private(n) and hasattr(found, n))

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,11 @@ def run(
     world = world or World()
     with StopSignals(is_shared=world.size > 1).noted() as signals:
         progress = Progress(**state["progress"]) if state else None
-        with contextlib.closing(
-            training_run.build(config, folder, signals, progress, choices, world)
-        ) as run:
-            for note in snapshot.load(run, state) if state else ():
-                log.warning("%s", note)
+        build = partial(training_run.build, config, folder, signals, progress, choices, world)
+        with contextlib.closing(world.together(build)) as run:
+            if state:
+                for note in world.together(partial(snapshot.load, run, state)):
+                    log.warning("%s", note)
             # A fold that is held out is no test split: every run reads its own.
             is_tested = reads_test(run.plan.test, in_sweep and not config["data"].get("folds"))
             summary, read = train(run, folder, choices, is_tested, is_resumed=state is not None)
@@ -108,6 +109,7 @@ def train(
         if is_main:
             begin_log(run, folder, choices)
         run.start()
+        first_step = run.progress.step
         loop.fit(run)
         sha256 = weights_sha256(run.model.state_dict()) if is_main else None
         run.check_validated()
@@ -115,7 +117,9 @@ def train(
         digest, read = loop.load_best(run) or sha256 or "", None
         test = loop.test(run) if is_tested else None
         if test is not None and run.about.data.held_out == "test" and is_main:
-            read = note_reading(run, folder, test, digest, "resume" if is_resumed else "train")
+            # After a training that had ended, as a sweep's, this is the test that belongs to it.
+            goes_on = is_resumed and run.progress.step > first_step
+            read = note_reading(run, folder, test, digest, "resume" if goes_on else "train")
         run.finish(test)
         if test is not None and not math.isfinite(test.loss):  # a run without a result
             raise TrainingError(f"The test loss is NaN or infinite: no result.\n{SMALLER_STEPS}")
@@ -192,7 +196,9 @@ def note_reading(
     return readings.note(
         ledger, command=command, run=readings.name_in(ledger, folder),
         checkpoint=str(run.checkpoints.best) if run.best.epoch else None, digest=digest,
-        dataset=run.about.data.test_set_id, split="test", num_images=test.num_images,
+        weights=weights_sha256(run.evaluated_model.state_dict()),
+        dataset=run.about.data.test_set_id, pixels=run.about.data.test_pixels, split="test",
+        num_images=test.num_images,
     )  # fmt: skip
 
 
@@ -202,8 +208,9 @@ def log_header(run: Run, choices: dict[str, Any]) -> None:
     log.info("%s: %s parameters, %s MACs per image, input %s",
              choices.get("model"), f"{run.about.cost.num_parameters:,}", f"{run.about.cost.macs:,}",
              shape)  # fmt: skip
-    log.info("%s: %s train, %s val, %s test images, %d classes", choices.get("data"),
+    log.info("%s: %s train, %s val, %s %s images, %d classes", choices.get("data"),
              *(f"{b.num_images:,}" for b in (run.train, run.val, run.test)),
+             "test" if run.about.data.held_out == "test" else "held-out",
              len(run.about.description.classes))  # fmt: skip
     known = run.about.data.leaks.known
     for note in (*run.about.data.notes, *([known] if known else [])):

@@ -23,7 +23,6 @@ from torch.nn import functional as F
 
 from data.digests import num_cores
 from data.duplicates.alignment import errors_of
-from data.duplicates.exact import chunks
 from data.resizing import LUMA
 from data.types import Split
 
@@ -52,7 +51,7 @@ def near_copies(
         skipped: images that are not looked at, such as all but one of equal ones.
         step: called with the number of images that are done.
     """
-    thumbnails = torch.cat([_thumbnails(images) for s in splits for images in chunks(s)])
+    thumbnails = torch.cat([_thumbnails(images) for s in splits for images in s.chunks()])
     grey = torch.cat([_grey(part) for part in thumbnails.split(4096)])
     looked_at = grey.flatten(1).std(1) >= _FLAT
     looked_at[torch.tensor(skipped, dtype=torch.int64)] = False

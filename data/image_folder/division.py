@@ -98,7 +98,7 @@ def divided(
     notes = [*notes_on_fold(keys.folds, keys.fold, int((split_of == "test").sum()))]
     sides = by_split(groups, split_of) if groups else None
     if sides:
-        notes += notes_on_groups(sides)
+        notes += notes_on_groups(sides, has_folds=keys.folds > 0)
     if "test" not in found and not listed and not keys.folds:
         notes += _notes_on_fixing(root, keys)
     return Division(split_of, sides, tuple(notes))

@@ -96,8 +96,11 @@ def on_two_sides(groups: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], l
     return {pair: names for pair, names in shared.items() if names}
 
 
-def notes_on_groups(groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    yield "groups: " + ", ".join(f"{len(own):,} in {part}" for part, own in groups.items())
+def notes_on_groups(groups: Mapping[str, Sequence[str]], has_folds: bool = False) -> Iterator[str]:
+    called = {"test": "the held-out fold"} if has_folds else {}
+    yield "groups: " + ", ".join(
+        f"{len(own):,} in {called.get(part, part)}" for part, own in groups.items()
+    )
     for (later, earlier), names in on_two_sides(groups).items():
         yield (
             f"a leak: {count(len(names), 'group is', 'groups are')} in {earlier} and in {later}, "

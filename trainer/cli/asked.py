@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from trainer.builders import idle_keys
 from trainer.config import knobs
 from trainer.config.compose import Composer, plain
+from trainer.config.folds import each
 from trainer.errors import UserError
 from trainer.text.values import format_value
 
@@ -46,7 +47,7 @@ def compose(args: argparse.Namespace) -> Asked:
     composer = Composer(args)
     master = composer.master()
     knobs.check_sweep(master)
-    jobs = [plain(job) for job in composer.jobs(master)]
+    jobs = [one for job in composer.jobs(master) for one in each(plain(job), args.overrides)]
     for job in jobs:
         knobs.check(job)
     typed = idle_keys.keys_in(args.overrides)

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
 
     # Imported here: NumPy takes a tenth of a second that --help should not wait for.
     from trainer.runs.compare import compared
-    from trainer.runs.compare_text import accuracy_table, notes, notes_on_training
+    from trainer.runs.compare_text import accuracy_tables, notes, notes_on_training
     from trainer.runs.sides import side_of
     from trainer.text.json_text import json_of
 
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
         for note in notes_on_training(sides):
             print(note, file=sys.stderr)
         return 0
-    print(accuracy_table(sides))
+    print(accuracy_tables(sides, pairs))
     print()
     for pair in pairs:
         print(pair.verdict)

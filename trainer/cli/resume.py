@@ -96,7 +96,7 @@ def resume(
         world: processes that do it together, of which the first holds the folder; None: this one.
     """
     if world is not None and not world.is_main:
-        several.take_part(world, folder, lambda: world.from_main(nothing))
+        several.take_part(world, folder, lambda: several.known_to_all(world, nothing))
         return 0
     with locked(folder):
         return resume_locked(folder, values, force, world)
@@ -148,7 +148,7 @@ def resume_locked(
     if world is None:
         config, state = resumed(folder, values, force, config)
     else:
-        config, state = world.from_main(lambda: resumed(folder, values, force))
+        config, state = several.known_to_all(world, lambda: resumed(folder, values, force))
     choices = readable({}, noted_choices, folder / ".hydra" / "hydra.yaml")
     try:
         job.run(config, folder, choices, sweep_of(folder) is not None, state, world)

@@ -23,6 +23,18 @@ def joined(here: Place) -> Iterator[Any]:
         yield found
 
 
+def known_to_all(
+    world: Any, call: Callable[[], tuple[dict[str, Any], dict[str, Any]]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Configuration and state, which the call in the first process gives; the data are checked in
+    all: each machine must have them."""
+    from trainer.builders import training_run
+
+    config, state = world.from_main(call)
+    world.together(lambda: training_run.check_data(config))
+    return config, state
+
+
 def take_part(
     world: Any, folder: Path, begin: Callable[[], tuple[dict[str, Any], dict[str, Any] | None]]
 ) -> None:

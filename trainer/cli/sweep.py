@@ -126,11 +126,13 @@ def checked(asked: Asked) -> dict[str, Any]:
     results of the sweep depend on beside its overrides."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of threads that share cores with others
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    from trainer.sweeps import plan, processes
+    from trainer.sweeps import launchers, plan, processes
     from trainer.system.versions import versions
 
     processes.warm_up()
-    datasets = check_with_torch(asked.jobs, asked.typed, before_forks=True)
+    launchers.check(asked.master.launcher)
+    jobs = [launchers.checked_here(asked.master.launcher, job) for job in asked.jobs]
+    datasets = check_with_torch(jobs, asked.typed, before_forks=True)
     begun_with = plan.beginning(ROOT, asked.jobs, datasets)
     space = asked.composer.space(asked.master)
     begun_with["config"] |= searches.settings_text(plain(asked.master.search), space)
@@ -190,6 +192,8 @@ def run(
     Returns the exit code."""
     from trainer.sweeps import room
     from trainer.sweeps.driver import run_jobs
+    from trainer.sweeps.elsewhere import Needs
+    from trainer.sweeps.launchers import launcher_of
     from trainer.sweeps.progress import Reporter
 
     values = {"trust": "[]", **(values or {})}
@@ -208,8 +212,14 @@ def run(
         return plain(asked.composer.job([*job.overrides, *extra]))
 
     on_gpus = all(job["device"] in ("auto", "cuda") for job in asked.jobs)
-    space = room.of(asked.master.jobs, config_of, on_gpus)
-    launcher = launcher_of(asked.master.launcher)
+    is_here = asked.master.launcher == "local"
+    space = room.of(asked.master.jobs, config_of, on_gpus, is_here)
+
+    def needs(folder: Path) -> Needs:
+        job = next(job for job in sweep.jobs if sweep.folder_of(job).samefile(folder))
+        return Needs(space.threads_of(job), config_of(job)["device"])
+
+    launcher = launcher_of(asked.master.launcher, sweep.folder, needs)
     try:
         run_jobs(sweep, search, command, launcher, space, Reporter(sweep.jobs))
         tested = True
@@ -220,14 +230,6 @@ def run(
         report(sweep.folder)
         raise
     return report(sweep.folder) or int(not tested)
-
-
-def launcher_of(name: str) -> Launcher:
-    from trainer.sweeps.processes import LocalProcesses
-
-    if name != "local":
-        raise UserError(f"launcher={name}: is not built yet.")
-    return LocalProcesses()
 
 
 def in_process(launcher: Launcher) -> Resume:

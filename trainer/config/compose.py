@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config import knobs, suggestions
-from trainer.config.folds import as_sweep
+from trainer.config.folds import as_sweep, is_every
 from trainer.config.hydra_errors import LONGEST, cut, not_composed, user_errors
 from trainer.config.hydra_internals import (
     ConfigLoaderImpl,
@@ -221,6 +221,7 @@ class Composer:
         choices = [one.words for one in self._space(master)]
         if master.search.strategy == "grid":
             check_size(choices)
+        choices = [values[:1] if is_every(values) else values for values in choices]
         if math.prod(map(len, choices)) <= MAX_CHECKED_JOBS:
             return (list(combination) for combination in itertools.product(*choices))
         first = [values[0] for values in choices]

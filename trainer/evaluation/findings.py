@@ -235,18 +235,22 @@ def calibration_error(
 
 
 def mistakes_as_json(
-    mistakes: Sequence[Mistake], classes: Sequence[str], file_at: Callable[[int], str | None]
+    mistakes: Sequence[Mistake],
+    classes: Sequence[str],
+    index_at: Callable[[int], int],
+    file_at: Callable[[int], str | None],
 ) -> list[dict[str, Any]]:
-    """`index` in the split, `file` below the dataset's root (None without files), `label` and
-    `predicted` by name, `probability` (None if it is not finite); `label_index` and
-    `predicted_index` are the same classes by position, for two may have the same name.
+    """`index` in the dataset's own files, as in predictions.csv, `file` below the dataset's root
+    (None without files), `label` and `predicted` by name, `probability` (None if it is not finite);
+    `label_index` and `predicted_index` are the same classes by position, for two may have the same
+    name.
 
     Args:
-        file_at: from a position in the split to its file.
+        index_at, file_at: from a position in the split to its place and its file.
     """
     return [
         {
-            "index": m.index, "file": file_at(m.index), "label": classes[m.label],
+            "index": index_at(m.index), "file": file_at(m.index), "label": classes[m.label],
             "predicted": classes[m.predicted], "probability": finite(m.probability),
             "label_index": m.label, "predicted_index": m.predicted,
         }

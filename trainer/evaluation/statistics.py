@@ -11,17 +11,12 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from typing import NamedTuple
 
 NORMAL = NormalDist()
 LEVEL = 0.95
 # A root is bracketed to this width: shares of a billionth of a point.
 WIDTH = 1e-12
-MOST_SEEDS = 1000  # that anybody trains
 
 
 class Interval(NamedTuple):
@@ -210,90 +205,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-class Difference(NamedTuple):
-    """Accuracy of B minus that of A, its interval, and the two-sided p-value of "none".
-
-    Attributes:
-        of_images: variance of the difference that more seeds do not reduce.
-        of_seed: variance of one run's accuracy over the seeds.
-    """
-
-    value: float
-    interval: Interval
-    p_value: float
-    of_images: float = 0.0
-    of_seed: float = 0.0
-
-
-def seeds_and_images(
-    a: NDArray[np.bool_],
-    b: NDArray[np.bool_],
-    level: float = LEVEL,
-) -> Difference:
-    """Difference of two groups of runs, with the variance of their seeds and of the images in its
-    error: what is claimed holds for other seeds and other images.
-
-    The images' share is that of each image's difference of means over the seeds, less what the
-    seeds' noise adds to it. The seeds' share is that of the runs' accuracies, pooled over both
-    groups (a single run has no spread of its own); where all runs tie, that which independent
-    images alone would give. The sum has the degrees of freedom of Satterthwaite, so that three
-    seeds are taken for three: a bootstrap that draws from so few finds differences between equal
-    models far more often than its level allows.
-
-    Args:
-        a, b: (runs, images), True where a run has an image right; the same images in both, and at
-            least one group of two runs.
-    """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or max(len(a), len(b)) < 2:
-        raise ValueError("two groups of runs on the same images are needed, one of at least two")
-    value, n = float(b.mean() - a.mean()), a.shape[1]
-    freedom = len(a) + len(b) - 2
-    several = [group for group in (a, b) if len(group) > 1]
-    noise = sum((len(g) - 1) * float(g.var(axis=0, ddof=1).mean()) for g in several) / freedom
-    of_seed = sum((len(g) - 1) * float(g.mean(axis=1).var(ddof=1)) for g in several) / freedom
-    of_seed = of_seed or noise / n
-    runs = 1 / len(a) + 1 / len(b)
-    per_image = float((b.mean(axis=0) - a.mean(axis=0)).var(ddof=1))
-    of_images, of_seeds = max(0.0, per_image - noise * runs) / n, of_seed * runs
-    error = math.sqrt(of_images + of_seeds)
-    if error == 0:  # the same images right in all runs, or all of them in one group alone
-        return Difference(value, Interval(value, value), float(value == 0))
-    degrees = error**4 / (of_seeds * of_seeds / freedom + of_images * of_images / (n - 1))
-    half = t_quantile((1 + level) / 2, degrees) * error
-    p_value = min(1.0, 2 * (1 - t_cdf(abs(value) / error, degrees)))
-    interval = Interval(value - half, value + half)
-    return Difference(value, interval, p_value, of_images, of_seed)
-
-
 def expected_maximum(n: int, std: float) -> float:
     """How far the best of n equal models lies above their mean, on average: what choosing by the
     same images costs (the expected maximum of n normal values, by quadrature)."""
     step = 0.005
     points = (step * k for k in range(-2000, 2001))
     return std * step * math.fsum(x * n * NORMAL.cdf(x) ** (n - 1) * NORMAL.pdf(x) for x in points)
-
-
-def seeds_needed(
-    difference: float,
-    std: float,
-    power: float = 0.8,
-    level: float = LEVEL,
-    of_images: float = 0.0,
-) -> int | None:
-    """Seeds for each of two configurations with which a t-test shows this difference; None if no
-    number of seeds does on these images.
-
-    Args:
-        difference: of the mean accuracies, above 0.
-        std: standard deviation of accuracy over the seeds of one configuration.
-        of_images: variance of the difference that more seeds do not reduce.
-    """
-    if difference <= 0 or std < 0:
-        raise ValueError(f"difference={difference}, std={std}: must be above 0, and 0 or more")
-    for n in range(2, MOST_SEEDS):
-        of_seeds = max(2 * std * std / n, 1e-24)
-        error = math.sqrt(of_seeds + of_images)
-        freedom = 2.0 * (n - 1) * (error * error / of_seeds) ** 2
-        if 1 - NORMAL.cdf(t_quantile((1 + level) / 2, freedom) - difference / error) >= power:
-            return n
-    return None

@@ -26,8 +26,9 @@ from trainer.evaluation.findings import Examiner, Findings
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing
 from trainer.inference.evaluation_data import is_same_data, load, relabelled
 from trainer.inference.evaluation_report import as_json, figures, show
-from trainer.runs import predictions, readings
+from trainer.runs import image_keys, predictions, readings
 from trainer.runs.folder import run_of
+from trainer.runs.selection import std_over_seeds
 from trainer.system.device import autocast, pick_device
 from trainer.system.files import write_bytes
 from trainer.system.memory import keep_freed_memory
@@ -95,7 +96,7 @@ def evaluate(
         **{key: config[key] for key in ("limit_batches", "precision", "layers")},
         "device": str(device),
         "versions": versions(),
-        **figures(metrics, findings, entries["classes"], images.file_at),
+        **figures(metrics, findings, entries["classes"], images.index_at, images.file_at),
     }
     named = [f"{key}={values[key]}" for key in ("data", "data.root") if key in values]
     show(results, findings.confusion, named)
@@ -105,7 +106,9 @@ def evaluate(
     if how in meaning.EXPLAINED:
         print(f"\n{meaning.EXPLAINED[how]}")
     if noted is not None:
-        print(f"\n{printable(noted.told(metrics.accuracy, metrics.num_images))}")
+        run = run_of(checkpoint)
+        std = std_over_seeds(run, dataset.test_set_id) if run is not None else None
+        print(f"\n{printable(noted.told(metrics.accuracy, metrics.num_images, std))}")
     rows = predictions.rows_of(
         split, examiner.predictions(), entries["classes"], images.index_at, images.file_at
     )
@@ -124,8 +127,9 @@ def note_reading(
     return readings.note(
         ledger, command="evaluate", run=readings.name_in(ledger, run or checkpoint),
         checkpoint=str(checkpoint),
-        digest=checkpoints.digest(entries), dataset=dataset.test_set_id, split="test",
-        num_images=metrics.num_images,
+        digest=checkpoints.digest(entries),
+        weights=checkpoints.weights_sha256(entries["model"]), dataset=dataset.test_set_id,
+        pixels=dataset.test_pixels, split="test", num_images=metrics.num_images,
     )  # fmt: skip
 
 
@@ -227,8 +231,8 @@ def write(
     images: Split,
     rows: Iterable[Sequence[object]],
 ) -> list[str]:
-    """Write evaluation.json, predictions.csv (its rows) and the images, each whole or not at all.
-    Returns their names. Raises UserError if nothing can be written there."""
+    """Write evaluation.json, predictions.csv (its rows), images.json and the pictures, each whole
+    or not at all. Returns their names. Raises UserError if nothing can be written there."""
     files = {
         "evaluation.json": as_json(results).encode(),
         **drawn(findings, results["classes"], images),
@@ -237,6 +241,7 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_bytes(folder / name, content)
+        image_keys.write(folder, results["classes"], {results["split"]: images.keys_by_place()})
         predictions.write(folder / predictions.NAME, rows)
         if "mistakes.png" not in files:  # an earlier evaluation may have left some
             (folder / "mistakes.png").unlink(missing_ok=True)
@@ -245,7 +250,7 @@ def write(
             f"{folder}: the results cannot be written there: {error.strerror}. -o DIR names "
             "another folder."
         ) from error
-    return [*files, predictions.NAME]
+    return [*files, predictions.NAME, image_keys.NAME]
 
 
 def drawn(findings: Findings, classes: Sequence[str], split: Split) -> dict[str, bytes]:
@@ -257,7 +262,8 @@ def drawn(findings: Findings, classes: Sequence[str], split: Split) -> dict[str,
         images["mistakes.png"] = plots.picture_grid(
             split.images_at(split.labels.new_tensor([m.index for m in findings.mistakes])),
             [
-                f"{names[m.predicted]} {m.probability:.0%}\ntrue {names[m.label]}\nnumber {m.index}"
+                f"{names[m.predicted]} {m.probability:.0%}\ntrue {names[m.label]}\n"
+                f"number {split.index_at(m.index)}"
                 for m in findings.mistakes
             ],
         )

@@ -27,12 +27,13 @@ def figures(
     metrics: Metrics,
     findings: Findings,
     classes: Sequence[str],
+    index_at: Callable[[int], int],
     file_at: Callable[[int], str | None],
 ) -> dict[str, Any]:
     """All that was measured, as JSON has it: what is not finite is None.
 
     Args:
-        file_at: from a position in the split to its file.
+        index_at, file_at: from a position in the split to its place and its file.
     """
     cells = findings.confusion.cells.tolist()
     rows = zip(classes, per_class(cells, len(classes)), strict=True)
@@ -50,7 +51,7 @@ def figures(
         "per_class": [{"class": name, **row} for name, row in rows],
         "averages": averages(cells, len(classes)),
         **confusion_as_json(findings.confusion),
-        "mistakes": mistakes_as_json(findings.mistakes, classes, file_at),
+        "mistakes": mistakes_as_json(findings.mistakes, classes, index_at, file_at),
     }
 
 
@@ -69,7 +70,10 @@ def show(results: Mapping[str, Any], confusion: Confusion, data: Sequence[str] =
         for key in ("loss", "calibration_error")
     )
     top5 = results["top5_accuracy"]
-    split = f"{results['split']} split{' of ' if data else ''}{' '.join(data)}"
+    folds, fold = (results["data"].get(key, 0) for key in ("folds", "fold"))
+    of_fold = folds and results["split"] == "test"
+    split = f"fold {fold} of {folds}" if of_fold else f"{results['split']} split"
+    split += f"{' of ' if data else ''}{' '.join(data)}"
     print(f"{split}, {count(results['num_images'], 'image')} on {results['device']}: "
           f"loss {loss}, accuracy {results['accuracy']:.4f} (95 %: "
           f"{results['accuracy_interval']}), "
@@ -134,7 +138,7 @@ def confusion_list(cells: Sequence[Sequence[int]], classes: Sequence[str]) -> st
 
 
 def mistake_table(mistakes: Sequence[Mapping[str, Any]]) -> str:
-    """The most confident ones; by number in the split where the images have no files."""
+    """The most confident ones; by their places where the images have no files."""
     lines = [["file" if mistakes[0]["file"] else "number", "true", "predicted", "probability"]]
     for one in mistakes[:NUM_MISTAKES]:
         sure = "nan" if one["probability"] is None else f"{one['probability']:.4f}"

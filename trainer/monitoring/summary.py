@@ -50,6 +50,7 @@ def summarise(
         "test_loss": test.loss if test else None,
         "num_test_images": test.num_images if test else None,
         "dataset": run.about.data.test_set_id,
+        "test_pixels": run.about.data.test_pixels,
         "test_sha256": run.about.data.test_sha256 if test else None,
         "held_out": run.about.data.held_out,
         "best_epoch": best.epoch or None,

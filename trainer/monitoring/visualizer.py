@@ -16,7 +16,7 @@ from trainer.evaluation.findings import Examiner, Findings, mistakes_as_json
 from trainer.evaluation.metrics import Meter, Metrics
 from trainer.monitoring import tensorboard_images
 from trainer.monitoring.graph import graph_nodes
-from trainer.runs import predictions
+from trainer.runs import image_keys, predictions
 from trainer.system.files import write_bytes
 from trainer.text.json_text import finite, json_of
 from trainer.training import loop
@@ -153,7 +153,8 @@ def harmless(what: str) -> Iterator[None]:
 
 
 def write_predictions(file: Path, run: Run, found: dict[str, Examiner]) -> None:
-    """Write predictions.csv: the predictions of the best weights, split by split."""
+    """Write predictions.csv, the predictions of the best weights, split by split, and images.json
+    beside it."""
     classes = run.about.description.classes
     rows = []
     for split, examiner in found.items():
@@ -163,6 +164,8 @@ def write_predictions(file: Path, run: Run, found: dict[str, Examiner]) -> None:
                 split, examiner.predictions(), classes, images.index_at, images.file_at
             )
         )
+    keys = {split: getattr(run.about.data, split).keys_by_place() for split in found}
+    image_keys.write(file.parent, classes, keys)
     predictions.write(file, itertools.chain(*rows))
 
 
@@ -172,8 +175,8 @@ def write_findings(file: Path, run: Run, found: dict[str, Findings]) -> None:
     first, each with its image as a data: URI, so that the dataset is not needed again."""
     content: dict[str, Any] = {"epoch": run.best.epoch, "classes": run.about.description.classes}
     for split, findings in found.items():
-        file_at = getattr(run.about.data, split).file_at
-        rows = mistakes_as_json(findings.mistakes, run.about.description.classes, file_at)
+        own, classes = getattr(run.about.data, split), run.about.description.classes
+        rows = mistakes_as_json(findings.mistakes, classes, own.index_at, own.file_at)
         images = tensorboard_images.pictures_of(run, split, findings.mistakes)
         content[split] = {
             "confusion_cells": findings.confusion.cells.tolist(),

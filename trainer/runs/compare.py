@@ -4,84 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.errors import UserError
 from trainer.evaluation import statistics
-from trainer.evaluation.statistics import NORMAL, Difference, Interval
+from trainer.evaluation.seed_groups import MOST_SEEDS, Difference, seeds_and_images, seeds_needed
+from trainer.evaluation.statistics import NORMAL, Interval
+from trainer.runs.shared_images import shared_images
 from trainer.runs.sides import Side
 from trainer.text.values import count
 
 ALPHA, POWER = 0.05, 0.8
 SMALL = 0.005  # a difference that people ask for: half a point
-# Keys of data= that decide which pixels a model sees of a test image.
-PREPROCESSING = ("shape", "fit", "resize")
-
-
-def preprocessing(data: Mapping[str, Any], key: str) -> Any:
-    """Value of a key, with what null stands for."""
-    value, shape = data.get(key), data.get("shape")
-    if key == "resize" and value is None and data.get("fit") == "crop" and shape:
-        return min(shape[1:])
-    return value
-
-
-def drawn_otherwise(a: Side, b: Side) -> list[str]:
-    """The keys by which the splits of two sides were drawn differently, with both values."""
-    return [
-        f"data.{key}={a.data.get(key)} and {b.data.get(key)}"
-        for key in ("split_seed", "val_size", "test_size", "group", "test_files", "folds")
-        if a.data and b.data and a.data.get(key) != b.data.get(key)
-    ]
-
-
-def shared_images(a: Side, b: Side) -> list[str]:
-    """Images that both sides predicted, in order. Raises UserError where the two cannot be
-    compared: a run on both sides, other images, other labels, other preprocessing."""
-    if (both := sorted(a.files & b.files)) and a.files != b.files:
-        raise UserError(
-            f"{a.name} and {b.name} cannot be compared: the run {both[0].parent} is on both sides. "
-            "Name sides that have no run in common."
-        )
-    for key in ("_target_", *PREPROCESSING):
-        if a.data and b.data and preprocessing(a.data, key) != preprocessing(b.data, key):
-            name = "data" if key == "_target_" else f"data.{key}"
-            raise UserError(
-                f"{a.name} and {b.name} cannot be compared: {name} is {a.data.get(key)} for the "
-                f"one and {b.data.get(key)} for the other, so they saw other pixels."
-            )
-    runs = (*a.runs, *b.runs)
-    common = set(runs[0].images).intersection(*(run.images for run in runs[1:]))
-    with_files = all(run.has_files for run in runs)
-    ids, pixels = (
-        {str(side.data[key]) for side in (a, b) if side.data.get(key)}
-        for key in ("dataset", "test_sha256")
-    )
-    sizes_differ = any(len(run.images) != len(common) for run in runs)
-    if not sizes_differ and len(ids) < 2 and len(pixels) > 1:
-        raise UserError(
-            f"{a.name} and {b.name} cannot be compared: their images have the same names, but not "
-            "the same pixels. Evaluate both on the same files."
-        )
-    is_one_set = len(ids) == 1 and all(side.data.get("dataset") for side in (a, b))
-    if not common or (not with_files and (len(ids) > 1 or (sizes_differ and not is_one_set))):
-        sizes = " and ".join(f"{len(side.runs[0].images):,}" for side in (a, b))
-        drawn = " ".join(drawn_otherwise(a, b))
-        raise UserError(
-            f"{a.name} and {b.name} cannot be compared: their images are not the same ({sizes} "
-            f"images{f'; {drawn}' if drawn else ''}). Evaluate both on the same split of the same "
-            "dataset."
-        )
-    labels = [dict(zip(run.images, run.label, strict=True)) for run in runs]
-    for image in sorted(common):
-        if len({label[image] for label in labels}) > 1:
-            told = " and ".join(sorted({label[image] for label in labels}))
-            raise UserError(
-                f"{a.name} and {b.name} cannot be compared: image {image} is labelled {told}."
-            )
-    return [image for image in runs[0].images if image in common]
 
 
 @dataclass
@@ -103,6 +38,7 @@ class Comparison:
     p_holm: float
     method: str
     advice: str
+    images: Sequence[str]
 
     @property
     def verdict(self) -> str:
@@ -151,13 +87,16 @@ def compare(a: Side, b: Side) -> Comparison:
         method = "McNemar's exact test, Tango's interval"
         advice = images_advice(only_a + only_b, n)
     else:
-        found = statistics.seeds_and_images(right_a, right_b)
+        found = seeds_and_images(right_a, right_b)
         interval, p_value = found.interval, found.p_value
         method = "t-test over seeds and images"
+        if min(len(right_a), len(right_b)) == 1:
+            method += ", which takes a single run to vary over seeds as the other side does"
         advice = seeds_advice(found)
     difference = accuracies[1] - accuracies[0]
     return Comparison(
-        a.name, b.name, n, *accuracies, difference, interval, p_value, p_value, method, advice
+        a.name, b.name, n, *accuracies, difference, interval, p_value, p_value, method, advice,
+        images,
     )  # fmt: skip
 
 
@@ -178,13 +117,18 @@ def seeds_advice(found: Difference) -> str:
     """Number of seeds that would show half a point on these images, or what these images can show
     at all."""
     std = math.sqrt(found.of_seed)
-    needed = statistics.seeds_needed(SMALL, std, POWER, of_images=found.of_images)
+    needed = seeds_needed(SMALL, std, POWER, of_images=found.of_images)
     if needed is not None:
         return (
             f"{needed} seeds each would show a difference of {100 * SMALL:g} points with "
             f"{100 * POWER:.0f} % power on these images"
         )
     z = NORMAL.inv_cdf(1 - ALPHA / 2) + NORMAL.inv_cdf(POWER)
+    if z * math.sqrt(found.of_images) < SMALL:
+        return (
+            f"more than {MOST_SEEDS:,} seeds each would be needed to show a difference of "
+            f"{100 * SMALL:g} points with {100 * POWER:.0f} % power: the seeds differ too much"
+        )
     least = 100 * z * math.sqrt(found.of_images)
     return (
         f"on these images no number of seeds shows less than {least:.1f} points with "

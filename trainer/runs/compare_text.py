@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Iterator, Sequence
 
 from trainer.evaluation.statistics import spread, wilson
+from trainer.runs import image_keys
 from trainer.runs.compare import Comparison
 from trainer.runs.predictions import NAME
+from trainer.runs.shared_images import has_unknown_pixels
 from trainer.runs.sides import Side
 from trainer.text.tables import align
 from trainer.text.values import count
 
 
-def accuracy_table(sides: Sequence[Side]) -> str:
-    """Accuracy of each side with its interval: Wilson's over the images of one run, Student's over
-    the seeds of several."""
+def accuracy_tables(sides: Sequence[Side], pairs: Sequence[Comparison]) -> str:
+    """A table of all sides where they are compared on the same images; else one of each pair."""
+    if len({tuple(pair.images) for pair in pairs}) == 1:
+        return accuracy_table(sides, pairs[0].images)
+    both = zip(itertools.combinations(sides, 2), pairs, strict=True)
+    return "\n\n".join(accuracy_table(two, pair.images) for two, pair in both)
+
+
+def accuracy_table(sides: Sequence[Side], images: Sequence[str]) -> str:
+    """Accuracy of each side on these images with its interval: Wilson's over the images of one run,
+    Student's over the seeds of several."""
     lines = [["", "runs", "images", "accuracy", "std", "95 %"]]
     for side in sides:
-        of_runs = [float(run.is_right.mean()) for run in side.runs]
-        first = side.runs[0].is_right
+        right = side.right(images)
+        of_runs, first = right.mean(axis=1).tolist(), right[0]
         if len(of_runs) == 1:
             std, interval = "-", wilson(int(first.sum()), len(first))
         else:
@@ -49,6 +60,11 @@ def notes_on_training(sides: Sequence[Side]) -> Iterator[str]:
 def notes(sides: Sequence[Side], pairs: Sequence[Comparison], split: str) -> Iterator[str]:
     """Lines on the images that were compared, and on the methods."""
     yield from notes_on_training(sides)
+    if any(has_unknown_pixels(a, b) for a, b in itertools.combinations(sides, 2)):
+        yield (
+            f"images were matched by the names of their files: without {image_keys.NAME} beside "
+            f"each {NAME}, which `evaluate` writes, nothing tells whether their pixels are the same"
+        )
     sizes = {side.name: len(side.runs[0].images) for side in sides}
     if fewer := [pair for pair in pairs if pair.n < max(sizes[pair.a], sizes[pair.b])]:
         yield (

@@ -13,11 +13,12 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.runs import image_keys
 from trainer.runs.side_files import content
 from trainer.system.files import write_bytes
 from trainer.text.printable import FORMULA, in_csv
@@ -46,6 +47,8 @@ class Predictions:
         label, predicted: (N,) class names.
         num_trained_on: images that were left out, since the model was trained on them; None: some
             of these may be such, and which is not known.
+        keys: image -> key, the same for the same pixels; empty where it is not known.
+        classes: names of all; empty where they are not known.
     """
 
     images: tuple[str, ...]
@@ -53,6 +56,8 @@ class Predictions:
     predicted: tuple[str, ...]
     has_files: bool
     num_trained_on: int | None = 0
+    keys: Mapping[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
 
     @property
     def is_right(self) -> NDArray[np.bool_]:
@@ -69,10 +74,13 @@ def read(file: Path, split: str) -> Predictions | None:
     if not rows:
         return None
     has_files = all(row[2] for row in rows)
-    found = in_order([(row[2 if has_files else 1], row[3], row[4]) for row in rows], has_files)
+    at = 2 if has_files else 1
+    found = in_order([(row[at], row[3], row[4]) for row in rows], has_files)
     if len(set(found.images)) < len(rows):
         raise ValueError(f"an image of the {split} split stands there twice")
-    return found
+    known = image_keys.read(file.parent, split)
+    keys = {row[at]: known.of_index[row[1]] for row in rows if row[1] in known.of_index}
+    return replace(found, keys=keys, classes=known.classes)
 
 
 def in_order(rows: Iterable[tuple[str, str, str]], has_files: bool) -> Predictions:
@@ -92,6 +100,8 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
     return replace(
         in_order(rows, all(part.has_files for part in parts)),
         num_trained_on=sum(known) if len(known) == len(parts) else None,
+        keys={image: key for part in parts for image, key in part.keys.items()},
+        classes=parts[0].classes,
     )
 
 
@@ -119,7 +129,7 @@ def rows_of(
     name: str,
     found: ImagePredictions,
     classes: Sequence[str],
-    index_at: Callable[[int], int | None],
+    index_at: Callable[[int], int],
     file_at: Callable[[int], str | None],
 ) -> Iterator[tuple[object, ...]]:
     """Rows of the first images of a split, as many as were evaluated.
@@ -133,9 +143,8 @@ def rows_of(
     rows = zip(*(column.tolist() for column in columns), strict=True)
     for i, (label, predicted, loss, top, shares) in enumerate(rows):
         missing = [""] * (TOP - len(top))
-        place = index_at(i)
         yield (
-            name, i if place is None else place, file_at(i) or "", classes[label],
+            name, index_at(i), file_at(i) or "", classes[label],
             classes[predicted],
             shares[0], loss, *(classes[k] for k in top), *missing, *shares, *missing,
         )  # fmt: skip

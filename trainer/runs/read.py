@@ -37,6 +37,7 @@ class Row:
             the run's lock, "unreadable" if a file is damaged, "not started" for a job of a sweep
             that has not begun.
         dataset: id of the test split, see `Dataset.test_set_id`; None: an older run.
+        test_pixels: tells its pixels, see `readings.are_other`; None: an older run.
         held_out: what was tested, "test" or a fold, "fold 2 of 5".
         weights_sha256: digest of its last weights.
     """
@@ -55,6 +56,7 @@ class Row:
     num_val_images: int | None
     num_test_images: int | None
     dataset: str | None
+    test_pixels: str | None
     held_out: str | None
     weights_sha256: str | None
 
@@ -145,7 +147,7 @@ NUMBERS = (
     "test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s", "val_loss",
     "num_val_images", "num_test_images",
 )  # fmt: skip
-TEXTS = ("dataset", "held_out", "weights_sha256")
+TEXTS = ("dataset", "test_pixels", "held_out", "weights_sha256")
 LARGEST = 1e15  # larger values of NUMBERS count as damaged
 MOST_WORDS, LONGEST_WORD = 10_000, 2**16
 

@@ -37,7 +37,7 @@ class Readings:
         count: readings.
         runs: different runs, or checkpoints outside of runs, that were evaluated; a copy of a
             run's checkpoint is that run.
-        models: different weights that were evaluated.
+        models: different weights that were evaluated, whichever checkpoint they were in.
     """
 
     file: Path
@@ -94,7 +94,8 @@ def name_in(file: Path, run: Path) -> str:
 
 
 def note(file: Path, **reading: Any) -> Readings | None:
-    """Append a reading: `command`, `run`, `checkpoint`, `digest`, `dataset`, `split`, `num_images`.
+    """Append a reading: `command`, `run`, `checkpoint`, `digest`, `weights` (their
+    digest), `dataset`, `pixels`, `split`, `num_images`.
     Returns all readings of that test split; None, and a line in the log, if the file cannot be
     written: no result is lost for that."""
     row = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **reading}
@@ -105,7 +106,7 @@ def note(file: Path, **reading: Any) -> Readings | None:
         log.warning("%s: the reading of the test split could not be noted: %s", file,
                     error.strerror)  # fmt: skip
         return None
-    return readings_of(file, reading["dataset"])
+    return readings_of(file, reading["dataset"], reading.get("pixels"))
 
 
 def append(file: Path, line: bytes) -> None:
@@ -125,15 +126,29 @@ def append(file: Path, line: bytes) -> None:
         os.close(descriptor)
 
 
-def readings_of(file: Path, dataset: str) -> Readings:
-    """Readings of the test split with this id."""
-    found = [row for row in rows(file) if row["dataset"] == dataset]
+def are_other(a: str | None, b: str | None) -> bool:
+    """True where two test splits with one id have other pixels: their images were brought to the
+    same shape in the same way, and differ. Of earlier versions' rows it is not known (None)."""
+    if not a or not b:
+        return False
+    return a != b and a.rpartition(":")[0] == b.rpartition(":")[0]
+
+
+def readings_of(file: Path, dataset: str, pixels: str | None = None) -> Readings:
+    """Readings of the test split with this id and these pixels."""
+    found = [
+        row
+        for row in rows(file)
+        if row["dataset"] == dataset and not are_other(row["pixels"], pixels)
+    ]
     same: dict[str, str] = {}  # run -> the first of those that share a digest with it
     of_digest: dict[str, str] = {}
     for row in found:
         first = of_digest.setdefault(row["digest"], same.get(row["run"], row["run"]))
         same.setdefault(row["run"], first)
-    return Readings(file, len(found), len({*same.values()}), len(of_digest))
+    weights = {row["digest"]: row["weights"] for row in found if row["weights"]}
+    models = {weights.get(digest, digest) for digest in of_digest}
+    return Readings(file, len(found), len({*same.values()}), len(models))
 
 
 def rows(file: Path) -> Iterator[dict[str, str]]:
@@ -145,6 +160,7 @@ def rows(file: Path) -> Iterator[dict[str, str]]:
     for line in lines:
         try:
             row = json.loads(line)
-            yield {key: str(row[key]) for key in ("dataset", "run", "digest")}
+            known = {key: str(row[key]) for key in ("dataset", "run", "digest")}
+            yield known | {key: str(row.get(key) or "") for key in ("pixels", "weights")}
         except UNREADABLE:
             continue

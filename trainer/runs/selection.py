@@ -7,14 +7,18 @@ and configurations are ordered by the mean of their runs.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainer.evaluation.statistics import Spread, spread
-from trainer.runs.read import Row
+from trainer.runs.folder import sweep_of
+from trainer.runs.read import Row, read_runs
+from trainer.runs.readings import are_other
 from trainer.runs.side_files import UNREADABLE, read_yaml
 
 REPEATS = ("seed", "data.split_seed", "data.fold")
@@ -107,7 +111,32 @@ def selected(rows: Sequence[Row]) -> list[Configuration]:
     for row in rows:
         if row.val_accuracy is not None and row.status == "finished":
             datasets[dataset_of(row)].append(row)
-    return [configurations(group)[0] for group in datasets.values()]
+    groups = (group for found in datasets.values() for group in by_pixels(found))
+    return [configurations(group)[0] for group in groups]
+
+
+def by_pixels(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """Runs on datasets of one id, apart where their images differ though they were brought to the
+    same shape in the same way."""
+    found = list(dict.fromkeys(row.test_pixels for row in rows))
+    if not any(are_other(a, b) for a, b in itertools.combinations(found, 2)):
+        return [rows]
+    return [[row for row in rows if row.test_pixels == one] for one in found]
+
+
+def std_over_seeds(run: Path, dataset: str | None) -> float | None:
+    """Standard deviation of the test accuracy over the seeds of a run's configuration in its sweep;
+    None if it is not known.
+
+    Args:
+        dataset: id of the test split.
+    """
+    sweep = sweep_of(run)
+    for one in configurations(read_runs(sweep)) if sweep is not None else ():
+        folders = {row.folder.resolve() for row in one.rows if row.dataset == dataset}
+        if run.resolve() in folders and one.test is not None and not one.num_folds:
+            return None if math.isnan(one.test.std) else one.test.std
+    return None
 
 
 def dataset_of(row: Row) -> str:

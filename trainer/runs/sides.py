@@ -17,7 +17,7 @@ from trainer.runs import predictions
 from trainer.runs.predictions import NAME, Predictions
 from trainer.runs.read import Row, read_runs
 from trainer.runs.selection import is_repeat
-from trainer.runs.side_files import read_json, read_yaml, readable
+from trainer.runs.side_files import content, read_json, read_yaml, readable
 from trainer.runs.sweep_file import is_sweep
 from trainer.text.values import count, listed
 
@@ -50,12 +50,24 @@ def side_of(words: str, split: str) -> Side:
     """Runs that a word of the command line means. Raises UserError."""
     folder, overrides = divided(words)
     if folder.is_file():
-        folder = folder_of(folder, split)
+        checkpoint, folder = folder, folder_of(folder, split)
+        if not folder.is_dir():
+            raise UserError(
+                f"{words}: there are no predictions of this checkpoint on the {split} split. "
+                f"`evaluate {shlex.quote(str(checkpoint))}{'' if split == 'test' else ' split=val'}"
+                "` writes them."
+            )
     if not folder.is_dir():
         raise UserError(f"{words}: there is no such run, checkpoint or sweep.")
     if file_of(folder, split).is_file() and not overrides and not is_sweep(folder):
         return side(words, (found(folder, split),), [folder], split)
-    rows = with_overrides(read_runs(folder), overrides)
+    every = read_runs(folder)
+    rows = with_overrides(every, overrides)
+    if every and not rows:
+        raise UserError(
+            f"{words}: no run with {overrides} is there. There are: "
+            f"{listed(sorted(named(folder, every).values()), 10)}"
+        )
     rows, without = (
         [row for row in rows if file_of(row.folder, split).is_file() is there]
         for there in (True, False)
@@ -67,12 +79,11 @@ def side_of(words: str, split: str) -> Side:
             f"{listed([str(row.folder) for row in without], 3)}. `evaluate` writes it."
         )
     if not rows:
-        among = f" with {overrides}" if overrides else ""
         raise UserError(
-            f"{words}: no run{among} has a {NAME} there. A finished training writes it; "
+            f"{words}: no run has a {NAME} there. A finished training writes it; "
             "`evaluate CHECKPOINT` writes it for an older run."
         )
-    check_one_configuration(words, folder, rows)
+    check_one_configuration(words, folder, rows, every)
     return side(words, tuple(by_seed(rows, split)), [row.folder for row in rows], split)
 
 
@@ -97,7 +108,7 @@ def with_overrides(rows: list[Row], text: str) -> list[Row]:
 
 def side(name: str, runs: tuple[Predictions, ...], folders: Sequence[Path], split: str) -> Side:
     files = frozenset(file_of(folder, split).resolve() for folder in folders)
-    return Side(name, runs, data_of(folders[0]), files)
+    return Side(name, runs, data_of(file_of(folders[0], split).parent), files)
 
 
 def by_seed(rows: Sequence[Row], split: str) -> Iterator[Predictions]:
@@ -130,25 +141,42 @@ def folder_of(checkpoint: Path, split: str) -> Path:
     return checkpoint.parent / f"{checkpoint.stem}_evaluation" / split
 
 
-def check_one_configuration(words: str, folder: Path, rows: Sequence[Row]) -> None:
-    """Raises UserError where runs differ in more than the seed: a group is one configuration."""
-    from trainer.config.overrides import as_pasted, meaning  # Hydra takes a third of a second
+def check_one_configuration(
+    words: str, folder: Path, rows: Sequence[Row], every: Sequence[Row]
+) -> None:
+    """Raises UserError where runs differ in more than the seed: a group is one configuration.
 
-    def own(row: Row) -> list[str]:
-        return [word for word in row.overrides if not is_repeat(word)]
+    Args:
+        every: all runs of the folder.
+    """
+    from trainer.config.overrides import meaning  # Hydra takes a third of a second
 
-    groups = {meaning(own(row)): row for row in reversed(rows)}
+    names = named(folder, every)
+    groups = dict.fromkeys(meaning(own(row)) for row in rows)
     if len(groups) > 1:
-        shared = frozenset.intersection(*groups)
-        names = []
-        for row in groups.values():
-            differing = [as_pasted(word) for word in own(row) if not meaning([word]) <= shared]
-            side = f"{folder}:{','.join(differing)}" if differing else str(row.folder)
-            names.append(shlex.quote(side))
         raise UserError(
             f"{words}: holds {len(groups)} configurations; a side of a comparison is one. Name it: "
-            + listed(sorted(names), 10)
+            + listed(sorted(names[group] for group in groups), 10)
         )
+
+
+def own(row: Row) -> list[str]:
+    """Overrides of a run's configuration."""
+    return [word for word in row.overrides if not is_repeat(word)]
+
+
+def named(folder: Path, rows: Sequence[Row]) -> dict[frozenset[tuple[str, str]], str]:
+    """The words that mean each configuration in a folder, by its overrides."""
+    from trainer.config.overrides import as_pasted, meaning  # Hydra takes a third of a second
+
+    groups = {meaning(own(row)): row for row in reversed(rows)}
+    shared, names = frozenset.intersection(*groups), {}
+    for group, row in groups.items():
+        differing = [as_pasted(word) for word in own(row) if not meaning([word]) <= shared]
+        is_unique = not any(group - shared <= other for other in groups if other != group)
+        side = f"{folder}:{','.join(differing)}" if differing and is_unique else str(row.folder)
+        names[group] = shlex.quote(side)
+    return names
 
 
 def found(folder: Path, split: str) -> Predictions:
@@ -197,13 +225,26 @@ def untrained(file: Path, split: str, read: Predictions) -> Predictions:
             "Evaluate it on its own splits, or on images that it has never seen."
         )
     left = predictions.in_order(kept, read.has_files)
-    return replace(left, num_trained_on=len(read.images) - len(kept))
+    return replace(
+        left, num_trained_on=len(read.images) - len(kept), keys=read.keys, classes=read.classes
+    )
 
 
 def file_of(folder: Path, split: str) -> Path:
-    """Predictions of a run: its own, or for an older one what `evaluate` has written."""
+    """Predictions of a run: its own, or for an older one, or one whose test split was not read,
+    what `evaluate` has written."""
     own, evaluated = folder / NAME, folder / "evaluation" / split / NAME
-    return own if own.is_file() or not evaluated.is_file() else evaluated
+    if not evaluated.is_file():
+        return own
+    has_split = f"\n{split},".encode() in readable(b"", content, own)
+    return own if own.is_file() and (has_split or not is_of_best(folder, split)) else evaluated
+
+
+def is_of_best(folder: Path, split: str) -> bool:
+    """True if `evaluate` has read a split with the weights that are the run's best now."""
+    evaluated = readable({}, read_json, folder / "evaluation" / split / "evaluation.json")
+    summary = readable({}, read_json, folder / "summary.json")
+    return bool(evaluated) and evaluated.get("epoch") == summary.get("best_epoch")
 
 
 def data_of(folder: Path) -> Mapping[str, Any]:

@@ -33,6 +33,7 @@ class Launcher(Protocol):
     """Runs commands, each in a process of its own; see `LocalProcesses`."""
 
     def start(self, key: int, words: Sequence[str], log: Path, env: Mapping[str, str]) -> None: ...
+    def going(self, folders: Mapping[int, Path]) -> list[int]: ...
     def ended(self, timeout_s: float) -> list[tuple[int, int]]: ...
     def send(self, key: int, number: int) -> None: ...
     def stop(self, number: int) -> list[tuple[int, int]]: ...
@@ -59,9 +60,11 @@ def run_jobs(
     last_news = time.monotonic()
     with StopSignals().noted() as signals:
         try:
+            take_up(sweep, launcher, room, reporter)
             while signals.received is None:
                 if not waiting and not room.is_full:
-                    waiting += search.more(sweep, room.taken)
+                    new = search.more(sweep, room.taken)
+                    waiting += [job for job in new if job.index not in room.taken]
                 if not waiting and not room.taken:
                     break
                 last_news = max(last_news, start_next(sweep, waiting, command_of, launcher, room,
@@ -95,6 +98,19 @@ def run_command(launcher: Launcher, words: Sequence[str], folder: Path) -> int:
         launcher.stop(signal.SIGTERM)
         raise
     return ended[0][1]
+
+
+def take_up(sweep: Sweep, launcher: Launcher, room: Room, reporter: Reporter) -> None:
+    """Wait, from now on, for jobs that are at work on another machine, where they did not end with
+    the process that started them."""
+    ended = (sweep_file.FINISHED, sweep_file.FAILED)
+    jobs = [job for job in sweep.jobs if job.state not in ended]
+    for index in launcher.going({job.index: sweep.folder_of(job) for job in jobs}):
+        job = sweep.jobs[index]
+        job.state = sweep_file.RUNNING
+        room.hold(job)
+        reporter.started(job, "still there")
+    sweep.save()
 
 
 def start_next(

@@ -49,10 +49,10 @@ class Reporter:
             ]
         return self._names
 
-    def started(self, job: Job) -> None:
+    def started(self, job: Job, how: str = "") -> None:
         self.began[job.index] = time.monotonic()
-        self.say(f"{job.index:>4}  {'started' if job.attempts == 1 else 'resumed':<12} "
-                 f"{self.names[job.index]}")  # fmt: skip
+        how = how or ("started" if job.attempts == 1 else "resumed")
+        self.say(f"{job.index:>4}  {how:<12} {self.names[job.index]}")
 
     def ended(self, sweep: Sweep, job: Job) -> None:
         took_s = time.monotonic() - self.began.pop(job.index, time.monotonic())

@@ -1,9 +1,10 @@
-"""Room for the jobs of a sweep on this machine."""
+"""Room for the jobs of a sweep."""
 
 from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,19 +61,26 @@ class Room:
         self.taken[job.index] = threads
         return {}
 
+    def hold(self, job: Job) -> None:
+        """Count a job that is at work already."""
+        self.taken[job.index] = 0
+
     def leave(self, index: int) -> None:
         self.taken.pop(index, None)
 
 
-def of(jobs: int, config_of: Callable[[Job], Mapping[str, Any]], on_gpus: bool) -> Room:
+def of(
+    jobs: int, config_of: Callable[[Job], Mapping[str, Any]], on_gpus: bool, is_here: bool = True
+) -> Room:
     """Room on this machine.
 
     Args:
         jobs: at a time; 0: as many as there is room for.
         config_of: composed configuration of a job.
         on_gpus: the jobs compute on GPUs if there are some.
+        is_here: False: a scheduler has room for the jobs, and lets them wait.
     """
-    gpus = tuple(range(torch.cuda.device_count())) if on_gpus else ()
+    gpus = tuple(range(torch.cuda.device_count())) if on_gpus and is_here else ()
 
     @functools.cache
     def threads(config: str) -> int:
@@ -83,7 +91,7 @@ def of(jobs: int, config_of: Callable[[Job], Mapping[str, Any]], on_gpus: bool) 
         keys = ("model", "data", "batch_size", "num_threads", "layers", "weights", "replace_head")
         return threads(json.dumps({key: config[key] for key in keys}))
 
-    return Room(jobs, threads_at_start(), gpus, threads_of)
+    return Room(jobs, threads_at_start() if is_here else sys.maxsize, gpus, threads_of)
 
 
 def num_threads_of(config: Mapping[str, Any]) -> int:

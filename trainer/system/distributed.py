@@ -5,7 +5,6 @@ torchrun, or `launch` here, sets the variables that `place` reads. Imports nothi
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -59,6 +58,8 @@ def end_with_parent() -> None:
     """Have the kernel send SIGTERM when the process that started this one dies, so that the state
     is saved and nothing is left behind."""
     if sys.platform == "linux":
+        import ctypes  # here: it takes milliseconds that other commands need not wait for
+
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -30,7 +30,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 # Files of a run's folder that are written to a temporary file first, see `write_bytes`.
 OWN_FILES = (
-    r"(step_\d+|last|best)\.pth|(summary|findings|evaluation|leaks)\.json|metrics\.jsonl(\.damaged)?"
+    r"(step_\d+|last|best)\.pth|(summary|findings|evaluation|leaks|images)\.json|metrics\.jsonl(\.damaged)?"
     r"|(config|hydra)\.yaml|report\.html|predictions\.csv"
 )
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from data.loading.part import Part
-from trainer.errors import TrainingError, UserError
+from trainer.errors import TrainingError, UserError, complain
 from trainer.evaluation.metrics import Meter
 from trainer.system.distributed import Place
 from trainer.system.signals import StopSignals
@@ -216,6 +216,21 @@ def is_of_connection(error: RuntimeError) -> bool:
 def joined(place: Place) -> Iterator[World]:
     """The world of this process, connected while the context lasts: tensors on a CPU are sent by
     gloo, those on GPUs by NCCL."""
+    try:
+        world = connected(place)
+    except (RuntimeError, ValueError) as error:
+        complain(
+            f"Process {place.rank} of {place.size} cannot reach the others: {error}\n"
+            "torchrun, or processes=N on one machine, sets what they need to find each other."
+        )
+        raise SystemExit(1) from None
+    yield world
+    world.told()  # what is under way
+    dist.destroy_process_group()
+
+
+def connected(place: Place) -> Processes:
+    """World of this process, once all are there."""
     backend = "gloo"
     if torch.cuda.device_count() >= place.local_size:
         torch.cuda.set_device(place.local_rank)
@@ -224,7 +239,4 @@ def joined(place: Place) -> Iterator[World]:
     # torchrun's store may hold the addresses of the processes before a restart.
     store = dist.PrefixStore(f"restart {place.restarts}", store)
     dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=size)
-    world = Processes(place, dist.new_group(backend="gloo", timeout=LONG_PATIENCE))
-    yield world
-    world.told()  # what is under way
-    dist.destroy_process_group()
+    return Processes(place, dist.new_group(backend="gloo", timeout=LONG_PATIENCE))

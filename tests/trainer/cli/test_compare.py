@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,6 +84,9 @@ def test_groups_of_a_sweep(tmp_path: Path, dispatch: Dispatch) -> None:
     done = dispatch("compare", "zoo:model=mlp", "zoo:model=lenet5")
     assert done.returncode == 0, done.output
     assert "zoo:model=lenet5 is better than zoo:model=mlp by " in done.stdout
+    assert "t-test over seeds and images\n" in done.stdout
+    single = dispatch("compare", "zoo/0", "zoo:model=lenet5")
+    assert "takes a single run to vary over seeds as the other side does" in single.stdout
     whole = dispatch("compare", "zoo", "zoo:model=mlp")
     assert whole.returncode == 2
     assert "zoo:model=lenet5, zoo:model=mlp" in whole.stderr
@@ -113,7 +119,7 @@ def test_overrides_are_matched_by_value(
     done = dispatch("compare", "other", f"zo:o:{words}", "--json")
     if not runs:
         assert done.returncode == 2
-        assert f"no run with {words} has a predictions.csv" in done.stderr
+        assert f"no run with {words} is there. There are: " in done.stderr
         return
     assert done.returncode == 0, done.output
     means = [right(0.7 + int(run) / 20, int(run)).mean() for run in runs.split()]
@@ -135,6 +141,77 @@ def test_what_is_proposed_can_be_pasted(tmp_path: Path, dispatch: Dispatch) -> N
     refused = dispatch("compare", "other", "my zoo:model.hidden=[")
     assert refused.returncode == 2
     assert "model.hidden=[: not understood" in refused.stderr
+
+
+def test_a_name_that_is_proposed_means_one_configuration(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    """Whatever part of it was typed: what is proposed holds that, and the rest."""
+    for number, (model, lr) in enumerate(itertools.product(("mlp", "lenet5"), ("0.05", "0.1"))):
+        own = [f"model={model}", f"optimizer.lr={lr}", "seed=0"]
+        make_run(tmp_path / "zoo" / str(number), right(0.8, number), own)
+    make_run(tmp_path / "other", right(0.8, 9))
+    for typed in ("optimizer.lr=0.05", "model=mlp"):
+        told = dispatch("compare", "other", f"zoo:{typed}").stderr.partition("Name it: ")[2]
+        proposed = told.split()
+        assert len(proposed) == 2
+        for name in proposed:
+            assert typed in name
+            assert dispatch("compare", "other", name.rstrip(","), "--json").returncode == 0, name
+    for typed in ("modle=mlp", "optimizer.lr=7"):
+        told = dispatch("compare", "other", f"zoo:{typed}")
+        assert told.returncode == 2
+        assert f"zoo:{typed}: no run with {typed} is there. There are: " in told.stderr
+        assert told.stderr.count("zoo:model=") == 4
+
+
+def test_seeds_that_differ_too_much_are_not_blamed_on_the_images(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    """Each run has every image right or every image wrong."""
+    for number in range(4):
+        own = [f"model={'ab'[number % 2]}", f"seed={number // 2}"]
+        make_run(tmp_path / "zoo" / str(number), np.full(N, number in (0, 3)), own)
+    done = dispatch("compare", "zoo:model=a", "zoo:model=b")
+    assert "more than 1,000 seeds each would be needed to show a difference of 0.5" in done.stdout
+    assert "more images" not in done.stdout
+
+
+def test_checkpoints_without_predictions_are_told_how_to_get_them(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    for name in "ab":
+        run = make_run(tmp_path / name, right(0.9, 1))
+        (run / "checkpoints").mkdir()
+        for file in ("best.pth", "last.pth", "step_20.pth"):
+            (run / "checkpoints" / file).touch()
+    for file in ("last.pth", "step_20.pth"):
+        done = dispatch("compare", "a/checkpoints/best.pth", f"b/checkpoints/{file}")
+        assert done.returncode == 2
+        assert f"`evaluate b/checkpoints/{file}` writes them" in done.stderr
+    shutil.copytree(tmp_path / "a", tmp_path / "b" / "evaluation" / "last_test")
+    assert dispatch("compare", "a", "b/checkpoints/last.pth").returncode == 0
+    missing = dispatch("compare", "a", "b/checkpoints/none.pth")
+    assert "there is no such run, checkpoint or sweep" in missing.stderr
+
+
+def test_what_evaluate_has_read_is_not_read_again(tmp_path: Path, dispatch: Dispatch) -> None:
+    """Of runs whose training read no test split, unless the best weights are others by now."""
+    for name, seed in (("a", 1), ("b", 2)):
+        run = make_run(tmp_path / name, right(0.8, seed))
+        shutil.copytree(run, run / "evaluation" / "test")
+        (run / "evaluation" / "test" / "evaluation.json").write_text('{"epoch": 3}')
+        (run / "summary.json").write_text('{"best_epoch": 3}')
+        own = (run / predictions.NAME).read_text().replace("\ntest,", "\nval,")
+        (run / predictions.NAME).write_text(own)
+    done = dispatch("compare", "a", "b", "--json")
+    assert done.returncode == 0, done.output
+    assert json.loads(done.stdout)["accuracy_b"] == right(0.8, 2).mean()
+    assert dispatch("compare", "a", "b", "split=val").returncode == 0
+    (tmp_path / "b" / "summary.json").write_text('{"best_epoch": 4}')
+    stale = dispatch("compare", "a", "b")
+    assert stale.returncode == 2
+    assert "the test split of this run was not read" in stale.stderr
 
 
 def test_a_run_is_not_compared_with_a_group_that_holds_it(
@@ -190,6 +267,16 @@ def test_images_that_both_tested_where_test_sets_differ(tmp_path: Path, dispatch
     make_run(tmp_path / "b", right(0.9, 2)[100:], files=names[100:], labels=LABELS[100:])
     found = json.loads(dispatch("compare", "a", "b", "--json").stdout)
     assert found["n"] == N - 100
+    table = dispatch("compare", "a", "b").stdout.partition("\n\n")[0]
+    for name, seed in (("a", 1), ("b", 2)):
+        accuracy = right(0.9, seed)[100:].mean()
+        assert found[f"accuracy_{name}"] == accuracy
+        assert re.search(rf"(?m)^{name} +1 +{N - 100} +{accuracy:.4f} ", table)
+    make_run(tmp_path / "c", right(0.9, 3), files=names)
+    three = dispatch("compare", "a", "b", "c").stdout
+    assert re.findall(r"(?m)^a +1 +(\d+) +([\d.]+)", three) == [
+        ("300", f"{right(0.9, 1)[100:].mean():.4f}"), ("400", f"{right(0.9, 1).mean():.4f}"),
+    ]  # fmt: skip
 
 
 def test_a_checkpoint_means_its_run(tmp_path: Path, dispatch: Dispatch) -> None:
@@ -224,6 +311,55 @@ FOLDER = (
     "data=image_folder", "data.root=photos", "data.shape=[3,8,8]", "model=mlp", "epochs=1",
     "num_threads=1", "data.test_size=0.3", "data.val_size=0.2", "tensorboard=false",
 )  # fmt: skip
+
+
+def test_other_pixels_and_classes_are_refused_whatever_the_splits(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    """Folders with the same file names: other pixels, a class renamed, and the same in all."""
+    for name, shift, second in (("one", 0, "c1"), ("two", 50, "c1"), ("three", 0, "kitty")):
+        for label, i in np.ndindex(2, 20):
+            file = tmp_path / name / ("c0", second)[label] / f"{i:02}.png"
+            write_image(file, 100 * label + i + shift, (8, 8))
+    shutil.copytree(tmp_path / "one", tmp_path / "four")
+    words = [word for word in FOLDER if not word.startswith("data.root")]
+    for name, seed in (("one", 0), ("two", 1), ("three", 1), ("four", 1)):
+        own = (*words, f"data.root={name}", f"data.split_seed={seed}", f"hydra.run.dir=run_{name}")
+        assert run_trainer(*own, cwd=tmp_path).returncode == 0
+    tests = [files_in(tmp_path / f"run_{name}", "test") for name in ("one", "two")]
+    assert tests[0] != tests[1]
+    for name, reason in (
+        ("two", "the same name, but not the same pixels: c"),
+        ("three", "their classes differ: run_one alone has c1; run_three alone has kitty"),
+    ):
+        done = dispatch("compare", "run_one", f"run_{name}")
+        assert done.returncode == 2
+        assert reason in done.stderr
+    done = dispatch("compare", "run_one", "run_four", "--json")
+    assert done.returncode == 0, done.output
+    assert json.loads(done.stdout)["n"] == len(tests[0] & tests[1])
+
+
+def test_a_file_that_moved_to_another_class_is_refused(tmp_path: Path, dispatch: Dispatch) -> None:
+    names = [f"c{label}/{i:03}.png" for i, label in enumerate(LABELS)]
+    moved = [f"c{(LABELS[0] + 1) % 3}/000.png", *names[1:]]
+    labels = np.concatenate([(LABELS[:1] + 1) % 3, LABELS[1:]])
+    make_run(tmp_path / "a", right(0.9, 1), files=names)
+    make_run(tmp_path / "b", right(0.9, 2), files=moved, labels=labels)
+    unknown = dispatch("compare", "a", "b")
+    assert unknown.returncode == 0
+    assert "nothing tells whether their pixels are the same" in unknown.stdout
+    for run in "ab":
+        keys = {"classes": ["c0", "c1", "c2"], "test": {str(i): f"{i:x}" for i in range(N)}}
+        (tmp_path / run / "images.json").write_text(json.dumps(keys))
+    refused = dispatch("compare", "a", "b")
+    assert refused.returncode == 2
+    assert f"image {names[0]}, labelled c{LABELS[0]}, of the one is {moved[0]}" in refused.stderr
+    twin = dispatch("compare", "a", str(make_run(tmp_path / "c", right(0.9, 3), files=names)))
+    assert twin.returncode == 0
+    keys["test"]["0"] = "another image of the same name"
+    (tmp_path / "b" / "images.json").write_text(json.dumps(keys))
+    assert dispatch("compare", "a", "b").returncode == 0
 
 
 def files_in(folder: Path, *splits: str) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from scipy import stats
 
 from tests.helpers.commands import Finished, run_trainer
 from tests.helpers.small_sweeps import SMALL, job_of, predictions, summary
+from trainer.config import compose
+from trainer.runs import out_of_fold
+from trainer.runs.read import read_runs
 
 Dispatch = Callable[..., Finished]
 
@@ -42,6 +46,21 @@ def test_each_image_is_held_out_once(sweep: tuple[Path, Finished]) -> None:
         assert summary(job_of(cv, k))["held_out"] == f"fold {k} of 3"
 
 
+def test_mistakes_have_the_index_of_the_predictions(sweep: tuple[Path, Finished]) -> None:
+    run = job_of(sweep[0] / "outputs" / "cv", 1)
+    found = json.loads((run / "findings.json").read_text())
+    for split in ("val", "test"):
+        wrong = {
+            int(row["index"]): (row["label"], row["predicted"])
+            for row in predictions(run)
+            if row["split"] == split and row["label"] != row["predicted"]
+        }
+        mistakes = found[split]["mistakes"]
+        assert mistakes
+        told = {one["index"]: (one["label"], one["predicted"]) for one in mistakes}
+        assert told.items() <= wrong.items()
+
+
 def test_the_test_split_is_not_read(sweep: tuple[Path, Finished]) -> None:
     assert not (sweep[0] / "outputs" / "test_readings.jsonl").exists()
 
@@ -61,6 +80,47 @@ def test_the_table_has_mean_spread_and_interval(sweep: tuple[Path, Finished]) ->
     rows = predictions(cwd / "outputs" / "cv")
     right = sum(row["label"] == row["predicted"] for row in rows)
     assert f"out of fold: accuracy {right / 301:.4f} of 301 images" in done.stdout
+    assert "train, 20 val, 100 held-out images" in done.stdout
+
+
+def test_the_out_of_fold_accuracy_is_reported(
+    sweep: tuple[Path, Finished], dispatch: Dispatch
+) -> None:
+    cv = sweep[0] / "outputs" / "cv"
+    rows = predictions(cv)
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    found = json.loads(dispatch("report", str(cv), "--json").stdout)["out_of_fold"]
+    want = stats.binomtest(right, 301).proportion_ci(0.95, "wilson")
+    assert (found["accuracy"], found["num_images"]) == (right / 301, 301)
+    assert found["interval"] == pytest.approx([want.low, want.high], abs=1e-9)
+    line = f"out of fold: accuracy {right / 301:.4f} of 301 images"
+    assert line in dispatch("report", str(cv)).stdout
+    assert line in (cv / "report.html").read_text()
+    one = json.loads(dispatch("report", str(cv / "0"), "--json").stdout)
+    assert one["out_of_fold"] is None
+
+
+def test_evaluate_calls_a_fold_a_fold(sweep: tuple[Path, Finished]) -> None:
+    done = run_trainer("evaluate", "outputs/cv/1", cwd=sweep[0])
+    assert done.returncode == 0, done.output
+    assert "fold 1 of 3, 100 images" in done.stdout
+    assert "test split" not in done.stdout
+    val = run_trainer("evaluate", "outputs/cv/1", "split=val", cwd=sweep[0])
+    assert val.stdout.startswith("val split, ")
+
+
+def test_of_two_seeds_no_out_of_fold_predictions_are_written(
+    sweep: tuple[Path, Finished], tmp_path: Path
+) -> None:
+    cv = tmp_path / "cv"
+    shutil.copytree(sweep[0] / "outputs" / "cv", cv)
+    (cv / "predictions.csv").unlink()
+    assert "out-of-fold predictions of each image" in str(out_of_fold.write(cv, read_runs(cv)))
+    (cv / "predictions.csv").unlink()
+    shutil.copytree(cv / "0", cv / "3")
+    assert "no " in str(out_of_fold.write(cv, read_runs(cv)))
+    assert "these are 4 runs of 3 finished folds" in str(out_of_fold.write(cv, read_runs(cv)))
+    assert not (cv / "predictions.csv").exists()
 
 
 def test_folds_are_compared_on_all_images(sweep: tuple[Path, Finished], dispatch: Dispatch) -> None:
@@ -83,6 +143,7 @@ def test_folds_are_compared_on_all_images(sweep: tuple[Path, Finished], dispatch
         (["folds=3", "data.fold=1"], "data.fold=1 with folds=3: one of the two"),
         (["folds=3", "--cfg", "job"], "folds=K is a sweep"),
         (["fold=3"], "data.fold=..."),
+        (["folds=3", "test=all"], "test=all with folds=3: a cross-validation reads no test split"),
     ],
 )
 def test_wrong_folds(dispatch: Dispatch, tmp_path: Path, words: list[str], reason: str) -> None:
@@ -90,6 +151,24 @@ def test_wrong_folds(dispatch: Dispatch, tmp_path: Path, words: list[str], reaso
     assert done.returncode == 2
     assert reason in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_wrong_folds_are_told_before_each_is_composed(
+    tmp_path: Path, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which takes a minute for 170."""
+    composed = []
+    load = compose.Composer._load
+    monkeypatch.setattr(
+        compose.Composer, "_load", lambda self, *a: composed.append(a) or load(self, *a)
+    )
+    done = dispatch("folds=170", "data=synthetic", "data.num_train=180", "data.num_classes=2")
+    assert done.returncode == 2
+    assert "data.folds=170: class" in done.stderr
+    assert len(composed) == 2  # the sweep, and the first of its jobs
+    composed.clear()
+    assert dispatch("--multirun", "data.folds=3", "data.fold=0,1,3").returncode == 2
+    assert len(composed) == 4
 
 
 @pytest.mark.parametrize("groups", [False, True])

@@ -157,6 +157,10 @@ def test_the_run_and_its_page_tell_of_copies(photos: Path, tmp_path: Path) -> No
         assert "<h2>Data</h2>" in page
         assert "train/owl/&lt;b&gt;x.png (train, owl)" in page
         assert "<b>x" not in page
+        top = page.partition("<section>")[0]  # with the accuracies
+        assert ("<p>test images that are in train, too: 2</p>" in top) == (on_leak == "warn")
+        assert "readings of this test split: " in top
+        assert "data.root=&#39;" not in page.partition("</header>")[0]
 
 
 def test_a_run_without_copies_has_neither(clean: Path, tmp_path: Path) -> None:
@@ -164,7 +168,9 @@ def test_a_run_without_copies_has_neither(clean: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "leaks.json").exists()
     (tmp_path / "run" / "leaks.json").write_text('{"counts": {"test_in_train": "<script>"}}')
     assert run_trainer("report", "run", cwd=tmp_path).returncode == 0
-    assert "<h2>Data</h2>" not in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>Data</h2>" not in page
+    assert "in train, too" not in page
 
 
 def test_the_drawn_test_split_is_written_down(tmp_path: Path, dispatch: Dispatch) -> None:

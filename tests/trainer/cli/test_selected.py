@@ -14,6 +14,7 @@ from data.synthetic import load_synthetic
 from tests.helpers.commands import Finished, run_trainer
 from tests.helpers.small_sweeps import SMALL, job_of, predictions, summary
 from trainer import checkpoints
+from trainer.runs import readings
 
 
 def ledger(cwd: Path) -> list[dict[str, Any]]:
@@ -45,6 +46,7 @@ def test_a_sweep_tests_the_selected_configuration_alone(sweep: tuple[Path, Finis
         rows = [json.loads(line) for line in (job / "metrics.jsonl").read_text().splitlines()]
         assert [row["split"] for row in rows].count("test") == (number >= 2)
     assert {row["run"] for row in ledger(cwd)} == {str(job.relative_to(cwd)) for job in jobs[2:]}
+    assert {row["command"] for row in ledger(cwd)} == {"train"}
     assert "selected: optimizer.lr=0.01, 2 seeds: val mean" in done.stdout
     assert "readings of this test split: 2, by 2 runs (outputs/test_readings.jsonl)" in done.stdout
 
@@ -116,9 +118,27 @@ def test_an_unselected_run_is_tested_when_asked(sweep: tuple[Path, Finished]) ->
     assert after["test_accuracy"] is not None
     assert after["weights_sha256"] == before["weights_sha256"]
     assert len(ledger(cwd)) == count + 1
+    assert ledger(cwd)[-1]["command"] == "train"  # the test of a training that had ended
     again = run_trainer("resume", str(job), "test=all", cwd=cwd)
     assert again.returncode == 2
     assert again.stderr.endswith("pass epochs=N (larger) to extend it.\n")
+    extended = run_trainer("resume", str(job), "epochs=3", "test=all", cwd=cwd)
+    assert extended.returncode == 0, extended.output
+    assert ledger(cwd)[-1]["command"] == "resume"
+
+
+def test_one_model_in_two_checkpoints_is_one_model(tmp_path: Path) -> None:
+    words = [word for word in SMALL if not word.startswith("epochs")]
+    done = run_trainer(*words, "epochs=1", "hydra.run.dir=outputs/one", cwd=tmp_path)
+    assert done.returncode == 0, done.output
+    for name in ("best", "last"):
+        path = f"outputs/one/checkpoints/{name}.pth"
+        assert run_trainer("evaluate", path, cwd=tmp_path).returncode == 0
+    rows = ledger(tmp_path)
+    assert len({row["digest"] for row in rows}) == 2
+    assert len({row["weights"] for row in rows}) == 1
+    file = tmp_path / "outputs" / readings.NAME
+    assert readings.readings_of(file, rows[0]["dataset"]) == readings.Readings(file, 3, 1, 1)
 
 
 @pytest.mark.slow

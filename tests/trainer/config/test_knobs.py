@@ -22,6 +22,7 @@ from trainer.errors import UserError
 
 CONFIGS = ROOT / "configs"
 FILES = sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("*/*.yaml")])
+OF_SWEEPS = set(knobs.OF_SWEEPS) - {"search"}  # a group
 CHECKED_GROUPS = ("optimizer", "scheduler", "loss", "data", "augment")
 CHOICES = [(group, name) for group in knobs.GROUPS for name in choices.names(group)]
 
@@ -37,7 +38,7 @@ def test_there_are_files() -> None:
 
 def test_run_wide_keys_and_the_table_agree() -> None:
     table = {key for key in knobs.KNOBS if "." not in key}
-    assert keys_of(CONFIGS / "config.yaml") == table | set(knobs.OF_SWEEPS) - {"search"}  # a group
+    assert keys_of(CONFIGS / "config.yaml") == table | OF_SWEEPS
 
 
 @pytest.mark.parametrize("group", CHECKED_GROUPS)
@@ -56,8 +57,7 @@ def test_the_first_line_says_what_this_is(file: Path) -> None:
 
 
 def test_every_key_has_a_meaning() -> None:
-    of_run = {key for key in knobs.KNOBS if "." not in key}
-    of_run |= set(knobs.OF_SWEEPS) - {"search"}
+    of_run = {key for key in knobs.KNOBS if "." not in key} | OF_SWEEPS
     assert choices.comments((CONFIGS / "config.yaml").read_text()).keys() == of_run
     for group, name in CHOICES:
         keys = {key for key in choices.options(group, name) if not key.startswith("_")}

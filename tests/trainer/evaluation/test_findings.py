@@ -99,12 +99,13 @@ def test_mistakes_by_name_and_file() -> None:
     split = Split(
         torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1]), torch.tensor([3, 1]),
         ["a/0.png", "b/1.png", "a/2.png", "a/3.png"],
+        torch.tensor([30, 10]),
     )  # fmt: skip
     rows = mistakes_as_json(
-        [Mistake(0, 0, 1, 0.5), Mistake(1, 1, 0, math.nan)], "ab", split.file_at
+        [Mistake(0, 0, 1, 0.5), Mistake(1, 1, 0, math.nan)], "ab", split.index_at, split.file_at
     )
     assert rows[0] == {
-        "index": 0, "file": "a/3.png", "label": "a", "predicted": "b", "probability": 0.5,
+        "index": 30, "file": "a/3.png", "label": "a", "predicted": "b", "probability": 0.5,
         "label_index": 0, "predicted_index": 1,
     }  # fmt: skip
     assert (rows[1]["file"], rows[1]["probability"]) == ("b/1.png", None)

@@ -9,13 +9,16 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from trainer.evaluation.seed_groups import (
+    degrees_of_cochran_and_cox,
+    seeds_and_images,
+    seeds_needed,
+)
 from trainer.evaluation.statistics import (
     expected_maximum,
     holm,
     mcnemar,
     paired_difference,
-    seeds_and_images,
-    seeds_needed,
     spread,
     t_cdf,
     t_quantile,
@@ -186,17 +189,53 @@ def group(rng: np.random.Generator, ease: NDArray[np.float64], k: int, std: floa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("runs", "n", "std"), [((3, 3), 1000, 0.05), ((3, 8), 300, 0.05), ((10, 10), 1000, 0.03)]
-)
+    ("runs", "n", "stds", "least", "most"),
+    [
+        ((3, 3), 1000, (0.05, 0.05), 0.03, 0.065), ((3, 8), 300, (0.05, 0.05), 0.03, 0.065),
+        ((10, 10), 1000, (0.03, 0.03), 0.03, 0.065), ((3, 3), 300, (0.02, 0.3), 0.03, 0.075),
+        ((10, 3), 300, (0.02, 0.3), 0.03, 0.08), ((10, 2), 300, (0.02, 0.3), 0, 0.07),
+        ((2, 2), 300, (0.02, 0.3), 0.02, 0.07), ((2, 10), 300, (0.05, 0.05), 0, 0.05),
+    ],
+)  # fmt: skip
 def test_equal_groups_are_told_apart_as_seldom_as_the_level_says(
-    runs: tuple[int, int], n: int, std: float
+    runs: tuple[int, int], n: int, stds: tuple[float, float], least: float, most: float
 ) -> None:
+    """Also where one of two equally good configurations varies far more over its seeds. The bounds
+    leave two standard errors of the simulation around 4 to 6, or to 7, of 100."""
     rng, rejected = np.random.default_rng(3), 0
     for _ in range(2000):
         ease = rng.normal(1.9, 1.2, n)
-        a, b = (group(rng, ease, k, std, 0.0) for k in runs)
+        a, b = (group(rng, ease, k, std, 0.0) for k, std in zip(runs, stds, strict=True))
         rejected += seeds_and_images(a, b).p_value < 0.05
-    assert 0.03 <= rejected / 2000 <= 0.065
+    assert least <= rejected / 2000 <= most
+
+
+@pytest.mark.parametrize(("ka", "kb"), [(3, 3), (10, 4), (2, 2), (2, 6)])
+def test_where_all_images_are_alike_it_is_welchs_test(ka: int, kb: int) -> None:
+    """By scipy. Each run has a random part of the images right, so that none is hard for all;
+    with two runs against more it is more careful than that."""
+    rng, found = np.random.default_rng(ka), []
+    while len(found) < 5:
+        a, b = (
+            rng.random((k, 400)) < rng.normal(0.85, std, (k, 1))
+            for k, std in ((ka, 0.01), (kb, 0.08))
+        )
+        if (one := seeds_and_images(a, b)).of_images == 0:
+            found.append(one)
+            want = stats.ttest_ind(b.mean(axis=1), a.mean(axis=1), equal_var=False)
+            if min(ka, kb) == 2 < max(ka, kb):
+                assert one.p_value > want.pvalue
+            else:
+                assert one.p_value == pytest.approx(want.pvalue, rel=1e-6)
+                assert one.interval == pytest.approx(want.confidence_interval(), abs=1e-9)
+            assert (one.p_value < 0.05) == (one.interval.low > 0 or one.interval.high < 0)
+
+
+def test_the_quantile_of_cochran_and_cox_is_the_mean_of_the_parts() -> None:
+    parts = [(0.5, 1), (0.3, 9), (0.2, 399)]
+    quantile = sum(share * stats.t.ppf(0.975, own) for share, own in parts)
+    degrees = degrees_of_cochran_and_cox(parts, 0.95)
+    assert stats.t.ppf(0.975, degrees) == pytest.approx(quantile, rel=1e-8)
 
 
 def test_groups_that_differ_are_told_apart() -> None:

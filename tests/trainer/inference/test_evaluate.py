@@ -143,7 +143,7 @@ def test_where_results_go(best: Path, dispatch: Dispatch, monkeypatch: pytest.Mo
     done = evaluated(dispatch, best, "split=val", quick)
     assert done.stdout.splitlines()[-1] == (
         "written to run/evaluation/val_limit_batches=1: evaluation.json, confusion.png, "
-        "mistakes.png, predictions.csv"
+        "mistakes.png, predictions.csv, images.json"
     )
     for name in ("confusion.png", "mistakes.png"):
         with Image.open(Path("run/evaluation/val_limit_batches=1", name)) as image:
@@ -302,12 +302,12 @@ def test_thousands_of_classes_have_cells_instead_of_a_matrix(
 
 def test_a_net_without_mistakes_leaves_no_image_of_them(tmp_path: Path) -> None:
     images = Split(torch.zeros(9, 1, 8, 8, dtype=torch.uint8), torch.zeros(9).long())
-    results: dict[str, Any] = {"classes": ["猫", "dog"], "loss": None}
+    results: dict[str, Any] = {"classes": ["猫", "dog"], "loss": None, "split": "test"}
     bad, good = (Findings(ALL_RIGHT, 1.0, 0.0, some) for some in ([Mistake(8, 0, 1, 0.9)], []))
     assert evaluate.write(tmp_path, results, bad, images, [])[2] == "mistakes.png"
     assert (tmp_path / "mistakes.png").exists()
     written = evaluate.write(tmp_path, results, good, images, [])
-    assert written == ["evaluation.json", "confusion.png", "predictions.csv"]
+    assert written == ["evaluation.json", "confusion.png", "predictions.csv", "images.json"]
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(written)
     assert results_in(tmp_path) == results
 

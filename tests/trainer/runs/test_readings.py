@@ -45,6 +45,19 @@ def test_a_copy_of_a_checkpoint_is_the_same_run(tmp_path: Path) -> None:
     assert other == readings.Readings(file, count=4, runs=2, models=3)
 
 
+def test_other_pixels_under_the_same_names_are_another_test_split(tmp_path: Path) -> None:
+    """An image brought to another shape is still that image; what earlier versions noted, too."""
+    file = tmp_path / readings.NAME
+    readings.note(file, **reading(1))  # of an earlier version
+    readings.note(file, **reading(2), pixels="1x28x28 crop:aa")
+    readings.note(file, **reading(3), pixels="1x28x28 crop:bb")
+    found = readings.note(file, **reading(4), pixels="1x32x32 crop:cc")
+    assert found is not None
+    assert found.count == 4
+    assert readings.readings_of(file, "d", "1x28x28 crop:aa").count == 3
+    assert readings.readings_of(file, "d").count == 4
+
+
 def test_what_is_damaged_is_passed_over(tmp_path: Path) -> None:
     file = tmp_path / readings.NAME
     readings.note(file, **reading(1))

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from tests.helpers.commands import ROOT, Finished, TrainedRun
+from trainer.config.compose import as_typed
 from trainer.errors import fault_in
 from trainer.runs.read import read_run
 from trainer.runs.report import html, pages
@@ -203,7 +204,10 @@ def test_the_command_can_be_pasted(run: Path, dispatch: Dispatch) -> None:
     (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
     dispatch("report", "run")
     lines = [word for word in read_page(run).words if word.startswith("python -m trainer")]
-    assert shlex.split(lines[0]) == ["python", "-m", "trainer", *overrides]
+    *command, model, root, freeze = shlex.split(lines[0])
+    assert command == ["python", "-m", "trainer"]
+    assert (model, root, freeze) == (overrides[0], "data.root=my pictures", overrides[2])
+    assert [as_typed(word, multirun=False) for word in (model, root, freeze)] == overrides
 
 
 def test_odd_folders_do_not_hide_the_others(

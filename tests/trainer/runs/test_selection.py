@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from scipy import stats
 
-from tests.helpers.commands import Finished
+from tests.helpers.commands import Finished, run_trainer
+from trainer.runs import readings
 from trainer.runs.read import read_runs
 from trainer.runs.selection import configurations, ordered, selected
 
@@ -137,3 +141,62 @@ def test_report_as_csv(tmp_path: Path, dispatch: Dispatch) -> None:
     assert (rows[1]["test_accuracy"], rows[0]["test_accuracy"]) == ("", "0.5")
     assert [row["selected"] for row in rows] == ["True", "False"]
     assert dispatch("report", "s", "--csv", "--json").returncode == 2
+
+
+def test_runs_on_other_pixels_are_selected_apart(tmp_path: Path) -> None:
+    for name, val, pixels in (("a", 0.9, "s:1"), ("b", 0.8, "s:2"), ("c", 0.7, "s:2")):
+        write_run(tmp_path / "two" / name, [f"model={name}"], val, test_pixels=pixels)
+        same = {"test_pixels": "large:7" if name == "a" else "s:2"}
+        write_run(tmp_path / "one" / name, [f"model={name}"], val, **same)
+    assert [one.overrides[0] for one in selected(read_runs(tmp_path / "two"))] == [
+        "model=a", "model=b",
+    ]  # fmt: skip
+    assert [one.overrides[0] for one in selected(read_runs(tmp_path / "one"))] == ["model=a"]
+
+
+def test_the_price_of_choosing_is_the_same_for_a_sweep_and_its_runs(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    """By the spread of the seeds that were tested, where it is known."""
+    found = []
+    for name in ("zoo", "single"):
+        for seed, test in enumerate((0.90, 0.94, 0.95)):
+            write_run(
+                tmp_path / "outputs" / name / str(seed), ["model=a", f"seed={seed}"], 0.9,
+                test_accuracy=test, dataset=name,
+            )  # fmt: skip
+        for number in range(8):
+            readings.note(
+                tmp_path / "outputs" / readings.NAME, command="train", run=f"{name}{number}",
+                checkpoint="", digest=f"{name}{number}", dataset=name, split="test",
+                num_images=1000,
+            )  # fmt: skip
+    (tmp_path / "outputs" / "zoo" / "multirun.yaml").touch()
+    for folder in ("zoo", "zoo/1", "single/1"):
+        done = dispatch("report", f"outputs/{folder}")
+        found.append(re.search(r"models is ([\d.]+) points above", done.stdout)[1])  # type: ignore[index]
+    std = np.std([0.90, 0.94, 0.95], ddof=1)
+    luck = np.random.default_rng(0).normal(0, std, (100_000, 8)).max(axis=1).mean()
+    assert found[0] == found[1] == f"{100 * luck:.1f}"
+    assert found[2] != found[1]
+
+
+def test_inverted_pixels_are_another_dataset(tmp_path: Path) -> None:
+    """By two trainings on folders with the same names, and a third on a copy of the first."""
+    for label, i in np.ndindex(2, 8):
+        pixels = np.random.default_rng(100 * label + i).integers(0, 256, (8, 8), np.uint8)
+        for name, shown in (("one", pixels), ("two", 255 - pixels), ("three", pixels)):
+            (tmp_path / name / f"c{label}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(shown).save(tmp_path / name / f"c{label}" / f"{i}.png")
+    words = (
+        "data=image_folder", "data.shape=[1,8,8]", "model=mlp", "epochs=1", "data.test_size=0.3",
+        "data.val_size=0.3", "tensorboard=false",
+    )  # fmt: skip
+    for name in ("one", "two", "three"):
+        own = (*words, f"data.root={name}", f"hydra.run.dir=outputs/{name}")
+        done = run_trainer(*own, cwd=tmp_path)
+        assert done.returncode == 0, done.output
+        read = 2 if name == "three" else 1
+        assert f"readings of this test split: {read}, by {read} run" in done.stdout
+    report = run_trainer("report", "outputs", cwd=tmp_path)
+    assert "2 groups of runs were validated on different images" in report.stdout

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers import results, several
+from tests.helpers import processes, results, several
 from tests.helpers.commands import Finished, run_trainer, train
-from tests.helpers.processes import Ended
-from tests.helpers.tiny_training import signal_at
+from tests.helpers.processes import Command, Ended
+from tests.helpers.tiny_training import refused, signal_at
 from trainer import checkpoints
 
 # Four epochs of five steps; the last batch, of 5 images, is divided as 2 and 3 of them.
@@ -217,6 +217,14 @@ def test_what_is_wrong_for_one_is_told_by_the_first(tmp_path: Path) -> None:
     assert ended[1].output == ""
 
 
+def test_processes_that_cannot_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of a cluster without an address."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ended = processes.run(tmp_path, *TINY)
+    refused(ended, "Process 0 of 2 cannot reach the others", "MASTER_ADDR", code=1)
+
+
 @pytest.mark.slow
 def test_the_launcher_and_its_exit_codes(tmp_path: Path) -> None:
     """`processes=2`, without torchrun: the numbers and endings of one command."""
@@ -235,8 +243,6 @@ def test_the_launcher_and_its_exit_codes(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_launcher(tmp_path: Path, number: int) -> None:
-    from tests.helpers.processes import Command
-
     command = Command(tmp_path, [*TINY, "epochs=100000", "processes=2", "hydra.run.dir=run"])
     assert command.wait_for(lambda: results.newest_step(tmp_path / "run") > 5)
     command.send(number)
@@ -249,8 +255,6 @@ def test_a_signal_to_the_launcher(tmp_path: Path, number: int) -> None:
 
 @pytest.mark.slow
 def test_the_launcher_killed_leaves_no_orphan(tmp_path: Path) -> None:
-    from tests.helpers.processes import Command
-
     command = Command(tmp_path, [*TINY, "epochs=100000", "processes=2", "hydra.run.dir=run"])
     assert command.wait_for(lambda: results.newest_step(tmp_path / "run") > 5)
     os.kill(command.pid, signal.SIGKILL)

@@ -34,16 +34,21 @@ def data(folder: Path) -> Data:
     """Of leaks.json, which runs have where there is something to tell. Raises one of
     UNREADABLE."""
     found = read_json(folder / "leaks.json")
-    counts = {key: found["counts"][key] for key in COUNTS}
-    if any(type(n) is not int or not 0 <= n < LARGEST_COUNT for n in counts.values()):
+    numbers = {key: found["counts"][key] for key in COUNTS}
+    if any(type(n) is not int or not 0 <= n < LARGEST_COUNT for n in numbers.values()):
         raise ValueError("a count is no count")
     groups = [[said(place) for place in group] for group in found["copies"] + found["left_out"]]
     return Data(
-        [(what, f"{counts[key]:,}") for key, what in COUNTS.items() if counts[key]],
+        [(what, f"{numbers[key]:,}") for key, what in COUNTS.items() if numbers[key]],
         groups[:MOST_NAMED],
         max(0, len(groups) - MOST_NAMED),
         str(found["known"]),
     )
+
+
+def counts(folder: Path) -> list[str]:
+    """As "test images that are in train, too: 3", for the top of the page. Raises as `data`."""
+    return [f"{what}: {number}" for what, number in data(folder).counts]
 
 
 def said(place: dict[str, Any]) -> str:

@@ -21,8 +21,9 @@ from trainer.runs.read import (
 )
 from trainer.runs.report import html
 from trainer.runs.report.curves import POSITIVE, SHARE, is_shown, points
-from trainer.runs.report.data_section import data
+from trainer.runs.report.data_section import counts, data
 from trainer.runs.report.evaluation_section import Evaluation, evaluation
+from trainer.runs.report.result import result
 from trainer.runs.report.svg import Chart, Line, line_chart
 from trainer.runs.side_files import read_json, readable
 from trainer.text.values import count
@@ -51,7 +52,8 @@ def run_page(row: Row) -> str:
         row=row,
         held_out=f"{row.fold[:1].upper()}{row.fold[1:]}" if row.fold else "Test split",
         kind=kind_of(row),
-        command=shlex.join(["python", "-m", "trainer", *row.overrides]),
+        command=shlex.join(["python", "-m", "trainer", *map(typed, row.overrides)]),
+        notes=[*readable([], counts, folder), *result([row], folder, set())],
         figures=readable([], figures, row, summary),
         charts=curves(metrics, row.best_epoch),
         evaluated=readable({}, evaluated, folder),
@@ -59,6 +61,15 @@ def run_page(row: Row) -> str:
         facts=readable([], facts, folder, summary),
         files=files(folder),
     )
+
+
+def typed(word: str) -> str:
+    """An override as it was typed, without the quotes that were put around a text."""
+    if "'" not in word:
+        return word
+    from trainer.config.overrides import as_pasted  # Hydra takes a third of a second
+
+    return as_pasted(word)
 
 
 def name_of(folder: Path) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.evaluation.statistics import wilson
+from trainer.runs import out_of_fold
 from trainer.runs.read import Row, shared_overrides
 from trainer.runs.report.differences import side_by_side, silent
 from trainer.runs.report.result import result
@@ -45,11 +47,20 @@ def as_json(
             "differ_silently": dict(silent(rows)),
             "differ": {key: dict(zip(folders, values, strict=True))
                        for key, *values in side_by_side(compared)},
+            "out_of_fold": out_of_fold_as_json(rows),
             "rule": RULE,
             "result": result(rows, folder, shared_overrides(rows)),
         },
         indent=1,
     )  # fmt: skip
+
+
+def out_of_fold_as_json(rows: list[Row]) -> dict[str, Any] | None:
+    """Accuracy of a cross-validation on all images; None of other runs."""
+    if (counts := out_of_fold.accuracy(rows)) is None:
+        return None
+    right, n = counts
+    return {"accuracy": right / n, "interval": wilson(right, n), "num_images": n}
 
 
 def run_as_json(row: Row, is_selected: bool) -> dict[str, Any]:

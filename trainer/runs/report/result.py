@@ -3,15 +3,14 @@ often the test split was read. The same lines stand under the table and on the p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.evaluation.statistics import Interval, Spread
-from trainer.runs import readings
+from trainer.runs import out_of_fold, readings
 from trainer.runs.read import Row
 from trainer.runs.report.names import configuration_name, run_name
-from trainer.runs.selection import REPEATS, Configuration, configurations, selected
+from trainer.runs.selection import REPEATS, Configuration, configurations, selected, std_over_seeds
 from trainer.system.paths import shell_path
 from trainer.text.values import count
 
@@ -35,6 +34,8 @@ def result(rows: Sequence[Row], folder: Path, shared: set[str]) -> list[str]:
     if len(chosen) > 1:
         lines.append(f"{len(chosen)} groups of runs were validated on different images, and are "
                      "selected apart")  # fmt: skip
+    if line := out_of_fold.in_words(rows):
+        lines.append(line)
     for one in chosen:
         lines += in_words(one, folder, shared)
         if (read := readings_in_words(one)) is not None:
@@ -108,11 +109,11 @@ def readings_in_words(one: Configuration) -> str | None:
     best = one.rows[0]
     if best.dataset is None or one.num_folds:
         return None
-    found = readings.readings_of(readings.ledger_of(best.folder), best.dataset)
+    found = readings.readings_of(readings.ledger_of(best.folder), best.dataset, best.test_pixels)
     if not found.count:
         return None
-    std = one.test.std if one.test is not None and not math.isnan(one.test.std) else None
     tested = next((row for row in one.rows if row.test_accuracy is not None), None)
     if tested is None:
         return found.told(None, 0)
+    std = std_over_seeds(tested.folder, tested.dataset)
     return found.told(tested.test_accuracy, tested.num_test_images or 0, std)
