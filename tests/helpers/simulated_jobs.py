@@ -60,6 +60,9 @@ class SimulatedJobs:
         found, self.codes = self.codes, []
         return found
 
+    def going(self, folders: Mapping[int, Path]) -> list[int]:
+        return []
+
     def send(self, key: int, number: int) -> None:
         if key in self.running:
             self.end(key, "interrupted", f"stopped by signal {number}", 128 + number)

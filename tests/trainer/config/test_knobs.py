@@ -65,6 +65,18 @@ def test_every_key_has_a_meaning() -> None:
         assert choices.meanings(group, name).keys() == keys - sizes, (group, name)
 
 
+def test_keys_of_searches_and_the_table_agree() -> None:
+    found = {key for name in choices.names("search") for key in choices.options("search", name)}
+    assert {f"search.{key}" for key in found} == {
+        k for k in knobs.SWEEP_KNOBS if k[:7] == "search."
+    }
+    for name in choices.names("search"):
+        keys = choices.options("search", name).keys()
+        assert choices.meanings("search", name).keys() >= keys - {"strategy"}
+        assert choices.options("search", name)["strategy"] == name
+        knobs.check_values({"search": choices.options("search", name)}, knobs.SWEEP_KNOBS)
+
+
 def test_a_choice_does_not_repeat_what_it_extends() -> None:
     for group, name in CHOICES:
         own, *others = sorted(choices.files(group, name), key=lambda file: file.stem != name)
