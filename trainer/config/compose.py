@@ -221,7 +221,8 @@ class Composer:
         choices = [one.words for one in self._space(master)]
         if master.search.strategy == "grid":
             check_size(choices)
-        choices = [values[:1] if is_every(values) else values for values in choices]
+        shared = [values[0] for values in choices if len(values) == 1]
+        choices = [values[:1] if is_every(values, shared) else values for values in choices]
         if math.prod(map(len, choices)) <= MAX_CHECKED_JOBS:
             return (list(combination) for combination in itertools.product(*choices))
         first = [values[0] for values in choices]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from trainer.errors import UserError
@@ -35,9 +35,14 @@ def as_sweep(words: Sequence[str]) -> tuple[list[str], bool]:
     return [*others, f"data.folds={value}", f"data.fold={every}"], True
 
 
-def is_every(values: Sequence[str]) -> bool:
-    """True for the values of a sweep that are all folds, of which one is composed."""
-    return list(values) == [f"data.fold={fold}" for fold in range(len(values))]
+def is_every(values: Sequence[str], words: Container[str]) -> bool:
+    """True for the values of a sweep that are all folds, of which one is composed.
+
+    Args:
+        words: overrides that all jobs have.
+    """
+    every = [f"data.fold={fold}" for fold in range(len(values))]
+    return list(values) == every and f"data.folds={len(values)}" in words
 
 
 def each(job: dict[str, Any], words: Sequence[str]) -> Iterator[dict[str, Any]]:

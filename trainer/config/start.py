@@ -17,7 +17,7 @@ from omegaconf import DictConfig, open_dict
 from trainer.config.compose import Composer, quoted
 from trainer.config.hydra_errors import user_errors
 from trainer.config.hydra_internals import Hydra, raise_errors
-from trainer.config.knobs import CONFIGS
+from trainer.config.knobs import CONFIGS, OF_SWEEPS
 
 Task = Callable[[DictConfig], Any]
 
@@ -51,6 +51,8 @@ def run(composer: Composer, master: DictConfig, folder: Path, task: Task) -> Non
     with open_dict(master):
         master.hydra[kind].dir, master.hydra.mode = str(folder), mode
         master.hydra.overrides.hydra.extend(words)  # the jobs of a sweep are composed with them
+        for key in OF_SWEEPS if kind == "run" else ():
+            master.pop(key)
     with _hydra(composer, master) as hydra:
         begin = hydra.multirun if composer.multirun else hydra.run
         begin(composer.config_name, task, composer.overrides)

@@ -80,7 +80,8 @@ def test_the_table_has_mean_spread_and_interval(sweep: tuple[Path, Finished]) ->
     rows = predictions(cwd / "outputs" / "cv")
     right = sum(row["label"] == row["predicted"] for row in rows)
     assert f"out of fold: accuracy {right / 301:.4f} of 301 images" in done.stdout
-    assert "train, 20 val, 100 held-out images" in done.stdout
+    told = (job_of(cwd / "outputs" / "cv", 1) / "terminal.log").read_text()
+    assert "train, 20 val, 100 held-out images" in told
 
 
 def test_the_out_of_fold_accuracy_is_reported(
@@ -96,16 +97,17 @@ def test_the_out_of_fold_accuracy_is_reported(
     line = f"out of fold: accuracy {right / 301:.4f} of 301 images"
     assert line in dispatch("report", str(cv)).stdout
     assert line in (cv / "report.html").read_text()
-    one = json.loads(dispatch("report", str(cv / "0"), "--json").stdout)
+    one = json.loads(dispatch("report", str(job_of(cv, 0)), "--json").stdout)
     assert one["out_of_fold"] is None
 
 
 def test_evaluate_calls_a_fold_a_fold(sweep: tuple[Path, Finished]) -> None:
-    done = run_trainer("evaluate", "outputs/cv/1", cwd=sweep[0])
+    job = str(job_of(sweep[0] / "outputs" / "cv", 1))
+    done = run_trainer("evaluate", job, cwd=sweep[0])
     assert done.returncode == 0, done.output
     assert "fold 1 of 3, 100 images" in done.stdout
     assert "test split" not in done.stdout
-    val = run_trainer("evaluate", "outputs/cv/1", "split=val", cwd=sweep[0])
+    val = run_trainer("evaluate", job, "split=val", cwd=sweep[0])
     assert val.stdout.startswith("val split, ")
 
 
@@ -117,7 +119,7 @@ def test_of_two_seeds_no_out_of_fold_predictions_are_written(
     (cv / "predictions.csv").unlink()
     assert "out-of-fold predictions of each image" in str(out_of_fold.write(cv, read_runs(cv)))
     (cv / "predictions.csv").unlink()
-    shutil.copytree(cv / "0", cv / "3")
+    shutil.copytree(job_of(cv, 0), cv / "3")
     assert "no " in str(out_of_fold.write(cv, read_runs(cv)))
     assert "these are 4 runs of 3 finished folds" in str(out_of_fold.write(cv, read_runs(cv)))
     assert not (cv / "predictions.csv").exists()

@@ -204,7 +204,7 @@ def spoil_data() -> None:
     from trainer.builders import training_run
     from trainer.errors import UserError
 
-    def check_data(config: Any) -> None:
+    def check_data(config: Any, asks_cuda: bool = True) -> str:
         raise UserError("data.root: not on this machine")
 
     training_run.check_data = check_data
