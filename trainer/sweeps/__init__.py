@@ -1,1 +1,1 @@
-"""A sweep: its jobs planned, each in a process of its own, resumed and told of."""
+"""A sweep: its jobs planned, each in a process of its own, here, on Slurm or on Ray; searches."""
