@@ -19,13 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers import processes
-from tests.helpers.commands import read_json
-from tests.helpers.small_sweeps import SMALL, summary
-
-
-def jobs_of(sweep: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = read_json(sweep / "sweep.json")["jobs"]
-    return found
+from tests.helpers.small_sweeps import SMALL, jobs_of, summary
 
 
 def results(sweep: Path) -> list[tuple[Any, ...]]:

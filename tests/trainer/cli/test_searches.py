@@ -12,8 +12,7 @@ import pytest
 
 from tests.helpers import processes
 from tests.helpers.commands import Finished, run_trainer
-from tests.helpers.small_sweeps import SMALL, summary
-from tests.trainer.sweeps.test_sweep import jobs_of
+from tests.helpers.small_sweeps import SMALL, jobs_of, summary
 from trainer.cli.asked import compose
 from trainer.cli.sweep import search_of
 from trainer.config import choices, knobs

@@ -11,8 +11,7 @@ import pytest
 
 from tests.helpers import processes
 from tests.helpers.commands import run_trainer
-from tests.helpers.small_sweeps import SMALL, summary
-from tests.trainer.sweeps.test_sweep import hashes, jobs_of
+from tests.helpers.small_sweeps import SMALL, hashes, jobs_of, summary
 
 # A model of the user's own that ends its process in one of many ways, unless a file says not to.
 BAD = """\

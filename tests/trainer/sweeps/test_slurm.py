@@ -15,8 +15,13 @@ import pytest
 from tests.helpers import processes, slurm_cluster
 from tests.helpers.commands import Finished, run_trainer
 from tests.helpers.slurm_cluster import called
-from tests.helpers.small_sweeps import SMALL, summary
-from tests.trainer.sweeps.test_sweep import hashes, jobs_of
+from tests.helpers.small_sweeps import (
+    SMALL,
+    check_one_killed_one_finished_one_diverged,
+    hashes,
+    jobs_of,
+    summary,
+)
 
 pytestmark = pytest.mark.slow
 # Of some seconds: to be met while it runs.
@@ -63,12 +68,7 @@ def test_jobs_that_fail_and_one_that_is_killed(slurm: None, tmp_path: Path) -> N
     os.kill(int(killed.read_text().split()[1]), signal.SIGKILL)
     ended = command.wait()
     assert ended.code == 1, ended.output
-    jobs = jobs_of(sweep)
-    assert [job["state"] for job in jobs] == ["failed", "finished", "failed"]
-    assert jobs[0]["reason"] == "killed by SIGKILL: out of memory?"
-    assert "NaN or infinite" in jobs[2]["reason"]
-    assert summary(sweep / jobs[0]["folder"])["status"] == "failed"
-    assert summary(sweep / jobs[1]["folder"])["test_accuracy"] is not None
+    jobs = check_one_killed_one_finished_one_diverged(sweep)
     assert "epoch 10/10" in (sweep / jobs[1]["folder"] / "terminal.log").read_text()
     assert not (sweep / ".slurm").exists()
     assert not queue()

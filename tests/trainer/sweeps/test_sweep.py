@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.helpers.commands import Finished, read_json, run_trainer
-from tests.helpers.small_sweeps import SMALL, summary
+from tests.helpers.small_sweeps import SMALL, hashes, jobs_of, summary
 
 WORDS = (*SMALL, "optimizer.lr=1e-9,0.01", "seed=0,1")
-
-
-def jobs_of(sweep: Path) -> list[dict[str, Any]]:
-    jobs: list[dict[str, Any]] = read_json(sweep / "sweep.json")["jobs"]
-    return jobs
-
-
-def hashes(sweep: Path) -> list[str]:
-    return [summary(sweep / job["folder"])["weights_sha256"] for job in jobs_of(sweep)]
 
 
 @pytest.fixture(scope="module")
