@@ -35,6 +35,7 @@ NOT_RUN = {
     r"weights=IMAGENET1K_V1": "a download",
     r"compile=(step|model)": "a C++ compiler; tests/trainer/training/compiling/ runs it",
     r"launcher=(slurm|ray)": "a cluster; tests/trainer/sweeps/ starts one",
+    r"report outputs/(two --|cv outputs/two)|resume outputs/zoo": "sweeps of another line or page",
     r"^pip install": "a network; .ci/run does it",
     r"^torchrun": "tests/trainer/training/test_processes.py starts it",
     r"^(pytest|ruff|mypy|\.ci/run)\b": "the tests and their tools themselves",

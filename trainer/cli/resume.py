@@ -75,7 +75,8 @@ def number_of_processes(folder: Path, values: dict[str, str], here: Place | None
             )
         return here.size
     begun = readable({}, read_yaml, folder / ".hydra" / "config.yaml")
-    if begun.get("processes", 1) != 1:
+    begun = begun if isinstance(begun, dict) else {}
+    if begun.get("processes", 1) != 1 and knobs.KNOBS["processes"].allows(begun["processes"]):
         values.setdefault("processes", str(begun["processes"]))
     typed = values.get("processes", "1")
     if not typed.isdecimal() or not knobs.KNOBS["processes"].allows(int(typed)):

@@ -59,6 +59,8 @@ def configuration(
     checked = {**config, "data": {"_target_": None, **stored["data"]}}
     if config["layers"] == "numpy" and knobs.KNOBS["device"].allows(config["device"]):
         checked["device"] = "auto"  # its own concerns the training; see `on_this_machine`
+    if knobs.KNOBS["processes"].allows(config["processes"]):
+        checked["processes"] = 1  # those of the training, too
     try:
         knobs.check(checked)
     except UserError as error:
