@@ -27,7 +27,7 @@ def configuration_of(folder: Path) -> dict[str, str]:
     config = readable({}, read_yaml, folder / ".hydra" / "config.yaml")
     choices = readable({}, noted_choices, folder / ".hydra" / "hydra.yaml")
     known = {group: choices[group] for group in knobs.GROUPS if group in choices}
-    flat = dict(flattened(config)) if isinstance(config, dict) else {}
+    flat = readable({}, lambda: dict(flattened(config)))  # a number of 5,000 digits has no text
     said = {f"{group}.{key}" for group in known for key in MADE}
     return known | {key: value for key, value in flat.items() if key not in said} if flat else {}
 
