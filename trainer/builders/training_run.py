@@ -23,12 +23,7 @@ from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Dataset
 from trainer.builders import networks, optimizers, pretrained
-from trainer.builders.datasets import (
-    Shape,
-    evaluation_batches,
-    known_size,
-    load_data,
-)
+from trainer.builders.datasets import Shape, evaluation_batches, known_size, load_data
 from trainer.checkpoints import CheckpointFolder, describable
 from trainer.checkpoints.description import Cost
 from trainer.config import knobs

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.cli.asked import Asked, Config, check_with_torch, compose, own_modules
+from trainer.config import knobs, start
 from trainer.config.changes import FREE_KEYS, is_free
-from trainer.config.compose import is_of_sweep, parse, plain
+from trainer.config.compose import is_of_sweep, own_part, parse, plain
 from trainer.errors import Stopped, UserError
 from trainer.runs import out_of_fold, sweep_file
 from trainer.runs.folder import claim_folder
@@ -22,7 +23,8 @@ from trainer.runs.lock import NAME, locked
 from trainer.runs.read import read_runs, runs_and_jobs
 from trainer.runs.report.table import table
 from trainer.runs.selection import selected
-from trainer.runs.sweep_file import Job, Sweep
+from trainer.runs.sweep_file import FINISHED, Job, Sweep
+from trainer.sweeps import plan
 from trainer.sweeps import search as searches
 from trainer.sweeps.halving import Halving
 from trainer.sweeps.optuna_search import OptunaSearch
@@ -56,7 +58,7 @@ def begin(asked: Asked) -> int:
         with locked(folder):
             words = [*asked.args.flags, *asked.args.overrides]
             sweep = Sweep(folder, folder.name, words, now.pop("versions"), now)
-            add(sweep, search.planned, folders)
+            plan.extend(sweep, search.planned, folders)
             sweep.save()
             print(f"{search.describe()} in {shell_path(folder)}")
             return run(sweep, asked, search)
@@ -72,7 +74,7 @@ def again(folder: Path, asked: Asked, search: Search, folders: Sequence[str] | N
     with locked(folder):
         sweep = sweep_file.load(folder)
         tell_changes(sweep, checked(asked), force=False)
-        added = add(sweep, search.planned, folders)
+        added = plan.extend(sweep, search.planned, folders)
         sweep.command = [*asked.args.flags, *asked.args.overrides]
         print(f"{shell_path(folder)}: going on with {count(len(sweep.jobs), 'job')}"
               + (f", {added} of them new" if added else ""))  # fmt: skip
@@ -108,16 +110,27 @@ def composed_of_file(sweep: Sweep, values: Mapping[str, str]) -> Asked:
     if own := [word for word in words if word.lstrip("+~").startswith("hydra")]:
         raise UserError(f"{own[0]}: is not taken from {sweep.folder / sweep_file.NAME}. Give the "
                         f"sweep's own command again, with sweep.name={sweep.name}.")  # fmt: skip
-    asked = compose(parse(["--multirun", *(w for w in words if w not in ("--multirun", "-m"))]))
-    from trainer.config.stored import trusted
+    file = sweep.folder / sweep_file.NAME
+    args = parse(["--multirun", *(w for w in words if w not in ("--multirun", "-m"))])
+    if args.config_name or args.config_path:  # which may name packages to import
+        raise UserError(
+            f"{file}: --config-name and --config-path are not taken from a file. Give the sweep's "
+            f"own command again, with sweep.name={sweep.name}."
+        )
+    asked = compose(args)
+    sweep.refresh()  # what the folders say, not the file
+    jobs = [job.overrides for job in sweep.jobs if job.state != FINISHED]
+    if own := [word for overrides in jobs for word in overrides if is_of_sweep(word)]:
+        raise UserError(f"{file}: {own[0]:.200} is no override of a training.")
+    whole = [asked.composer.job(overrides) for overrides in jobs]
+    from trainer.config.stored import check_group, trusted
 
-    for module in own_modules(asked.jobs):
-        if not any(f"{module}.".startswith(f"{name}.") for name in trusted(values)):
-            raise UserError(
-                f"{sweep.folder / sweep_file.NAME}: names classes of {module}, which are none of "
-                f"this program's own, and are not run. If you know where the file comes from, "
-                f"trust={module.partition('.')[0]} takes them."
-            )
+    for config in (asked.master, *whole):
+        start.refuse_objects(config, file)
+    for job in (*asked.jobs, *(plain(own_part(config)) for config in whole)):
+        knobs.check(job)
+        for group in knobs.GROUPS:
+            check_group(group, job[group], trusted(values), str(file))
     return asked
 
 
@@ -126,7 +139,7 @@ def checked(asked: Asked) -> dict[str, Any]:
     results of the sweep depend on beside its overrides."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of threads that share cores with others
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    from trainer.sweeps import launchers, plan, processes
+    from trainer.sweeps import launchers, processes
     from trainer.system.versions import versions
 
     processes.warm_up()
@@ -157,16 +170,8 @@ def search_of(asked: Asked) -> Search:
     return Search(planned)
 
 
-def add(sweep: Sweep, jobs: Sequence[list[str]], folders: Sequence[str] | None) -> int:
-    from trainer.sweeps import plan
-
-    return plan.extend(sweep, jobs, folders)
-
-
 def tell_changes(sweep: Sweep, now: dict[str, Any], force: bool) -> None:
     """Raises UserError unless forced, where a result of the sweep would be of another training."""
-    from trainer.sweeps import plan
-
     lines = list(plan.changes(sweep, now.pop("versions"), now))
     if not lines:
         return
@@ -209,7 +214,7 @@ def run(
         return [*flags, *job.overrides, *extra, *search.words(job), *hydras, where]
 
     def config_of(job: Job) -> Config:
-        return plain(asked.composer.job([*job.overrides, *extra]))
+        return plain(own_part(asked.composer.job([*job.overrides, *extra])))
 
     on_gpus = all(job["device"] in ("auto", "cuda") for job in asked.jobs)
     is_here = asked.master.launcher == "local"

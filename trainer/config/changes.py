@@ -17,6 +17,13 @@ FREE_KEYS = (
 )  # fmt: skip
 
 
+# Keys that change nothing that is trained.
+IDLE = (
+    "test", "processes", "tensorboard", "histograms", "profile", "log_interval", "num_workers",
+    "save_every_steps", "save_every_minutes",
+)  # fmt: skip
+
+
 def is_free(key: str) -> bool:
     """True if the key, or the dict that it stands in, is one of FREE_KEYS."""
     return key in FREE_KEYS or key.startswith("data.file_md5.")

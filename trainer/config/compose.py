@@ -151,8 +151,8 @@ class Composer:
         return [own_part(self._load(words, RunMode.RUN)) for words in self._checked(master)]
 
     def job(self, words: list[str]) -> DictConfig:
-        """Configuration of one job of a sweep, by its overrides."""
-        return own_part(self._load(words, RunMode.RUN))
+        """Configuration of one job of a sweep with Hydra's node, by its overrides."""
+        return self._load(words, RunMode.RUN)
 
     def job_folders(self, master: DictConfig, jobs: Sequence[list[str]]) -> list[str] | None:
         """Names of the jobs' folders where hydra.sweep.subdir was typed; else None."""

@@ -12,12 +12,13 @@ from typing import Any
 from hydra import main as hydra_main
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from trainer.config.compose import Composer, quoted
+from trainer.config.compose import Composer, parse, quoted
 from trainer.config.hydra_errors import user_errors
 from trainer.config.hydra_internals import Hydra, raise_errors
 from trainer.config.knobs import CONFIGS, OF_SWEEPS
+from trainer.errors import UserError
 
 Task = Callable[[DictConfig], Any]
 
@@ -62,6 +63,23 @@ def is_plain_sweep(master: DictConfig) -> bool:
     """True if no other launcher or sweeper than Hydra's basic ones is named."""
     targets = (str(master.hydra[part].get("_target_")) for part in ("launcher", "sweeper"))
     return all(target.rpartition(".")[2].startswith("Basic") for target in targets)
+
+
+def refuse_objects(config: DictConfig, source: Path) -> None:
+    """Raises UserError if a configuration that a file asks for has Hydra make other objects, or set
+    other variables of the environment, than this program's own configuration.
+
+    Args:
+        config: with Hydra's node.
+        source: the file.
+    """
+    own = Composer(parse([])).master().hydra
+    for key in ("callbacks", "job_logging", "hydra_logging", "job.env_set", "job.env_copy"):
+        if OmegaConf.select(config.hydra, key) != OmegaConf.select(own, key):
+            raise UserError(
+                f"{source}: the configuration that it names sets hydra.{key}, which is not taken "
+                "from a file. Give the sweep's own command again, with sweep.name=..."
+            )
 
 
 @contextlib.contextmanager

@@ -133,27 +133,31 @@ def texts(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
 # --- the targets ---------------------------------------------------------------------------------
 
 
-def check_group(group: str, options: dict[str, Any], trust: Sequence[str]) -> None:
+def check_group(
+    group: str, options: dict[str, Any], trust: Sequence[str], whose: str = "The checkpoint"
+) -> None:
     """Refuse a group of a file that calls anything but one target of ours, or of a trusted module.
-
     Raises UserError.
+
+    Args:
+        whose: the file, as the message names it.
     """
     own = ("_target_", "_partial_") if group in PARTIAL else ("_target_",)
     for key in calls_in(options, own):
         raise UserError(
-            f"The checkpoint's configuration cannot be used: {group}.{key}: only a group's own "
+            f"{whose}'s configuration cannot be used: {group}.{key}: only a group's own "
             "_target_ may say what is called."
         )
     if options.get("_partial_", True) is not True:
-        raise UserError("The checkpoint's configuration cannot be used: _partial_ must be true.")
+        raise UserError(f"{whose}'s configuration cannot be used: _partial_ must be true.")
     if "_target_" not in options and group == "data":  # of import-weights, which knows none
         return
     target = options.get("_target_")
     if not isinstance(target, str):
-        raise UserError(f"The checkpoint's configuration is incomplete: {group}._target_.")
+        raise UserError(f"{whose}'s configuration is incomplete: {group}._target_.")
     if not (is_own(group, target) or is_trusted(group, target, trust)):
         raise UserError(
-            f"The checkpoint names {group}._target_={target[:200]}, which is none of this "
+            f"{whose} names {group}._target_={target[:200]}, which is none of this "
             "program's own, and is not run. If you know where the file comes from, "
             f"trust={target.partition('.')[0][:100]} takes it."
         )

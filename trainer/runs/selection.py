@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.config.changes import IDLE
 from trainer.evaluation.statistics import Spread, spread
 from trainer.runs.folder import sweep_of
 from trainer.runs.read import Row, read_runs
@@ -22,11 +23,6 @@ from trainer.runs.readings import are_other
 from trainer.runs.side_files import UNREADABLE, read_yaml
 
 REPEATS = ("seed", "data.split_seed", "data.fold")
-# Keys that change nothing that is trained.
-IDLE = (
-    "test", "processes", "tensorboard", "histograms", "profile", "log_interval", "num_workers",
-    "save_every_steps", "save_every_minutes",
-)  # fmt: skip
 RULE = (
     "order and selection by validation accuracy (ties: lower validation loss, then earlier); the "
     "test split selects nothing"

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.config.changes import is_free
+from trainer.config.changes import IDLE
 from trainer.errors import UserError
 from trainer.runs.lock import is_locked
 from trainer.runs.side_files import UNREADABLE, read_json, readable
@@ -179,6 +179,6 @@ def texts(value: Any) -> list[str]:
 
 
 def identity(overrides: Sequence[str]) -> frozenset[str]:
-    """What makes two jobs the same: their overrides in any order, but for those that change no
-    result."""
-    return frozenset(word for word in overrides if not is_free(word.lstrip("+").partition("=")[0]))
+    """What makes two jobs the same: their overrides in any order, but for those that change nothing
+    that is trained."""
+    return frozenset(w for w in overrides if w.lstrip("+").partition("=")[0] not in IDLE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from trainer.config.changes import differences, is_free
 from trainer.errors import UserError
 from trainer.runs.sweep_file import Job, Sweep, identity
-from trainer.text.values import count, format_value
+from trainer.text.values import format_value
 
 LONGEST_NAME = 120  # bytes of a job's folder, of the 255 that file systems take
 PROGRAM = ("trainer", "models", "data", "configs")
@@ -48,10 +49,10 @@ def extend(sweep: Sweep, jobs: Sequence[list[str]], names: Sequence[str] | None 
         index = len(sweep.jobs)
         name = names[place] if names else folder_name(index, own)
         sweep.jobs.append(Job(index, list(words), name))
-    folders = [job.folder for job in sweep.jobs]
-    if twice := {name for name in folders if folders.count(name) > 1}:
+    folders = Counter(job.folder for job in sweep.jobs)
+    if twice := [name for name, number in folders.items() if number > 1]:
         raise UserError(
-            f"hydra.sweep.subdir: gives {sorted(twice)[0]} to several jobs of the sweep. Leave the "
+            f"hydra.sweep.subdir: gives {twice[0]} to several jobs of the sweep. Leave the "
             "key out: each job has a folder of its own, named by what is swept."
         )
     return len(sweep.jobs) - before
@@ -105,12 +106,3 @@ def changes(sweep: Sweep, versions: Mapping[str, str], now: Mapping[str, Any]) -
         yield f"version of {name}: {old} -> {new}"
     if before.get("source", now["source"]) != now["source"]:
         yield "code: the program's source files have changed"
-
-
-def summary_line(sweep: Sweep) -> str:
-    """Number of jobs by state: "12 jobs: 9 finished, 3 failed"."""
-    states: dict[str, int] = {}
-    for job in sweep.jobs:
-        states[job.state] = states.get(job.state, 0) + 1
-    parts = ", ".join(f"{number} {state}" for state, number in states.items())
-    return f"{count(len(sweep.jobs), 'job')}: {parts}"

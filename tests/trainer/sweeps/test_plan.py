@@ -55,6 +55,12 @@ def test_a_job_is_known_by_its_words_in_any_order() -> None:
         extend(found, [["a=9"], ["a=8"]], names=["x", "x"])
 
 
+def test_keys_that_train_nothing_make_no_other_job() -> None:
+    found = sweep(["a=1"])
+    assert extend(found, [["a=1", "test=none", "tensorboard=false"]]) == 0
+    assert extend(found, [["a=1", "layers=numpy"], ["a=1", "num_threads=2"]]) == 2
+
+
 def test_changes_name_what_changed() -> None:
     begun = {"source": "1", "config": {"epochs": 2, "seed": 0, "device": "cpu"}, "datasets": ["d"]}
     found = Sweep(Path(), "", [], {"torch": "2"}, begun)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,24 +103,54 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, words: list[str], said: 
     assert not (tmp_path / "outputs").exists() or not any((tmp_path / "outputs").rglob("*.json"))
 
 
-def test_words_of_a_file_run_no_code(sweep: tuple[Path, Finished], tmp_path: Path) -> None:
+EVIL = [
+    (["model._target_=evil.Net"], "model._target_=evil.Net, which is none of this program's own"),
+    (["+model.extra._target_=evil.Net"], "only a group's own _target_ may say what is called"),
+    (["hydra.callbacks.x._target_=evil.Net"], ""),
+]
+
+
+@pytest.mark.parametrize("place", ["command", "jobs"])
+@pytest.mark.parametrize(("words", "said"), EVIL)
+def test_words_of_a_file_run_no_code(
+    sweep: tuple[Path, Finished], tmp_path: Path, words: list[str], said: str, place: str
+) -> None:
+    """Neither those of the command nor those that one job alone has."""
     found = read_json(sweep[0] / "sweep.json")
-    folder = tmp_path / "sweep"
-    folder.mkdir()
-    (tmp_path / "evil.py").write_text("open('ran', 'w')\nclass Net: pass\n")
-    for word, said in (
-        ("model._target_=evil.Net", "names classes of evil"),
-        ("hydra.callbacks.x._target_=evil.Net", "is not taken from"),
-    ):
-        changed = {**found, "command": [*found["command"], word]}
-        changed["jobs"] = [
-            {**job, "state": "waiting", "overrides": [*job["overrides"], word]}
-            for job in found["jobs"]
-        ]
-        (folder / "sweep.json").write_text(json.dumps(changed))
-        done = run_trainer("resume", "sweep", cwd=tmp_path)
-        assert (done.returncode, said in done.stderr) == (2, True), done.output
-        assert not (tmp_path / "ran").exists()
+    if place == "command":
+        found["command"] += words
+    else:
+        found["jobs"][1]["overrides"] += words
+    refused = "is not taken from" if place == "command" else "is no override of a training"
+    check_refused(tmp_path, found, said or refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "said"),
+    [
+        ("experiment/own.yaml", ["experiment=own"], "sets hydra.callbacks"),
+        ("own.yaml", ["--config-name", "own"], "--config-name and --config-path are not taken"),
+    ],
+)
+def test_folders_that_a_file_names_run_no_code(
+    sweep: tuple[Path, Finished], tmp_path: Path, name: str, flags: list[str], said: str
+) -> None:
+    file = tmp_path / "my" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package _global_\nhydra: {callbacks: {x: {_target_: evil.Net}}}\n")
+    found = read_json(sweep[0] / "sweep.json")
+    found["command"] = ["--config-dir", str(tmp_path / "my"), *flags, *found["command"]]
+    check_refused(tmp_path, found, said)
+
+
+def check_refused(cwd: Path, plan: dict[str, Any], said: str) -> None:
+    """`resume` of this plan, none of whose jobs has begun, whatever it says."""
+    (cwd / "evil.py").write_text("open('ran', 'w')\nclass Net: pass\n")
+    (cwd / "sweep").mkdir()
+    (cwd / "sweep" / "sweep.json").write_text(json.dumps(plan))
+    done = run_trainer("resume", "sweep", cwd=cwd)
+    assert (done.returncode, said in done.stderr) == (2, True), done.output
+    assert not (cwd / "ran").exists()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"jobs": [5]}', '{"name": 1, "jobs": {}}'])
