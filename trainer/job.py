@@ -68,7 +68,8 @@ def run(
                 for note in world.together(partial(snapshot.load, run, state)):
                     log.warning("%s", note)
             # A fold that is held out is no test split: every run reads its own.
-            is_tested = reads_test(run.plan.test, in_sweep and not config["data"].get("folds"))
+            waits = world.from_main(lambda: in_sweep) and not config["data"].get("folds")
+            is_tested = reads_test(run.plan.test, waits)
             summary, read = train(run, folder, choices, is_tested, is_resumed=state is not None)
         if not world.is_main:
             return

@@ -50,6 +50,8 @@ def main(argv: list[str]) -> int:
         from trainer.cli import sweep
 
         return sweep.resume(folder, values, args.retry_failed, args.force)
+    if others := [key for key in values if key in knobs.OF_SWEEPS]:
+        raise UserError(f"{others[0]}: is a key of sweeps, and {folder} holds a run.")
     here = distributed.place()
     if here is None or here.rank == 0:
         refuse_no_run(folder)
@@ -163,7 +165,8 @@ def resume_locked(
 def everything() -> tuple[str, ...]:
     """All keys; `check_changes` decides which of them may change."""
     own = (key for key in knobs.KNOBS if "." not in key)
-    return (*own, *knobs.GROUPS, *(f"{group}." for group in knobs.GROUPS))
+    of_sweeps = ("jobs", "launcher")
+    return (*own, *of_sweeps, *knobs.GROUPS, *(f"{group}." for group in knobs.GROUPS))
 
 
 def log_to(file: Path) -> None:

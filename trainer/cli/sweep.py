@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 # Of Hydra's node the words that say where a sweep lies, which its jobs are told in another way.
 PLACES = ("hydra.sweep.", "hydra.run.dir", "hydra.mode")
+FREE_OF_SWEEPS = ("jobs", "launcher")  # of a sweep that is resumed: how many at a time, and where
 
 Resume = Callable[[Path, dict[str, str]], int]
 
@@ -91,27 +92,34 @@ def resume(
         retry_failed: start those that failed again.
         force: also if the configuration or the data have changed.
     """
-    if others := [key for key in values if not is_free(key)]:
+    if others := [key for key in values if not is_free(key) and key not in FREE_OF_SWEEPS]:
         raise UserError(f"{others[0]}={values[others[0]]}: may not change when a sweep is resumed; "
-                        f"these may: {', '.join(FREE_KEYS)}.")  # fmt: skip
+                        f"these may: {', '.join((*FREE_OF_SWEEPS, *FREE_KEYS))}.")  # fmt: skip
+    own = [f"{key}={value}" for key, value in values.items() if key in FREE_OF_SWEEPS]
+    values = {key: value for key, value in values.items() if key not in FREE_OF_SWEEPS}
     with locked(folder):
         sweep = sweep_file.load(folder)
-        asked = composed_of_file(sweep, values)
+        asked = composed_of_file(sweep, values, own)
         search = search_of(asked)
         tell_changes(sweep, checked(asked), force)
         return run(sweep, asked, search, values, retry_failed)
 
 
-def composed_of_file(sweep: Sweep, values: Mapping[str, str]) -> Asked:
+def composed_of_file(sweep: Sweep, values: Mapping[str, str], own: Sequence[str]) -> Asked:
     """What a sweep's file asks for: somebody else's words, perhaps, so nothing of Hydra's own node
     is taken from it, and of classes only this program's, and those of modules that are trusted.
-    Raises UserError."""
+    Raises UserError.
+
+    Args:
+        values: changed keys of the jobs.
+        own: changed words of the sweep itself.
+    """
     words = [word for word in sweep.command if not word.lstrip("+~").startswith(PLACES)]
-    if own := [word for word in words if word.lstrip("+~").startswith("hydra")]:
-        raise UserError(f"{own[0]}: is not taken from {sweep.folder / sweep_file.NAME}. Give the "
+    if hydras := [word for word in words if word.lstrip("+~").startswith("hydra")]:
+        raise UserError(f"{hydras[0]}: is not taken from {sweep.folder / sweep_file.NAME}. Give the "
                         f"sweep's own command again, with sweep.name={sweep.name}.")  # fmt: skip
     file = sweep.folder / sweep_file.NAME
-    args = parse(["--multirun", *(w for w in words if w not in ("--multirun", "-m"))])
+    args = parse(["--multirun", *(w for w in words if w not in ("--multirun", "-m")), *own])
     if args.config_name or args.config_path:  # which may name packages to import
         raise UserError(
             f"{file}: --config-name and --config-path are not taken from a file. Give the sweep's "
@@ -120,8 +128,8 @@ def composed_of_file(sweep: Sweep, values: Mapping[str, str]) -> Asked:
     asked = compose(args)
     sweep.refresh()  # what the folders say, not the file
     jobs = [job.overrides for job in sweep.jobs if job.state != FINISHED]
-    if own := [word for overrides in jobs for word in overrides if is_of_sweep(word)]:
-        raise UserError(f"{file}: {own[0]:.200} is no override of a training.")
+    if others := [word for overrides in jobs for word in overrides if is_of_sweep(word)]:
+        raise UserError(f"{file}: {others[0]:.200} is no override of a training.")
     whole = [asked.composer.job(overrides) for overrides in jobs]
     from trainer.config.stored import check_group, trusted
 
@@ -139,12 +147,13 @@ def checked(asked: Asked) -> dict[str, Any]:
     results of the sweep depend on beside its overrides."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of threads that share cores with others
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    from trainer.sweeps import launchers, processes
+    from trainer.sweeps import launchers, processes, room
     from trainer.system.versions import versions
 
     processes.warm_up()
     launchers.check(asked.master.launcher)
     jobs = [launchers.checked_here(asked.master.launcher, job) for job in asked.jobs]
+    room.check_gpus(jobs)
     datasets = check_with_torch(jobs, asked.typed, before_forks=True)
     begun_with = plan.beginning(ROOT, asked.jobs, datasets)
     space = asked.composer.space(asked.master)

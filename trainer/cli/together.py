@@ -13,8 +13,8 @@ from trainer.config import start
 from trainer.config.compose import Composer
 from trainer.config.plain_yaml import parse
 from trainer.errors import UserError, complain, named
-from trainer.runs.folder import claim_folder, remove_half_made
-from trainer.runs.side_files import read_text, readable
+from trainer.runs.folder import claim_folder, is_gone_on_with, remove_half_made
+from trainer.runs.side_files import read_text, readable, status_of
 from trainer.system.distributed import Place
 from trainer.system.paths import at_home
 
@@ -32,14 +32,20 @@ def take_over(args: argparse.Namespace, size: int) -> None:
         args.overrides.append(f"processes={size}")
 
 
-def refuse_sweep(args: argparse.Namespace, jobs: Sequence[Mapping[str, Any]]) -> None:
-    """Raises UserError: a job of a sweep is one process."""
-    if args.multirun:
-        most = max(job["processes"] for job in jobs)
+def refuse_sweep(jobs: Sequence[Mapping[str, Any]], here: Place | None) -> None:
+    """Raises UserError for a sweep whose jobs take several processes, where they are started by
+    torchrun or by a launcher of Hydra's."""
+    most = max(job["processes"] for job in jobs)
+    if here is not None:
         raise UserError(
-            f"processes={most}: not supported with --multirun, whose jobs are a process each. "
-            "Start the trainings one by one, or leave the key out."
+            f"--multirun: not supported under torchrun, which has started {here.size} processes "
+            f"for one training. Start the sweep without it; processes={here.size} gives each job "
+            "its own."
         )
+    raise UserError(
+        f"processes={most}: goes with this program's own sweeps, and a launcher or sweeper of "
+        "Hydra's was named. Leave out one of the two."
+    )
 
 
 def train(
@@ -51,15 +57,19 @@ def train(
     modules: Sequence[str],
     task: Callable[..., None],
 ) -> None:
-    """Train, in the folder that the first process claims; or go on in it, if torchrun has started
-    the processes again.
+    """Train, in the folder that the first process claims; or go on in it, if it is that of a job
+    of a sweep, or torchrun has started the processes again.
 
     Args:
         config: the checked configuration.
         modules: of the user's own that it takes its classes from.
         task: runs the job in its folder, from its configuration and the world.
     """
-    folder = world.from_main(lambda: begun(here, master, config))
+    folder = world.from_main(lambda: begun(master, config))
+    if folder is not None and world.from_main(lambda: status_of(folder)) == "finished":
+        if world.is_main:
+            print(f"{folder}: already finished")
+        return
     if folder is not None:
         values = {"trust": f"[{','.join(modules)}]"} if modules else {}
         raise SystemExit(resume(folder, values, False, world))
@@ -79,14 +89,13 @@ def train(
         take_part(world, folder, lambda: (config, None))
 
 
-def begun(here: Place, master: Any, config: dict[str, Any]) -> Path | None:
-    """Folder of the command, if torchrun has restarted it and a state of this run is there; else
-    None."""
+def begun(master: Any, config: dict[str, Any]) -> Path | None:
+    """Folder of the command, if it goes on there and a state of this run is there; else None."""
     from trainer.checkpoints import states_in
     from trainer.checkpoints.newest import unlike
 
     folder = at_home(Path(str(master.hydra.run.dir))).absolute()
-    if not (here.restarts and states_in(folder / "checkpoints")):
+    if not (is_gone_on_with(folder) and states_in(folder / "checkpoints")):
         return None
     first = readable({}, parse, readable("", read_text, folder / ".hydra" / "config.yaml"))
     return folder if first and not unlike(first, config) else None

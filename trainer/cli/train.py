@@ -52,9 +52,10 @@ def main(argv: list[str]) -> int:
     if args.cfg:
         start.show(asked.composer, asked.master, args)
         return 0
-    jobs = asked.jobs
-    if any(job["processes"] > 1 for job in jobs):
-        together.refuse_sweep(args, jobs)
+    jobs, is_sweep = asked.jobs, args.multirun and start.is_plain_sweep(asked.master)
+    if any(job["processes"] > 1 for job in jobs) and (here is not None or not is_sweep):
+        if args.multirun:
+            together.refuse_sweep(jobs, here)
         if here is None:
             return distributed.launch(argv, jobs[0]["processes"])
         with several.joined(here) as world:
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> int:
             modules = own_modules(jobs)
             together.train(world, here, asked.composer, asked.master, jobs[0], modules, task)
         return 0
-    if args.multirun and start.is_plain_sweep(asked.master):
+    if is_sweep:
         return sweep.begin(asked)
     if args.multirun and asked.master.search.strategy != "grid":
         raise UserError(f"search={asked.master.search.strategy}: goes with this program's own "

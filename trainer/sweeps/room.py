@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,9 @@ import torch
 
 from trainer.builders import networks
 from trainer.builders.datasets import announced_size
+from trainer.errors import UserError
 from trainer.runs.sweep_file import Job
+from trainer.system.device import pick_device
 from trainer.system.threads import pick_num_threads, threads_at_start
 
 
@@ -88,16 +90,32 @@ def of(
 
     def threads_of(job: Job) -> int:
         config = config_of(job)
-        keys = ("model", "data", "batch_size", "num_threads", "layers", "weights", "replace_head")
+        keys = ("model", "data", "batch_size", "num_threads", "layers", "weights", "replace_head",
+                "processes")  # fmt: skip
         return threads(json.dumps({key: config[key] for key in keys}))
 
     return Room(jobs, threads_at_start() if is_here else sys.maxsize, gpus, threads_of)
 
 
+def check_gpus(jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UserError: a job has one GPU, which several processes would share."""
+    for job in jobs:
+        if job["processes"] > 1 and pick_device(job["device"], job["layers"]).type == "cuda":
+            raise UserError(
+                f"processes={job['processes']} with --multirun: each job of a sweep has one GPU, "
+                "which its processes would share. Start the trainings one by one, add device=cpu, "
+                "or leave the key out."
+            )
+
+
 def num_threads_of(config: Mapping[str, Any]) -> int:
-    """Number of threads that a training computes with."""
+    """Number of threads that a training computes with, in all its processes."""
     shape, num_classes = announced_size(config["data"])
     with torch.device("meta"):
         model = networks.make_model(config, shape, num_classes)
         cost = networks.measure_cost(model, shape)
-    return pick_num_threads(config["num_threads"], cost.macs * config["batch_size"])
+    number = config["processes"]
+    own = pick_num_threads(config["num_threads"], cost.macs * config["batch_size"] / number)
+    if not config["num_threads"]:  # each process has its share of the cores
+        own = min(own, max(1, threads_at_start() // number))
+    return number * own

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.commands import Finished, read_json, run_trainer
-from tests.helpers.small_sweeps import SMALL, hashes, jobs_of, summary
+from tests.helpers.small_sweeps import SMALL, hashes, job_of, jobs_of, summary
 
 WORDS = (*SMALL, "optimizer.lr=1e-9,0.01", "seed=0,1")
 
@@ -57,9 +57,16 @@ def test_a_job_computes_what_it_computes_alone(sweep: tuple[Path, Finished]) -> 
 def test_nothing_is_done_twice(sweep: tuple[Path, Finished]) -> None:
     folder = sweep[0]
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("summary.json")}
-    done = run_trainer("resume", str(folder), cwd=folder)
+    done = run_trainer("resume", str(folder), "jobs=1", "launcher=local", cwd=folder)
     assert done.returncode == 0, done.output
     assert "started" not in done.stdout
+    for words, said in ((["jobs=-1"], "jobs=-1: must be"), (["epochs=3"], "these may: jobs,")):
+        refused = run_trainer("resume", str(folder), *words, cwd=folder)
+        assert (refused.returncode, said in refused.stderr) == (2, True), refused.output
+    job = job_of(folder, 0)
+    refused = run_trainer("resume", str(job), "jobs=2", cwd=folder)
+    assert refused.returncode == 2
+    assert "jobs: is a key of sweeps" in refused.stderr
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("summary.json")} == before
     assert [job["attempts"] for job in jobs_of(folder)] == [1] * 4
 
@@ -94,6 +101,7 @@ def test_the_same_command_with_more_values_adds_jobs(tmp_path: Path) -> None:
         (["--multirun", "seed=range(0,100)", "optimizer.lr=range(1,200)"], "19,900 combinations"),
         (["--multirun", "seed=0,1", "hydra.sweep.subdir=same"], "hydra.sweep.subdir: gives same"),
         (["resume", "x", "--retry-failed"], "x: holds no run to resume"),
+        (["resume", "x", "jobs=2"], "x: holds no run to resume"),
     ],
 )
 def test_what_is_refused_leaves_nothing(tmp_path: Path, words: list[str], said: str) -> None:
