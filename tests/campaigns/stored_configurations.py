@@ -38,6 +38,7 @@ from trainer import checkpoints
 from trainer.builders import datasets, optimizers, restore
 from trainer.checkpoints import entries
 from trainer.config import choices, knobs, plain_yaml, stored, targets
+from trainer.config.knob import Knob
 from trainer.errors import UserError
 from trainer.training import optimizer_state
 
@@ -105,7 +106,7 @@ def dump(content: Any, **options: Any) -> str:
     return str(yaml.dump(content, Dumper=Plain, width=10**6, **options))
 
 
-def valid_value(knob: knobs.Knob, chooser: random.Random) -> Any:
+def valid_value(knob: Knob, chooser: random.Random) -> Any:
     """Any that the table of keys allows, for a key that is no text."""
     if knob.choices or knob.kind == "bool":
         return chooser.choice(knob.choices or (True, False))
@@ -116,7 +117,7 @@ def valid_value(knob: knobs.Knob, chooser: random.Random) -> Any:
     return one if knob.length else one[0]
 
 
-def is_drawn(knob: knobs.Knob | None) -> bool:
+def is_drawn(knob: Knob | None) -> bool:
     """Whether a valid value can be drawn from what the table says."""
     if knob is knobs.KNOBS["processes"]:  # not with every batch size
         return False

@@ -114,11 +114,11 @@ def composed_of_file(sweep: Sweep, values: Mapping[str, str], own: Sequence[str]
         values: changed keys of the jobs.
         own: changed words of the sweep itself.
     """
+    file = sweep.folder / sweep_file.NAME
     words = [word for word in sweep.command if not word.lstrip("+~").startswith(PLACES)]
     if hydras := [word for word in words if word.lstrip("+~").startswith("hydra")]:
-        raise UserError(f"{hydras[0]}: is not taken from {sweep.folder / sweep_file.NAME}. Give the "
-                        f"sweep's own command again, with sweep.name={sweep.name}.")  # fmt: skip
-    file = sweep.folder / sweep_file.NAME
+        raise UserError(f"{hydras[0]}: is not taken from {file}. Give the sweep's own command "
+                        f"again, with sweep.name={sweep.name}.")  # fmt: skip
     args = parse(["--multirun", *(w for w in words if w not in ("--multirun", "-m")), *own])
     if args.config_name or args.config_path:  # which may name packages to import
         raise UserError(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from trainer.config import choices, knobs
+from trainer.config.knob import KINDS, Knob
 from trainer.config.plain_yaml import parse
 from trainer.config.targets import locate
 from trainer.text.values import format_value
@@ -105,10 +106,10 @@ def allowed(group: str, name: str, key: str) -> str:
 def phrase(hint: Any) -> str:
     """Allowed values of an annotation, in words."""
     if isinstance(hint, type):
-        return knobs.KINDS[hint.__name__]
+        return KINDS[hint.__name__]
     origin, (first, *others) = get_origin(hint), get_args(hint)
     if origin is Annotated and not isinstance(others[0], str):
-        return knobs.Knob("str", choices=tuple(others[0])).allowed()
+        return Knob("str", choices=tuple(others[0])).allowed()
     if origin is Annotated:
         return others[0]
     if origin is Sequence:

@@ -17,6 +17,7 @@ from tests.helpers.commands import ROOT
 from trainer.config import choices, knobs, reference
 from trainer.config.compose import Composer, parse
 from trainer.config.compose import plain as resolved
+from trainer.config.knob import Knob
 from trainer.config.targets import locate
 from trainer.errors import UserError
 
@@ -235,17 +236,17 @@ def test_a_net_carries_its_own_values_between_the_groups_and_the_experiment(
 @pytest.mark.parametrize(
     ("knob", "right", "wrong"),
     [
-        (knobs.Knob("int", low=1), [1, 10**12], [0, 1.0, True, "1", None, [1]]),
-        (knobs.Knob("float", above=0, high=1), [1, 0.5], [0, -1, 1.01, True, float("nan")]),
-        (knobs.Knob("bool"), [True, False], [0, 1, "true", None]),
-        (knobs.Knob("str", choices=("auto", True, False)), ["auto", True], ["on", 1, 0]),
-        (knobs.Knob("str", pattern=r"cuda(:\d+)?"), ["cuda", "cuda:3"], ["cuda:", "xcuda"]),
-        (knobs.Knob("int", low=1, length=3), [[1, 2, 3]], [[1, 2], [0, 1, 2], 3, "123"]),
-        (knobs.Knob("float", length=0), [[], [0.5, 1]], [["a"], 0.5]),
-        (knobs.Knob("int", nullable=True), [None, 3], ["null"]),
+        (Knob("int", low=1), [1, 10**12], [0, 1.0, True, "1", None, [1]]),
+        (Knob("float", above=0, high=1), [1, 0.5], [0, -1, 1.01, True, float("nan")]),
+        (Knob("bool"), [True, False], [0, 1, "true", None]),
+        (Knob("str", choices=("auto", True, False)), ["auto", True], ["on", 1, 0]),
+        (Knob("str", pattern=r"cuda(:\d+)?"), ["cuda", "cuda:3"], ["cuda:", "xcuda"]),
+        (Knob("int", low=1, length=3), [[1, 2, 3]], [[1, 2], [0, 1, 2], 3, "123"]),
+        (Knob("float", length=0), [[], [0.5, 1]], [["a"], 0.5]),
+        (Knob("int", nullable=True), [None, 3], ["null"]),
     ],
 )
-def test_knobs(knob: knobs.Knob, right: list[object], wrong: list[object]) -> None:
+def test_knobs(knob: Knob, right: list[object], wrong: list[object]) -> None:
     assert all(knob.allows(value) for value in right)
     assert not [value for value in wrong if knob.allows(value)]
     assert knob.allowed()

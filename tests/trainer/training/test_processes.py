@@ -179,8 +179,10 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, first: int, then: i
         (["device=cuda:1"], "device=cuda:1 with processes=2"),
         (["batch_size=3"], "batch_size=3 with processes=2"),
         (["processes=0"], "processes=0: must be a whole number at least 1"),
-        (["--multirun", "seed=0,1", "hydra.launcher._target_=a.Own"],
-         "processes=2: goes with this program's own sweeps"),
+        (
+            ["--multirun", "seed=0,1", "hydra.launcher._target_=a.Own"],
+            "processes=2: goes with this program's own sweeps",
+        ),
         (["processes=1", "sync_batch_norm=false"], "sync_batch_norm=false: has no effect"),
     ],
     ids=str,
