@@ -42,10 +42,11 @@ from trainer.system.threads import pick_num_threads, set_num_threads
 from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.training import batch_norm, loop
 from trainer.training.compiling import compiled
-from trainer.training.run import Plan, Run, Update, Watcher
+from trainer.training.run import Plan, Run, Update
 from trainer.training.sizes import check_memory
 from trainer.training.snapshot import About
 from trainer.training.step import CheckedStep, ScaledStep
+from trainer.training.watcher import Watcher
 from trainer.training.world import World, meter_for
 
 

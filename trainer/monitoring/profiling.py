@@ -27,8 +27,9 @@ from trainer.evaluation.metrics import Metrics
 from trainer.system.device import synchronize
 from trainer.system.torch_internals import memory_events, memory_profiler, range_events
 from trainer.training.batches import BatchSource, SeenBatches
-from trainer.training.run import Run, Watcher
+from trainer.training.run import Run
 from trainer.training.step import Stepper
+from trainer.training.watcher import Watcher
 
 log = logging.getLogger("trainer")
 

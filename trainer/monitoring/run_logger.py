@@ -22,7 +22,8 @@ from trainer.system import progress_bars
 from trainer.system.files import write_bytes
 from trainer.text.json_text import json_of
 from trainer.text.values import listed
-from trainer.training.run import Run, Watcher
+from trainer.training.run import Run
+from trainer.training.watcher import Watcher
 
 log = logging.getLogger("trainer")
 

@@ -21,7 +21,8 @@ from trainer.system.files import write_bytes
 from trainer.text.json_text import finite, json_of
 from trainer.training import loop
 from trainer.training.batches import StoppableBatches
-from trainer.training.run import Run, Watcher
+from trainer.training.run import Run
+from trainer.training.watcher import Watcher
 
 log = logging.getLogger("trainer")
 

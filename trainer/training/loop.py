@@ -79,6 +79,8 @@ def update(
 def validate(run: Run) -> Metrics:
     """Evaluate the validation split with the current weights, and pass its loss to the
     schedule."""
+    for rule in run.rules:
+        rule.evaluate(run)
     batches, meter = run.interruptible(run.val), run.meter_of("val")
     val = evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter, run.world)
     run.schedule.observe(val.loss)

@@ -1,4 +1,4 @@
-"""Run: one training, and the watchers that observe it."""
+"""Run: one training."""
 
 from __future__ import annotations
 
@@ -22,44 +22,14 @@ from trainer.system.signals import StopSignals
 from trainer.training import snapshot
 from trainer.training.batches import BatchesWithBar, BatchSource, StoppableBatches
 from trainer.training.optimizer_state import StoredOptimizer
+from trainer.training.rules.rule import Rule
 from trainer.training.snapshot import About, Part
 from trainer.training.soundness import SMALLER_STEPS, Soundness
 from trainer.training.step import Stepper
+from trainer.training.watcher import Watcher
 from trainer.training.world import World
 
 Update = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-class Watcher:
-    """Observer of a run. It changes nothing that is trained; a subclass overrides the methods that
-    it needs."""
-
-    def start(self, run: Run) -> None:
-        """Called before the first step of this process."""
-
-    def step(self, run: Run) -> None:
-        """Called after each step. Must not wait for the device, except at the log interval."""
-
-    def epoch(self, run: Run, train: Metrics, val: Metrics | None) -> None:
-        """Called after an epoch's training and validation (None: not validated), before its state
-        is saved, so that rows reach the disk before the state."""
-
-    def save(self, run: Run) -> None:
-        """Called before any state is saved; must flush everything written so far to disk."""
-
-    def best(self, run: Run) -> None:
-        """Called after an epoch that is the best so far, once its weights are saved."""
-
-    def finish(self, run: Run, test: Metrics | None) -> None:
-        """Called after the test (None: the test split was not read); the model has the best
-        weights."""
-
-    def meter(self, split: str) -> Meter | None:
-        """Meter for the evaluation of "val" or "test"; None: loss and accuracy suffice."""
-        return None
-
-    def close(self) -> None:
-        """Called at the end, however the run ended."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +53,7 @@ class Run:
         update: one step, loop.update or a compiled graph of it.
         eval_loss: loss of validation and test; selects the best weights, drives the schedule.
         seed_step: seeds all generators for a step.
+        rules: what the training does beside its steps; called in this order, before the watchers.
         watchers: called in this order, at the end in reverse order.
         parts: objects whose state a full checkpoint holds, by name. Those given to the constructor
             are added to the parts that every run has.
@@ -106,6 +77,7 @@ class Run:
     checkpoints: CheckpointFolder
     signals: StopSignals
     compile_time: CompileTime = field(default_factory=CompileTime)
+    rules: tuple[Rule, ...] = ()
     watchers: tuple[Watcher, ...] = ()
     world: World = field(default_factory=World)
     parts: dict[str, Part] = field(default_factory=dict)
@@ -124,6 +96,7 @@ class Run:
             "progress": self.progress,
             "best": self.best,
             "meter": self.meter,
+            **{rule.name: rule for rule in self.rules if rule.name},
             **self.parts,
         }
 
@@ -138,7 +111,14 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        return self.progress.epoch >= self.plan.epochs
+        return self.progress.epoch >= self.plan.epochs or bool(self.ended_by)
+
+    @property
+    def ended_by(self) -> str:
+        """Reason of a rule by which the training ends before its last epoch; empty: none."""
+        if not self.progress.epoch and not self.progress.batch:
+            return ""
+        return next((reason for rule in self.rules if (reason := rule.is_over(self))), "")
 
     @property
     def lr(self) -> float:
@@ -160,6 +140,8 @@ class Run:
     def start_epoch(self) -> None:
         """Start an epoch, or continue one that was interrupted."""
         self.model.train()
+        for rule in self.rules:
+            rule.start_epoch(self)
         self.started_at = time.monotonic() - self.progress.epoch_s - self.compile_time.seconds
 
     def seconds_of_epoch(self) -> float:
@@ -173,6 +155,8 @@ class Run:
         self.progress.step += 1
         if self.is_interval:
             self.check_steps()
+        for rule in self.rules:
+            rule.step(self)
         for watcher in self.watchers:
             watcher.step(self)
         if self.is_save_due() or self.signals.received is not None:
@@ -207,7 +191,8 @@ class Run:
     def validates(self) -> bool:
         """True if the current epoch ends with a validation; the last one always does."""
         epoch = self.progress.epoch + 1
-        return epoch % self.plan.eval_every_epochs == 0 or epoch == self.plan.epochs
+        is_last = epoch == self.plan.epochs or bool(self.ended_by)
+        return is_last or epoch % self.plan.eval_every_epochs == 0
 
     def interruptible(self, batches: BatchSource) -> BatchSource:
         """The batches of an evaluation, with a progress bar and a stop check after each. The
@@ -240,6 +225,8 @@ class Run:
         if val is not None:
             progress.val_is_finite = math.isfinite(val.loss)
         is_best = val is not None and self.best.take(progress.epoch, val)
+        for rule in self.rules:
+            rule.end_epoch(self, val)
         # Rows are written before the state: a resumed run drops rows newer than its state, but
         # could not recover missing ones. The state is written before the best weights, which it
         # contains, so that `load` can write them if the process ended between the two.

@@ -18,8 +18,9 @@ from trainer.checkpoints.entries import read
 from trainer.evaluation.metrics import Meter, Metrics
 from trainer.system.signals import StopSignals
 from trainer.training import loop, snapshot
-from trainer.training.run import Run, Watcher
+from trainer.training.run import Run
 from trainer.training.step import CheckedStep
+from trainer.training.watcher import Watcher
 from trainer.training.world import World
 
 
