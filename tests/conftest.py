@@ -38,6 +38,11 @@ atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: many tests wait, for the disk or for a process of their own."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_finish() -> None:
     """What all imports made stays: the garbage collector need not look at it again and again."""
     gc.freeze()

@@ -150,7 +150,8 @@ def checked(asked: Asked) -> dict[str, Any]:
     from trainer.sweeps import launchers, processes, room
     from trainer.system.versions import versions
 
-    processes.warm_up()
+    is_local = asked.master.launcher == "local"
+    processes.warm_up(is_local and any(job["compile"] != "none" for job in asked.jobs))
     launchers.check(asked.master.launcher)
     jobs = [launchers.checked_here(asked.master.launcher, job) for job in asked.jobs]
     room.check_gpus(jobs)

@@ -31,6 +31,7 @@ from trainer.system.distributed import end_with_parent
 from trainer.system.signals import NUMBERS
 from trainer.system.threads import threads_at_start
 from trainer.text.printable import guarded
+from trainer.training.compiling import compiled
 
 LOG_NAME = "terminal.log"  # of a job: what it would have printed
 GRACE_S = 30.0  # for a job to reach the end of its batch and save its state
@@ -122,13 +123,22 @@ def threads_of_numpy() -> int:
     return sum(pool["num_threads"] - 1 for pool in pools if pool["internal_api"] == "openblas")
 
 
-def warm_up() -> None:
-    """Import what every job will, once, and leave torch's pool of threads unstarted."""
+def warm_up(compiles: bool = False) -> None:
+    """Import what every job will, once, and leave torch's pool of threads unstarted.
+
+    Args:
+        compiles: the jobs compile their steps.
+    """
     threads_at_start()  # before the number is changed
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own has semaphores, which ended jobs would leave behind
     for name in PRELOADED:
         importlib.import_module(name)
+    if compiles:
+        # The compiler makes a bar, whose thread looks after it for ever.
+        tqdm.monitor_interval, interval = 0, tqdm.monitor_interval
+        compiled.warm_up()
+        tqdm.monitor_interval = interval
 
 
 def _send(process: BaseProcess, number: int) -> None:

@@ -24,9 +24,11 @@ from torch.optim import Optimizer
 from trainer.errors import TrainingError, UserError
 from trainer.runs.progress import CompileTime
 from trainer.system.torch_internals import (
+    compile_graph,
     compiled_call,
     compiler_error,
     eager_call,
+    graph_of,
     replace_call,
     with_backward,
 )  # fmt: skip
@@ -68,6 +70,17 @@ def check_optimizer(mode: str, optimizer: Optimizer) -> None:
             f"compile=step: not supported with {type(optimizer).__name__}, whose step has hooks or "
             "a decorator, which a compiled step would skip. Use compile=none or compile=model."
         )
+
+
+def warm_up() -> None:
+    """Have the compiler imported, and what it asks of the machine asked, for jobs that are forked
+    from this process; each would do it again, for seconds. No thread is left running."""
+    # The compiler's processes, which a fork would not have; each job's compile alone is as fast.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    images = torch.ones(8, 8)
+    with contextlib.suppress(Exception):  # a job whose compilation fails tells why
+        compile_graph(graph_of(lambda x: (x @ x).relu().sum(), [images]), [images], {})(images)
 
 
 @contextlib.contextmanager
