@@ -136,7 +136,14 @@ def of_sync_batch_norm(key: str, job: Mapping[str, Any]) -> str:
     return "has no effect with processes=1. Leave the key out, or add processes=N."
 
 
+def of_spared_decay(key: str, job: Mapping[str, Any]) -> str:
+    if job["decay_norms_and_biases"] or job["optimizer"].get("weight_decay", 1):
+        return ""
+    return "has no effect: optimizer.weight_decay is 0. Set it, or leave the key out."
+
+
 REASONS = {
+    "decay_norms_and_biases": of_spared_decay,
     "sync_batch_norm": of_sync_batch_norm,
     "histograms": of_histograms,
     "augment.flip": of_flip,
