@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from trainer.builders import param_groups
 from trainer.builders.numpy_losses import convert_loss
-from trainer.config.targets import constructor_errors, instantiate_group
+from trainer.config.targets import constructor_errors, instantiate_group, locate, parameters_of
 from trainer.errors import UserError
 from trainer.schedules import Schedule
 
@@ -40,7 +40,7 @@ def make_evaluation_loss(config: Mapping[str, Any]) -> nn.Module:
 def make_optimizer(config: Mapping[str, Any], model: nn.Module) -> Optimizer:
     """Optimizer over the trainable parameters, in the groups of the configuration, and in its fused
     form if there is one: one kernel per step instead of several per parameter."""
-    options = config["optimizer"]
+    options = options_of(config["optimizer"])
     if "betas" in options:  # of whole numbers, such as [0,0], torch says that they are no floats
         options = {**options, "betas": [float(beta) for beta in options["betas"]]}
     create = instantiate_group("optimizer", options)
@@ -67,6 +67,16 @@ def takes_fused(create: Callable[..., Optimizer], on_mps: bool = False) -> bool:
     torch raises an error at the first step only."""
     has_kernel = not (on_mps and getattr(create, "func", create) is torch.optim.Adagrad)
     return has_kernel and "fused" in inspect.signature(create).parameters
+
+
+def options_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without switches that are off and that another class, named by
+    optimizer._target_, does not have."""
+    parameters, takes_any = parameters_of(locate("optimizer", options["_target_"]))
+    return {
+        key: value for key, value in options.items()
+        if value is not False or takes_any or key in parameters
+    }  # fmt: skip
 
 
 def in_groups(optimizer: Optimizer, groups: Sequence[Mapping[str, Any]]) -> Optimizer:
