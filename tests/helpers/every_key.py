@@ -122,6 +122,9 @@ ROWS: dict[str, tuple[Words, str]] = {
     "augment.flip": (["data.hflip=true"], "augment.flip=0.3"),
     "augment.rotation": ([], "augment.rotation=5"),
     "augment.crop_padding": ([], "augment.crop_padding=0.3"),
+    "augment.random_resized_crop": ([], "augment.random_resized_crop=0.3"),
+    "augment.trivial": ([], "augment.trivial=0.3"),
+    "augment.strength": (["augment.rotation=10"], "augment.strength=0.3"),
     "augment.brightness": ([], "augment.brightness=0.3"),
     "augment.contrast": ([], "augment.contrast=0.3"),
     "augment.saturation": ([], "augment.saturation=0.3"),
@@ -173,6 +176,7 @@ ROWS: dict[str, tuple[Words, str]] = {
     "model.stem": (["model=resnet18"], "model.stem=imagenet"),
     "model.stride_on": (["model=resnet50"], "model.stride_on=1x1"),
     "model.zero_init_last": (["model=resnet18"], "model.zero_init_last=false"),
+    "model.stochastic_depth": (["model=resnet18"], "model.stochastic_depth=0.3"),
     "model.head": (["model=vgg11"], "model.head=imagenet"),
     "model.name": (["model=torchvision"], "model.name=squeezenet1_1"),
 }  # fmt: skip

@@ -68,6 +68,18 @@ def of_mixing(key: str, job: Mapping[str, Any]) -> str:
     return "has no effect: augment.mixup and augment.cutmix are 0. Set one, or leave the key out."
 
 
+# What augment.strength scales.
+SCALED = ("rotation", "crop_padding", "random_resized_crop", "trivial", "brightness", "contrast",
+          "saturation", "hue", "cutout")  # fmt: skip
+
+
+def of_strength(key: str, job: Mapping[str, Any]) -> str:
+    options = job["augment"]
+    if options["_target_"] != OWN_AUGMENT or any(options.get(name) for name in SCALED):
+        return ""
+    return "has no effect: it scales changes that are all off. Add augment=basic, or leave it out."
+
+
 def of_histograms(key: str, job: Mapping[str, Any]) -> str:
     if not job["histograms"] or job["tensorboard"]:
         return ""
@@ -148,6 +160,7 @@ REASONS = {
     "histograms": of_histograms,
     "augment.flip": of_flip,
     "augment.mix_probability": of_mixing,
+    "augment.strength": of_strength,
     "model.dropout": of_dropout,
     "data.test_size": of_test_size,
     "data.mean": of_normalisation,
