@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from models.resnet import ResNet
 from models.stochastic_depth import StochasticDepth
 from tests.helpers import results
 from tests.helpers.commands import run_trainer, train
+from tests.helpers.compiled_parts import assert_trains_alike, parts
 
 WORDS = ["data=synthetic", "data.num_train=40", "data.num_test=20", "data.val_size=0.2",
          "data.num_classes=2", "data.shape=[1,28,28]", "model=resnet18", "epochs=2",
@@ -68,6 +70,22 @@ def test_resumed_to_the_same_bits(tmp_path: Path) -> None:
     results.assert_same(tmp_path / "run", tmp_path / "whole")
     plain = train(tmp_path, *WORDS, "model.stochastic_depth=0", folder="plain")
     assert plain.summary["weights_sha256"] != whole.summary["weights_sha256"]
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch, self.head = nn.Linear(18, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.drop = StochasticDepth(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x.flatten(1)).relu()
+        return self.head(x + self.drop(self.branch(x).relu()))  # type: ignore[no-any-return]
+
+
+def test_compiled_step_drops_the_same_branches() -> None:
+    ours, theirs = (parts(Residual, torch.optim.Adam, {"lr": 0.01}) for _ in range(2))
+    assert_trains_alike(ours, theirs, 20, 1e-5)
 
 
 def test_layers_in_numpy_are_refused(tmp_path: Path) -> None:

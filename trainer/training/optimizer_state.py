@@ -130,9 +130,10 @@ def check_kept(
     wanted = expected(trial, parameter)
     missing = wanted.keys() - kept.keys()
     if missing and not isinstance(optimizer, torch.optim.SGD):  # SGD creates missing momentum
+        switch = " (optimizer.amsgrad=true)" * ("max_exp_avg_sq" in missing)
         raise UserError(
-            f"optimizer: with these options it needs {', '.join(sorted(missing))}, which the state "
-            "does not have. Leave out the changed keys of optimizer."
+            f"optimizer: with these options{switch} it needs {', '.join(sorted(missing))}, which "
+            "the state does not have. Leave out the changed keys of optimizer."
         )
     for name, value in kept.items():
         where = f"optimizer: {name} of parameter {number}"
