@@ -92,10 +92,10 @@ def check_choice(key: str, value: Any, allowed: Collection[Any]) -> None:
         raise ValueError(f"model.{key}={_as_typed(value)}: must be one of {choices}")
 
 
-def check_dropout(value: Any) -> None:
-    """Raise ValueError unless `value`, the probability of dropping a unit, is in [0, 1)."""
+def check_dropout(value: Any, key: str = "dropout") -> None:
+    """Raise ValueError, naming `model.<key>`, unless `value`, a probability, is in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f"model.dropout={_as_typed(value)}: must be {get_args(Dropout)[1]}")
+        raise ValueError(f"model.{key}={_as_typed(value)}: must be {get_args(Dropout)[1]}")
 
 
 def check_data(shape: Sequence[int], num_classes: int) -> tuple[int, int, int]:

@@ -11,7 +11,16 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from models.init import Init, check_choice, check_data, check_options, initialise
+from models.init import (
+    Dropout,
+    Init,
+    check_choice,
+    check_data,
+    check_dropout,
+    check_options,
+    initialise,
+)
+from models.stochastic_depth import drop_linearly
 
 
 class BasicBlock(nn.Module):
@@ -26,12 +35,13 @@ class BasicBlock(nn.Module):
         self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
+        self.drop = nn.Identity()
         self.downsample = make_shortcut(in_maps, width, stride)
         self.relu2 = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu1(self.bn1(self.conv1(x)))  # (N, width, H/stride, W/stride)
-        out = self.bn2(self.conv2(out))  # (N, width, H/stride, W/stride)
+        out = self.drop(self.bn2(self.conv2(out)))  # (N, width, H/stride, W/stride)
         return self.relu2(out + self.downsample(x))  # (N, width, H/stride, W/stride)
 
 
@@ -59,13 +69,14 @@ class Bottleneck(nn.Module):
         self.relu2 = nn.ReLU(inplace=True)
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width)
+        self.drop = nn.Identity()
         self.downsample = make_shortcut(in_maps, 4 * width, stride)
         self.relu3 = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu1(self.bn1(self.conv1(x)))  # (N, width, H, W); v1: H/stride, W/stride
         out = self.relu2(self.bn2(self.conv2(out)))  # (N, width, H/stride, W/stride)
-        out = self.bn3(self.conv3(out))  # (N, 4 * width, H/stride, W/stride)
+        out = self.drop(self.bn3(self.conv3(out)))  # (N, 4 * width, H/stride, W/stride)
         return self.relu3(out + self.downsample(x))  # (N, 4 * width, H/stride, W/stride)
 
 
@@ -109,6 +120,8 @@ class ResNet(nn.Module):
         zero_init_last: start the last norm's scale of every block at 0, so that each block begins
             as its shortcut (Goyal et al. 2017, arXiv 1706.02677, section 5.1). Without it, as in
             the paper, the deep ones start to learn far more slowly.
+        stochastic_depth: probability of leaving out the last block's branch in training; that of
+            the others falls in a line with their place. 0 = off.
         init: see `initialise`.
     """
 
@@ -122,12 +135,14 @@ class ResNet(nn.Module):
         stem: Annotated[str, ("auto", "imagenet", "small")] = "auto",
         stride_on: Annotated[str, ("3x3", "1x1")] = "3x3",
         zero_init_last: bool = True,
+        stochastic_depth: Dropout = 0.0,
         init: Init = "kaiming",
     ) -> None:
         super().__init__()
         channels, height, width = check_data(shape, num_classes)
         check_options(self, depth=depth, stem=stem, stride_on=stride_on,
                       zero_init_last=zero_init_last)  # fmt: skip
+        check_dropout(stochastic_depth, "stochastic_depth")
         if depth < 50:
             check_choice("stride_on", stride_on, ("3x3",))
         # The paper's stride has the same shapes and another function: no weights of torchvision's.
@@ -153,6 +168,8 @@ class ResNet(nn.Module):
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(512 * expansion, num_classes)
         initialise(self, init, self.fc)
+        blocks_of = [m for m in self.modules() if isinstance(m, (BasicBlock, Bottleneck))]
+        drop_linearly([(block, "drop") for block in blocks_of], stochastic_depth)
         if zero_init_last:
             zero_last_norms(self)
 

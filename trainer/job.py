@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import traceback
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ from trainer.system.distributed import is_other
 from trainer.system.paths import shell_path
 from trainer.system.signals import StopSignals
 from trainer.text.printable import in_lines
-from trainer.text.values import count
+from trainer.text.values import count, listed
 from trainer.training import best_weights, faults, loop, snapshot
+from trainer.training.optimizer_state import trained_names
 from trainer.training.run import Run
 from trainer.training.soundness import SMALLER_STEPS
 from trainer.training.world import World
@@ -223,8 +226,22 @@ def log_header(run: Run, choices: dict[str, Any]) -> None:
     if schedule.warmup_steps < schedule.asked_warmup_steps:
         log.info("scheduler.warmup_steps=%s is cut to %s, a tenth of the run's steps",
                  schedule.asked_warmup_steps, schedule.warmup_steps)  # fmt: skip
+    for note in learning_rates(run):
+        log.info("%s", note)
     if run.about.resize_note:
         log.info(run.about.resize_note)
+
+
+def learning_rates(run: Run) -> Iterator[str]:
+    """A line for each parameter group if there are several."""
+    names = iter(trained_names(run.optimizer, run.model))
+    for group in run.optimizer.param_groups if run.lrs else ():
+        own = list(itertools.islice(names, len(group["params"])))
+        decay = f", weight decay {group['weight_decay']:g}" if "weight_decay" in group else ""
+        yield (
+            f"group {group['name']}: learning rate {group['initial_lr']:.4g}{decay}, "
+            f"{count(len(own), 'parameter')}: {listed(own, 3)}"
+        )
 
 
 def where(run: Run) -> str:

@@ -125,6 +125,34 @@ class OneCycle(Schedule):
         return self.between(1.0, self.end_factor, (step - top) / max(1e-12, last - top))
 
 
+class WSD(Schedule):
+    """Warm-up, stable, decay: 1 up to the last share `decay` of the run, then down to end_factor,
+    in a line or by 1 minus the root of the decay's share that is done (Hu et al. 2024, arXiv
+    2404.06395; the root: Hagele et al. 2024, arXiv 2405.18392, equation 1)."""
+
+    def __init__(self, decay: float, anneal: str, end_factor: float, **timing: Any) -> None:
+        super().__init__(**timing)
+        self.decay, self.end_factor = decay, end_factor
+        self.shape = {"linear": float, "1-sqrt": math.sqrt}[anneal]
+
+    def factor_without_warmup(self, step: int) -> float:
+        length = max(1.0, self.decay * self.total_steps)
+        share = max(0.0, (step - (self.total_steps - length)) / length)
+        return _linear(1.0, self.end_factor, self.shape(share))
+
+
+class Polynomial(Schedule):
+    """Polynomial decay from 1 to end_factor, by (1 - step / total) ** power."""
+
+    def __init__(self, power: float, end_factor: float, **timing: Any) -> None:
+        super().__init__(**timing)
+        self.power, self.end_factor = power, end_factor
+
+    def factor_without_warmup(self, step: int) -> float:
+        left = max(0.0, 1 - step / self.total_steps)
+        return _linear(self.end_factor, 1.0, left**self.power)
+
+
 class Plateau(Schedule):
     """Reduction on plateau: multiplied by gamma after more than `patience` validations in a row
     without a loss below lowest * (1 - threshold), down to min_factor."""

@@ -10,6 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from data.augment import ops
+from data.augment.resized_crop import random_resized_crop
+from data.augment.trivial import trivial_augment
 
 
 @dataclass
@@ -27,12 +29,17 @@ class Augment:
         rotation: largest angle in degrees, to either side.
         crop_padding: width of a black border, as a share of each side, out of which together with
             the image its old size is cut.
+        random_resized_crop: smallest area of a part that is brought to the old size, as a share of
+            the image; 1 turns it off, too.
+        trivial: probability of one of TrivialAugment's operations on an image.
         brightness, contrast, saturation: largest change of a factor that is 1 for no change.
         hue: largest turn, as a share of the colour circle.
         cutout: side of a blank square, as a share of the shorter side.
         mixup, cutmix: alpha of the Beta distribution that gives the share of either image. With
             both on, a batch gets the one or the other.
         mix_probability: that a batch is mixed at all.
+        strength: factor of rotation, crop_padding, the colours, cutout, TrivialAugment's magnitudes
+            and of what random_resized_crop may leave out.
 
     0 turns each of them off; none is negative.
     """
@@ -42,6 +49,8 @@ class Augment:
     flip: float = 0.0
     rotation: float = 0.0
     crop_padding: float = 0.0
+    random_resized_crop: float = 0.0
+    trivial: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
@@ -50,26 +59,35 @@ class Augment:
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_probability: float = 1.0
+    strength: float = 1.0
 
     on_bytes: list[Callable[[Tensor, Generator], Tensor]] = field(init=False)
     on_inputs: list[Callable[[Tensor, Generator], Tensor]] = field(init=False)
     mixes: list[Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]] = field(init=False)
 
     def __post_init__(self) -> None:
+        strength = self.strength
         colors = {
-            name: getattr(self, name) for name in ("brightness", "contrast", "saturation", "hue")
+            name: getattr(self, name) * strength
+            for name in ("brightness", "contrast", "saturation", "hue")
         }
+        smallest = 1 - (1 - self.random_resized_crop) * strength
         self.on_bytes, self.on_inputs, self.mixes = [], [], []
         if self.flip and self.hflip:
             self.on_bytes.append(partial(ops.flip, probability=self.flip))
-        if self.rotation:
-            self.on_bytes.append(partial(ops.rotate, degrees=self.rotation))
-        if self.crop_padding:
-            self.on_bytes.append(partial(ops.crop, padding=self.crop_padding))
+        if rotation := self.rotation * strength:
+            self.on_bytes.append(partial(ops.rotate, degrees=rotation))
+        if crop_padding := self.crop_padding * strength:
+            self.on_bytes.append(partial(ops.crop, padding=crop_padding))
+        if self.random_resized_crop and smallest < 1:
+            self.on_bytes.append(partial(random_resized_crop, smallest=smallest))
+        if self.trivial and strength:
+            changes = partial(trivial_augment, probability=self.trivial, strength=strength)
+            self.on_bytes.append(changes)
         if any(colors.values()):
             self.on_bytes.append(partial(ops.jitter_colors, **colors))
-        if self.cutout:
-            self.on_inputs.append(partial(ops.cutout, size=self.cutout))
+        if cutout := self.cutout * strength:
+            self.on_inputs.append(partial(ops.cutout, size=cutout))
         if self.mixup and self.mix_probability:
             self.mixes.append(partial(ops.mixup, alpha=self.mixup))
         if self.cutmix and self.mix_probability:

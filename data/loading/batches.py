@@ -72,11 +72,7 @@ class Batches:
         self.to_device: Callable[[Tensor], Tensor] = partial(torch.Tensor.to, device=device)
         if device.type == "cuda" and not resident:
             self.to_device = to_cuda(device)
-        self.num_images = len(split)
-        if shuffle and self.num_images % batch_size == 1 and self.num_images > 1:
-            self.num_images -= 1
-        if limit:
-            self.num_images = min(self.num_images, limit * batch_size)
+        self.num_images = images_per_epoch(len(split), batch_size, shuffle, limit)
 
         # With cutmix or mixup, each process needs the row before its own, too.
         self.with_previous = bool(getattr(self.augment, "mixes_images", False))
@@ -175,6 +171,13 @@ class Batches:
         with contextlib.closing(read_ahead(calls, self.num_workers)) as gathered:
             for images in gathered:
                 yield self.to_device(images)
+
+
+def images_per_epoch(number: int, batch_size: int, shuffle: bool, limit: int) -> int:
+    """Images that an epoch has of `number`, see `Batches`."""
+    if shuffle and number % batch_size == 1 and number > 1:
+        number -= 1
+    return min(number, limit * batch_size) if limit else number
 
 
 def own_pictures(split: Split, device: torch.device) -> Tensor:

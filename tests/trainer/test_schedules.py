@@ -48,6 +48,18 @@ CASES = [
     (schedules.OneCycle(0.2, 0.1, 1e-4, "linear", **TIMING),
      lambda o: lr_scheduler.OneCycleLR(o, 1.0, TOTAL, pct_start=0.2, anneal_strategy="linear",
                                        div_factor=10, final_div_factor=1000), True),
+    (schedules.Polynomial(1.0, 0.0, **TIMING),
+     lambda o: lr_scheduler.PolynomialLR(o, TOTAL, power=1.0), True),
+    (schedules.Polynomial(2.5, 0.0, **TIMING),
+     lambda o: lr_scheduler.PolynomialLR(o, TOTAL, power=2.5), True),
+    (schedules.Polynomial(1.0, 0.1, **TIMING),
+     lambda o: lr_scheduler.LinearLR(o, 1.0, 0.1, TOTAL), True),
+    (schedules.WSD(0.25, "linear", 0.2, **TIMING),
+     lambda o: lr_scheduler.SequentialLR(
+         o, [lr_scheduler.ConstantLR(o, 1.0), lr_scheduler.LinearLR(o, 1.0, 0.2, TOTAL // 4)],
+         [TOTAL - TOTAL // 4]), True),
+    (schedules.WSD(0.25, "1-sqrt", 0.0, **TIMING),
+     lambda o: lr_scheduler.LambdaLR(o, lambda s: 1 - max(0.0, (s - 63) / 21) ** 0.5), True),
 ]  # fmt: skip
 
 
@@ -99,7 +111,18 @@ def test_warm_up_rises_in_a_line_and_then_is_gone() -> None:
     assert warm.factor(0) > 0
 
 
+def test_stable_part_does_not_depend_on_the_length_of_the_run() -> None:
+    longer = {**TIMING, "total_steps": 2 * TOTAL}
+    short, long = (schedules.WSD(0.2, "1-sqrt", 0.0, **t) for t in (TIMING, longer))
+    stable = TOTAL - math.ceil(0.2 * TOTAL)
+    assert {short.factor(step) for step in range(stable)} == {1.0}
+    assert {long.factor(step) for step in range(2 * stable)} == {1.0}
+    assert 0 < short.factor(TOTAL - 1) < 0.1
+
+
 def test_a_run_of_a_single_step() -> None:
     timing = {"total_steps": 1, "steps_per_epoch": 1}
+    assert schedules.WSD(0.2, "linear", 0.0, **timing).factor(0) == 1
+    assert schedules.Polynomial(1.0, 0.0, **timing).factor(0) == 1
     assert schedules.OneCycle(0.3, 0.04, 4e-6, "cosine", **timing).factor(0) == pytest.approx(1)
     assert schedules.Cosine(**timing).factor(0) == 1

@@ -68,6 +68,18 @@ def of_mixing(key: str, job: Mapping[str, Any]) -> str:
     return "has no effect: augment.mixup and augment.cutmix are 0. Set one, or leave the key out."
 
 
+# What augment.strength scales.
+SCALED = ("rotation", "crop_padding", "random_resized_crop", "trivial", "brightness", "contrast",
+          "saturation", "hue", "cutout")  # fmt: skip
+
+
+def of_strength(key: str, job: Mapping[str, Any]) -> str:
+    options = job["augment"]
+    if options["_target_"] != OWN_AUGMENT or any(options.get(name) for name in SCALED):
+        return ""
+    return "has no effect: it scales changes that are all off. Add augment=basic, or leave it out."
+
+
 def of_histograms(key: str, job: Mapping[str, Any]) -> str:
     if not job["histograms"] or job["tensorboard"]:
         return ""
@@ -136,11 +148,19 @@ def of_sync_batch_norm(key: str, job: Mapping[str, Any]) -> str:
     return "has no effect with processes=1. Leave the key out, or add processes=N."
 
 
+def of_spared_decay(key: str, job: Mapping[str, Any]) -> str:
+    if job["decay_norms_and_biases"] or job["optimizer"].get("weight_decay", 1):
+        return ""
+    return "has no effect: optimizer.weight_decay is 0. Set it, or leave the key out."
+
+
 REASONS = {
+    "decay_norms_and_biases": of_spared_decay,
     "sync_batch_norm": of_sync_batch_norm,
     "histograms": of_histograms,
     "augment.flip": of_flip,
     "augment.mix_probability": of_mixing,
+    "augment.strength": of_strength,
     "model.dropout": of_dropout,
     "data.test_size": of_test_size,
     "data.mean": of_normalisation,

@@ -177,11 +177,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
-            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.0)
-            raise UserError(
-                f"freeze={pattern}: no parameter name matches. Similar names: {', '.join(near)}; "
-                "`python -m trainer summary model=...` lists the layers."
-            )
+            raise UserError(f"freeze={pattern}: {no_match(pattern, names)}")
     for name, parameter in model.named_parameters():
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)
@@ -194,6 +190,15 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
     if not left:
         raise UserError(f"freeze=[{','.join(patterns)}]: leaves nothing to train.")
     return left
+
+
+def no_match(pattern: str, names: Sequence[str]) -> str:
+    """Message for a pattern that matches none of the parameters' names."""
+    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.0)
+    return (
+        f"no parameter name matches. Similar names: {', '.join(near)}; "
+        "`python -m trainer summary model=...` lists the layers."
+    )
 
 
 def _stay_as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:

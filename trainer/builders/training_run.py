@@ -88,7 +88,7 @@ def check_model(
     if config["batch_size"] == 1:
         check_batch_of_one(model, shape)
     networks.on_layers(config["layers"], model)
-    optimizer = optimizers.make_optimizer(config["optimizer"], model)
+    optimizer = optimizers.make_optimizer(config, model)
     compiled.check_optimizer(config["compile"], optimizer)
     device = pick_device(config["device"], config["layers"])
     if asks_cuda or device.type != "cuda":
@@ -143,7 +143,7 @@ def build(
         batch_norm.synchronise(model, world.part)
     train, val, test = build_batches(config, dataset, model, device, world.part)
     step = ScaledStep if config["precision"] == "fp16" else CheckedStep
-    optimizer = optimizers.make_optimizer(config["optimizer"], model)
+    optimizer = optimizers.make_optimizer(config, model)
     stepper = step(
         optimizer, optimizers.trainable(model), config["clip_grad_norm"],
         world if world.size > 1 else None,

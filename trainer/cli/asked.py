@@ -21,7 +21,8 @@ T = TypeVar("T")
 Config = dict[str, Any]
 
 CHECKED_WITH_TORCH = (
-    "device", "precision", "layers", "compile", "weights", "replace_head", "freeze", *knobs.GROUPS
+    "device", "precision", "layers", "compile", "weights", "replace_head", "freeze",
+    "lr_factors", "layer_decay", "decay_norms_and_biases", *knobs.GROUPS
 )  # fmt: skip
 
 

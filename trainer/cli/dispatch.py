@@ -30,6 +30,8 @@ COMMANDS = {
     "export": "a model for other programs: its weights, safetensors, ONNX, torch.export",
     "import-weights": "weights of others (torchvision, MatConvNet, safetensors) as a checkpoint",
     "inspect": "a dataset without training: copies in several splits, damaged files, labels",
+    "schedule": "the learning rate of a training, drawn without training",
+    "find-lr": "a learning rate for a training, by a short sweep",
     "summary": "layer table of a model on a dataset",
     "compare": "which of several runs is better, and how sure that is",
     "report": "a page for a run; a table and a page over runs, or the jobs of a sweep",

@@ -17,6 +17,12 @@ NUMPY_TAKES = {
 # Each process of several has a device of its own, which it chooses itself.
 PROCESSES_TAKE = {"compile": ("none",), "layers": ("torch",), "device": ("auto", "cpu", "cuda")}
 
+# Shapes of a fall that a schedule has.
+ANNEALS = {
+    "trainer.schedules.OneCycle": ("cosine", "linear"),
+    "trainer.schedules.WSD": ("linear", "1-sqrt"),
+}
+
 
 def check_together(config: Mapping[str, Any]) -> None:
     """Raises UserError that names the keys, their values, and what is allowed."""
@@ -25,6 +31,11 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise UserError(
             "optimizer.nesterov=true needs optimizer.momentum greater than 0; "
             "add optimizer.nesterov=false for plain gradient descent."
+        )
+    anneal, shapes = config["scheduler"].get("anneal"), ANNEALS.get(config["scheduler"]["_target_"])
+    if shapes is not None and anneal not in shapes:
+        raise UserError(
+            f"scheduler.anneal={anneal}: must be {' or '.join(shapes)} in this schedule."
         )
     for key in ("mean", "std"):
         values = config["data"].get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ class Knob:
         pattern, hint: a regular expression for strings, and how to say it to the user.
         length: the value is a list of so many (0: of any number) such values.
         nullable: null is allowed.
+        by_pattern: the value is a mapping of patterns of names to such values, or a list of pairs.
     """
 
     kind: str
@@ -33,14 +35,22 @@ class Knob:
     hint: str = ""
     length: int | None = None
     nullable: bool = False
+    by_pattern: bool = False
 
     def allows(self, value: Any) -> bool:
         if value is None:
             return self.nullable
+        if self.by_pattern:
+            pairs = list(value.items()) if isinstance(value, Mapping) else value
+            return isinstance(pairs, list) and all(map(self._is_pair, pairs))
         if self.length is not None:
             is_list = isinstance(value, list) and self.length in (0, len(value))
             return is_list and all(self._allows_one(item) for item in value)
         return self._allows_one(value)
+
+    def _is_pair(self, pair: Any) -> bool:
+        is_pair = isinstance(pair, list | tuple) and len(pair) == 2
+        return is_pair and isinstance(pair[0], str) and self._allows_one(pair[1])
 
     def _allows_one(self, value: Any) -> bool:
         if self.choices:
@@ -77,6 +87,8 @@ class Knob:
             phrase += (" " if limits else "") + " and ".join(limits)
         if self.length is not None:
             phrase = f"a list{f' of {self.length}' if self.length else ''}, each {phrase}"
+        if self.by_pattern:
+            phrase = f"pairs [[pattern,number]], each number {phrase.removeprefix('a number ')}"
         return phrase + (", or null" if self.nullable else "")
 
 

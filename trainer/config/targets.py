@@ -80,7 +80,8 @@ def check_options(group: str, options: Mapping[str, Any]) -> None:
     names = [name for name in parameters if name not in SUPPLIED.get(group, ())]
     given = [name for name in options if not name.startswith("_")]
     for name in given:
-        if name not in names and not takes_any:
+        is_off = group == "optimizer" and options[name] is False  # of another class's switch
+        if name not in names and not takes_any and not is_off:
             raise UserError(
                 unknown_name_message("key", f"{group}.{name}", [f"{group}.{n}" for n in names])
             )

@@ -66,7 +66,7 @@ class RunLogger(Watcher):
     def step(self, run: Run) -> None:
         """The bar, ten times a second at most; at the log interval the epoch's figures so far."""
         if run.is_interval and run.progress.batch < len(run.train):  # else `epoch` writes it
-            self.writer.add_scalar("lr", run.lr, run.progress.step)
+            self.add_lrs(run)
         if not self.show_bar:
             return
         now = time.monotonic()
@@ -95,7 +95,7 @@ class RunLogger(Watcher):
             if metrics is not None:
                 self.row(progress, split, metrics, run.lr)
                 words.append(f"{split} loss {metrics.loss:.4f} acc {metrics.accuracy:.4f}")
-        self.writer.add_scalar("lr", run.lr, progress.step)
+        self.add_lrs(run)
         self.writer.add_scalar("images_per_s", train.images_per_s, progress.step)
         if val is not None and not math.isfinite(val.loss):
             log.warning("epoch %d: the validation loss is NaN or infinite", progress.epoch)
@@ -117,6 +117,12 @@ class RunLogger(Watcher):
                 list(self.hparams)[:NUM_SHOWN_HPARAMS],
             )
         self.save(run)  # before summary.json says that all is done
+
+    def add_lrs(self, run: Run) -> None:
+        """The learning rate, and that of each parameter group if there are several."""
+        self.writer.add_scalar("lr", run.lr, run.progress.step)
+        for name, lr in run.lrs.items():
+            self.writer.add_scalar(f"lr/{name}", lr, run.progress.step)
 
     def row(self, progress: Progress, split: str, metrics: Metrics, lr: float) -> None:
         """One row of metrics.jsonl and its two points in TensorBoard."""

@@ -8,6 +8,7 @@ first.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,15 +27,17 @@ SIDES = (2, 3, 5, 7, 11)
 Shape = tuple[int, ...]
 
 
-def trial_state(optimizer: Optimizer, num_dims: int = 1) -> dict[str, Any]:
-    """State of the optimizer for a parameter of shape `SIDES[:num_dims]` after one step; empty if
-    an optimizer of the user's own fails on it: it may need matrices, a GPU, or a closure."""
+def trial_state(optimizer: Optimizer, num_dims: int = 1, group: int = 0) -> dict[str, Any]:
+    """State of the optimizer for a parameter of shape `SIDES[:num_dims]` in one of its groups after
+    one step; empty if an optimizer of the user's own fails on it: it may need matrices, a GPU, or a
+    closure."""
     number = nn.Parameter(torch.zeros(SIDES[:num_dims]))
     number.grad = torch.zeros_like(number)
     takes = inspect.signature(type(optimizer)).parameters.keys() - {"params"}
-    options = {k: v for k, v in optimizer.param_groups[0].items() if k in takes}
+    own = optimizer.param_groups[group]
+    options = {k: v for k, v in own.items() if k in takes}
     with contextlib.suppress(Exception), torch.no_grad():
-        trial = type(optimizer)([number], **options)
+        trial = type(optimizer)([{**own, "params": [number]}], **options)
         undecorated_step(trial)(trial)
         return dict(trial.state[number])
     return {}
@@ -77,7 +80,8 @@ def check_names(saved: Sequence[str] | None, own: Sequence[str]) -> None:
     raise UserError(
         f"optimizer: the state is for {len(saved)} parameters, the run trains {len(own)}, and they "
         f"differ: {changes or 'their order changed'}. A state fits only the parameters it was "
-        "saved for: leave freeze unchanged, or start a new run with weights=FILE from this one."
+        "saved for: leave freeze, lr_factors, layer_decay and decay_norms_and_biases unchanged, or "
+        "start a new run with weights=FILE from this one."
     )
 
 
@@ -89,9 +93,11 @@ def check_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     if sizes != [len(group["params"]) for group in state["param_groups"]]:
         raise UserError(
-            f"optimizer: the state is for {len(numbers)} parameters, the run trains {len(owned)}. "
-            "A state fits only the parameters it was saved for: start a new run with weights=FILE "
-            "from this one."
+            f"optimizer: the state is for {len(numbers)} parameters in groups of "
+            f"{listed([len(group['params']) for group in state['param_groups']])}, the run trains "
+            f"{len(owned)} in groups of {listed(sizes)}. A state fits only the groups it was saved "
+            "for: leave lr_factors, layer_decay and decay_norms_and_biases unchanged, or start a "
+            "new run with weights=FILE from this one."
         )
     if sorted(numbers) != list(range(len(numbers))) or not state["state"].keys() <= set(numbers):
         raise UserError("optimizer: the parameter numbers in its state are not 0, 1, 2, ...")
@@ -101,13 +107,11 @@ def check_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         if group["initial_lr"] == 0:
             raise UserError("optimizer: its state has initial_lr=0; it must be above 0.")
     check_own_memory(state)
-    trials: dict[int, dict[str, Any]] = {}
-    for number, parameter in zip(numbers, owned, strict=True):
-        kept = state["state"].get(number, {})
-        if kept and parameter.ndim not in trials:
-            trials[parameter.ndim] = trial_state(optimizer, parameter.ndim)
-        if kept:
-            check_kept(optimizer, number, kept, trials[parameter.ndim], parameter)
+    trial = functools.cache(functools.partial(trial_state, optimizer))
+    places = (i for i, size in enumerate(sizes) for _ in range(size))
+    for number, parameter, group in zip(numbers, owned, places, strict=True):
+        if kept := state["state"].get(number, {}):
+            check_kept(optimizer, number, kept, trial(parameter.ndim, group), parameter)
 
 
 def check_kept(
@@ -126,9 +130,10 @@ def check_kept(
     wanted = expected(trial, parameter)
     missing = wanted.keys() - kept.keys()
     if missing and not isinstance(optimizer, torch.optim.SGD):  # SGD creates missing momentum
+        switch = " (optimizer.amsgrad=true)" * ("max_exp_avg_sq" in missing)
         raise UserError(
-            f"optimizer: with these options it needs {', '.join(sorted(missing))}, which the state "
-            "does not have. Leave out the changed keys of optimizer."
+            f"optimizer: with these options{switch} it needs {', '.join(sorted(missing))}, which "
+            "the state does not have. Leave out the changed keys of optimizer."
         )
     for name, value in kept.items():
         where = f"optimizer: {name} of parameter {number}"

@@ -122,7 +122,14 @@ class Run:
 
     @property
     def lr(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
+        """Learning rate of the latest step; of several parameter groups, the largest."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+    @property
+    def lrs(self) -> dict[str, float]:
+        """Learning rate of each parameter group, by its name, if there are several."""
+        groups = self.optimizer.param_groups
+        return {g["name"]: float(g["lr"]) for g in groups} if len(groups) > 1 else {}
 
     def set_lr(self) -> None:
         """Set the learning rate of the next step. It depends on epoch and batch, not on the number

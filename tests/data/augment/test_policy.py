@@ -32,8 +32,8 @@ def made(choice: str, **options: Any) -> Augment:
     return augment
 
 
-def test_there_are_three_choices_and_none_says_all() -> None:
-    assert [file.stem for file in CHOICES] == ["basic", "none", "strong"]
+def test_there_are_four_choices_and_none_says_all() -> None:
+    assert [file.stem for file in CHOICES] == ["basic", "none", "strong", "trivial"]
     text = (ROOT / "configs" / "augment" / "none.yaml").read_text()
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert [line.partition(":")[0] for line in lines] == ["_target_", *OPTIONS]
@@ -69,10 +69,11 @@ def test_contract(choice: str, channels: int, size: tuple[int, int], number: int
 def test_what_the_choices_turn_on() -> None:
     assert made("none", num_classes=2, hflip=True).is_identity
     on = {c: {o for o in OPTIONS if getattr(made(c, num_classes=2, hflip=True), o)}
-          for c in ("none", "basic", "strong")}  # fmt: skip
-    assert on["none"] == {"mix_probability"}
-    assert on["basic"] == {"flip", "crop_padding", "mix_probability"}
-    assert on["strong"] == set(OPTIONS)
+          for c in ("none", "basic", "strong", "trivial")}  # fmt: skip
+    assert on["none"] == {"mix_probability", "strength"}
+    assert on["basic"] == {*on["none"], "flip", "crop_padding"}
+    assert on["trivial"] == {*on["basic"], "trivial"}
+    assert on["strong"] == set(OPTIONS) - {"trivial", "random_resized_crop"}
 
 
 def test_no_image_is_mirrored_where_that_changes_its_label() -> None:
