@@ -7,9 +7,7 @@ the run.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,8 @@ from data.seeds import derive_seed
 from data.types import Dataset
 from trainer.builders import networks, optimizers, pretrained
 from trainer.builders.datasets import Shape, evaluation_batches, known_size, load_data
+from trainer.builders.rules import build_rules
+from trainer.builders.steps import build_stepper, build_update
 from trainer.checkpoints import CheckpointFolder, describable
 from trainer.checkpoints.description import Cost
 from trainer.config import knobs
@@ -40,12 +40,11 @@ from trainer.system.seeds import seed_generators, set_deterministic
 from trainer.system.signals import StopSignals
 from trainer.system.threads import pick_num_threads, set_num_threads
 from trainer.system.torch_internals import leave_compiler_unimported
-from trainer.training import batch_norm, loop
+from trainer.training import batch_norm
 from trainer.training.compiling import compiled
-from trainer.training.run import Plan, Run, Update
+from trainer.training.run import Plan, Run
 from trainer.training.sizes import check_memory
 from trainer.training.snapshot import About
-from trainer.training.step import CheckedStep, ScaledStep
 from trainer.training.watcher import Watcher
 from trainer.training.world import World, meter_for
 
@@ -142,12 +141,7 @@ def build(
     if world.part is not None and config["sync_batch_norm"]:
         batch_norm.synchronise(model, world.part)
     train, val, test = build_batches(config, dataset, model, device, world.part)
-    step = ScaledStep if config["precision"] == "fp16" else CheckedStep
-    optimizer = optimizers.make_optimizer(config["optimizer"], model)
-    stepper = step(
-        optimizer, optimizers.trainable(model), config["clip_grad_norm"],
-        world if world.size > 1 else None,
-    )  # fmt: skip
+    stepper = build_stepper(config, model, world)
     context, timer = autocast(config["precision"], device), CompileTime()
     description = networks.describe(config, dataset)
     if world.is_main:
@@ -174,6 +168,7 @@ def build(
         checkpoints=CheckpointFolder(folder / "checkpoints", is_reader=not world.is_main),
         signals=signals,
         compile_time=timer,
+        rules=build_rules(config),
         watchers=watchers,
         world=world,
         meter=meter_for(world),
@@ -218,29 +213,6 @@ def build_batches(
         for split in (dataset.val, dataset.test)
     )
     return train, val, test
-
-
-def build_update(
-    config: Mapping[str, Any],
-    model: nn.Module,
-    stepper: CheckedStep,
-    context: AbstractContextManager[Any],
-    batches: tuple[Batches, Batches],
-    timer: CompileTime,
-) -> Update:
-    """Training step according to the key compile: eager, with a compiled model, or as one graph.
-
-    Args:
-        batches: of the train and validation splits, whose batch sizes run compiled.
-        timer: counts the seconds of compilation.
-    """
-    loss = optimizers.make_loss(config)
-    train, val = (min(split.batch_size, split.num_images) for split in batches)
-    if config["compile"] == "step":
-        return compiled.CompiledStep(model, loss, stepper, context, train, timer)
-    if config["compile"] == "model":
-        compiled.compile_model(model, train, val, timer)
-    return functools.partial(loop.update, model, loss, stepper, context)
 
 
 def build_plan(config: Mapping[str, Any]) -> Plan:
