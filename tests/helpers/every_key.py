@@ -55,6 +55,7 @@ MD5 = "0123456789abcdef0123456789abcdef"
 ROWS: dict[str, tuple[Words, str]] = {
     "epochs": ([], "epochs=3"),
     "batch_size": ([], "batch_size=8"),
+    "micro_batch_size": ([], "micro_batch_size=4"),
     "seed": ([], "seed=1"),
     "device": ([], "device=cuda:77"),
     "precision": ([], "precision=bf16"),
@@ -87,6 +88,10 @@ ROWS: dict[str, tuple[Words, str]] = {
     "optimizer": ([], "optimizer=sgd"),
     "scheduler": ([], "scheduler=step"),
     "loss": ([], "loss=mse"),
+    "average": ([], "average=ema"),
+    "average.decay": (["average=ema"], "average.decay=0.5"),
+    "average.warmup": (["average=ema"], "average.warmup=false"),
+    "average.start_epoch": (["average=ema"], "average.start_epoch=1"),
     "data.root": (IMAGES, "data.root={others}"),
     "data.download": (CIFAR, "data.download=false"),
     "data.mirrors": (CIFAR, "data.mirrors=[http://127.0.0.1:9/]"),

@@ -136,7 +136,17 @@ def of_sync_batch_norm(key: str, job: Mapping[str, Any]) -> str:
     return "has no effect with processes=1. Leave the key out, or add processes=N."
 
 
+def of_micro_batch_size(key: str, job: Mapping[str, Any]) -> str:
+    if job["micro_batch_size"] < job["batch_size"]:
+        return ""
+    return (
+        f"has no effect: batch_size={job['batch_size']} is not larger. Leave the key out, or set "
+        "a larger batch_size."
+    )
+
+
 REASONS = {
+    "micro_batch_size": of_micro_batch_size,
     "sync_batch_norm": of_sync_batch_norm,
     "histograms": of_histograms,
     "augment.flip": of_flip,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from data.loading.batches import Batches
+from data.loading.part import Part
 from trainer.builders import optimizers
 from trainer.runs.progress import CompileTime
 from trainer.training import loop
@@ -46,5 +48,20 @@ def build_update(
     if config["compile"] == "step":
         return compiled.CompiledStep(model, loss, stepper, context, train, timer)
     if config["compile"] == "model":
+        if micro := config["micro_batch_size"]:
+            train = math.ceil(train / math.ceil(train / micro))
         compiled.compile_model(model, train, val, timer)
+    if config["micro_batch_size"]:
+        count = functools.partial(number_of_parts, config["micro_batch_size"], batches[0].part)
+        return functools.partial(loop.update_in_parts, model, loss, stepper, context, count=count)
     return functools.partial(loop.update, model, loss, stepper, context)
+
+
+def number_of_parts(most: int, part: Part | None, num_images: int) -> int:
+    """Number of parts of a batch, as few as possible with at most so many images. Processes that
+    share a batch divide theirs alike, though they may differ by one image: their batch norms wait
+    for each other. (Then a part may have one image more than `most`.)"""
+    if part is None or part.is_whole:
+        return math.ceil(num_images / most)
+    whole = round(num_images / part.share)
+    return min(math.ceil(math.ceil(whole / part.size) / most), whole // part.size)

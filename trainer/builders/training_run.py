@@ -22,7 +22,7 @@ from data.seeds import derive_seed
 from data.types import Dataset
 from trainer.builders import networks, optimizers, pretrained
 from trainer.builders.datasets import Shape, evaluation_batches, known_size, load_data
-from trainer.builders.rules import build_rules
+from trainer.builders.rules import average_of, build_rules, make_average
 from trainer.builders.steps import build_stepper, build_update
 from trainer.checkpoints import CheckpointFolder, describable
 from trainer.checkpoints.description import Cost
@@ -66,6 +66,7 @@ def check(config: Mapping[str, Any], asks_cuda: bool = True) -> None:
     optimizers.make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
     optimizers.make_loss(config)
     instantiate_group("augment", config["augment"], num_classes=2, hflip=False)
+    make_average(config)
     if (size := known_size(config["data"])) is not None:
         check_model(config, *size, asks_cuda=asks_cuda)
 
@@ -84,8 +85,10 @@ def check_model(
         pretrained.check_fit(model, start.state_dict, config["replace_head"], source)
     if config["freeze"]:
         pretrained.freeze(model, config["freeze"])
-    if config["batch_size"] == 1:
-        check_batch_of_one(model, shape)
+    # A part of at most two images may have one.
+    for key, smallest in (("batch_size", 1), ("micro_batch_size", 2)):
+        if 0 < config[key] <= smallest:
+            check_batch_of_one(model, shape, f"{key}={config[key]}")
     networks.on_layers(config["layers"], model)
     optimizer = optimizers.make_optimizer(config["optimizer"], model)
     compiled.check_optimizer(config["compile"], optimizer)
@@ -94,12 +97,12 @@ def check_model(
         check_memory(model, optimizer, shape, free_bytes(device), device)
 
 
-def check_batch_of_one(model: nn.Module, shape: Shape) -> None:
+def check_batch_of_one(model: nn.Module, shape: Shape, what: str) -> None:
     """Raises UserError if a batch norm layer sees a single value per channel in a batch of one."""
     try:
         model.train()(torch.empty(1, shape[0], *networks.input_size(model, shape), device="meta"))
     except ValueError as error:
-        raise UserError(f"batch_size=1: too small for this model's batch norm: {error}") from error
+        raise UserError(f"{what}: too small for this model's batch norm: {error}") from error
 
 
 def check_data(config: Mapping[str, Any], asks_cuda: bool = True) -> str:
@@ -150,6 +153,7 @@ def build(
         )
     else:  # the others evaluate their part for the images, and write nothing
         writer, watchers = MUTE, (Visualizer(folder, None, False, description.probabilities),)
+    rules = build_rules(config, model)  # before the model is compiled
     run = Run(
         model=model,
         update=build_update(config, model, stepper, context, (train, val), timer),
@@ -168,10 +172,11 @@ def build(
         checkpoints=CheckpointFolder(folder / "checkpoints", is_reader=not world.is_main),
         signals=signals,
         compile_time=timer,
-        rules=build_rules(config),
+        rules=rules,
         watchers=watchers,
         world=world,
         meter=meter_for(world),
+        average=average_of(rules),
     )
     is_profiled = config["profile"] and world.is_main
     return profiled(run, writer, folder / "profile") if is_profiled else run
@@ -184,7 +189,7 @@ def build_model(config: Mapping[str, Any], device: torch.device) -> tuple[nn.Mod
     seed_generators(derive_seed(config["seed"], "weights"), device)
     model, dataset = networks.start_model(config, dataset)
     cost = networks.measure_cost(model, dataset.shape)
-    macs = cost.macs * config["batch_size"] / config["processes"]
+    macs = cost.macs * (config["micro_batch_size"] or config["batch_size"]) / config["processes"]
     num_threads = pick_num_threads(config["num_threads"], macs)
     set_num_threads(num_threads, config["layers"])
     return networks.placed(config, model, device), dataset, cost

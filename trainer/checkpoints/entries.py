@@ -86,7 +86,11 @@ TABLE: dict[str, Row] = {
     "best": Row(kinds.is_best, f"numbers: {', '.join(vars(Best()))}", **_STATE),
     "meter": Row(kinds.is_meter, "the sums of a meter", **_STATE),
     "machine": Row(kinds.is_texts, _DESCRIBED, **_STATE),
+    "average": Row(kinds.is_average, "averaged weights and their number", optional=True, **_STATE),
 }
+
+# Entries that only a training with that rule has.
+OF_RULES = {"average"}
 
 
 def read(path: Path, state: bool = False) -> dict[str, Any]:

@@ -64,6 +64,14 @@ def is_weights(value: Any) -> bool:
     return is_dict(value) and bool(value) and all(map(is_tensor, value.values()))
 
 
+def is_average(value: Any) -> bool:
+    """True for the state of an average of weights."""
+    return (
+        is_dict(value) and value.keys() == {"number", "model"}
+        and is_int(value["number"]) and is_weights(value["model"])
+    )  # fmt: skip
+
+
 def is_shape(value: Any) -> bool:
     return (
         isinstance(value, list) and len(value) == 3

@@ -17,6 +17,9 @@ NUMPY_TAKES = {
 # Each process of several has a device of its own, which it chooses itself.
 PROCESSES_TAKE = {"compile": ("none",), "layers": ("torch",), "device": ("auto", "cpu", "cuda")}
 
+# The whole step is one graph, of one pass through the model.
+STEP_TAKES: dict[str, tuple[Any, ...]] = {"micro_batch_size": (0,)}
+
 
 def check_together(config: Mapping[str, Any]) -> None:
     """Raises UserError that names the keys, their values, and what is allowed."""
@@ -36,10 +39,24 @@ def check_together(config: Mapping[str, Any]) -> None:
     if fold >= max(folds, 1):
         allowed = f"0 to {folds - 1} with data.folds={folds}" if folds else "0 without data.folds"
         raise UserError(f"data.fold={fold}: must be {allowed}.")
+    start = config["average"].get("start_epoch", 0)
+    if start >= config["epochs"]:
+        raise UserError(
+            f"average.start_epoch={start} with epochs={config['epochs']}: no weights would be "
+            "averaged. Set average.start_epoch smaller than epochs."
+        )
     if config["replace_head"] and config["weights"] is None:
         raise UserError("replace_head=true: replaces the head of given weights; add weights=...")
     if config["processes"] > 1:
         check_processes(config)
+    if config["compile"] == "step":
+        for key, possible in STEP_TAKES.items():
+            if config[key] not in possible:
+                raise UserError(
+                    f"{key}={format_value(config[key])} with compile=step: not supported; the step "
+                    f"as one graph takes {key}={' or '.join(map(format_value, possible))}. "
+                    "compile=model and compile=none take all."
+                )
     if config["layers"] == "numpy":
         for key, possible in NUMPY_TAKES.items():
             if config[key] not in possible:

@@ -26,7 +26,7 @@ from trainer.errors import UserError
 from trainer.text.values import format_value, unknown_name_message
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-GROUPS = ("model", "data", "augment", "optimizer", "scheduler", "loss")
+GROUPS = ("model", "data", "augment", "optimizer", "scheduler", "loss", "average")
 
 
 _POSITIVE = Knob("float", above=0)
@@ -42,6 +42,7 @@ _THREADS = Knob("int", low=0, high=1024)
 KNOBS: dict[str, Knob] = {
     "epochs": _COUNT,
     "batch_size": _COUNT,
+    "micro_batch_size": _COUNT_OR_OFF,
     "seed": Knob("int", low=0, below=2**63),
     "device": Knob(
         "str", pattern=r"auto|cpu|mps|cuda(:\d+)?", hint="one of auto, cpu, cuda, cuda:N, mps"
@@ -135,6 +136,9 @@ KNOBS: dict[str, Knob] = {
     "scheduler.anneal": Knob("str", choices=("cosine", "linear")),
     "scheduler.patience": _COUNT_OR_OFF,
     "scheduler.threshold": _NOT_NEGATIVE,
+    "average.decay": _SHARE,
+    "average.warmup": Knob("bool"),
+    "average.start_epoch": _COUNT_OR_OFF,
     "loss.on": Knob("str", choices=("probabilities", "logits")),
     "loss.label_smoothing": _SHARE,
 }
