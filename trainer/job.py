@@ -18,6 +18,7 @@ from trainer.errors import Stopped, TrainingError, UserError, complain, exit_cod
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing
 from trainer.monitoring.summary import (
     digests_of,
+    ended_by,
     log_result,
     summarise,
     sureness_in_words,
@@ -119,6 +120,8 @@ def train(
         first_step = run.progress.step
         loop.fit(run)
         digests = digests_of(run) if is_main else None
+        if is_main and (why := ended_by(run)):
+            log.info("ended after epoch %d: %s", run.progress.epoch, why)
         run.check_validated()
         best_weights.mend(run, trained=True)
         digest, read = loop.load_best(run) or weights_sha256(run.evaluated_model.state_dict()), None

@@ -121,8 +121,7 @@ class Batches:
 
         Drawn on the CPU, so that a GPU trains on the same batches.
         """
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-        return torch.randperm(len(self.labels), generator=generator)
+        return shuffled(len(self.labels), self.seed, epoch)
 
     def _augmented(
         self, augment: Augment, images: Tensor, labels: Tensor, epoch: int, batch: int
@@ -175,6 +174,12 @@ class Batches:
         with contextlib.closing(read_ahead(calls, self.num_workers)) as gathered:
             for images in gathered:
                 yield self.to_device(images)
+
+
+def shuffled(number: int, seed: int, epoch: int) -> Tensor:
+    """(number,) int64: indices in the shuffled order of an epoch."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return torch.randperm(number, generator=generator)
 
 
 def own_pictures(split: Split, device: torch.device) -> Tensor:

@@ -145,7 +145,21 @@ def of_micro_batch_size(key: str, job: Mapping[str, Any]) -> str:
     )
 
 
+def of_patience(key: str, job: Mapping[str, Any]) -> str:
+    return "" if job["patience"] else "has no effect without patience. Leave the key out."
+
+
+def of_freeze(key: str, job: Mapping[str, Any]) -> str:
+    if job["freeze"]:
+        return ""
+    return "has no effect: nothing is frozen. Leave the key out, or add freeze=[PATTERN]."
+
+
 REASONS = {
+    "freeze_batch_norm": of_freeze,
+    "unfreeze_epoch": of_freeze,
+    "min_delta": of_patience,
+    "patience_on": of_patience,
     "micro_batch_size": of_micro_batch_size,
     "sync_batch_norm": of_sync_batch_norm,
     "histograms": of_histograms,

@@ -7,9 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from trainer.builders import networks
 from trainer.config.targets import instantiate_group
 from trainer.training.rules.averaging import Average
 from trainer.training.rules.rule import Rule
+from trainer.training.rules.stopping import EarlyStopping, TimeBudget
+from trainer.training.rules.unfreezing import Unfreezing
 
 
 def build_rules(config: Mapping[str, Any], model: nn.Module) -> tuple[Rule, ...]:
@@ -19,8 +22,23 @@ def build_rules(config: Mapping[str, Any], model: nn.Module) -> tuple[Rule, ...]
     Args:
         model: that is trained, on its device, not yet compiled.
     """
-    asked: tuple[Rule | None, ...] = (make_average(config, model),)
+    asked: tuple[Rule | None, ...] = (
+        make_unfreezing(config, model),
+        make_average(config, model),
+        EarlyStopping(config["patience"], config["min_delta"], config["patience_on"])
+        if config["patience"] else None,
+        TimeBudget(config["max_minutes"]) if config["max_minutes"] else None,
+    )  # fmt: skip
     return tuple(rule for rule in asked if rule is not None)
+
+
+def make_unfreezing(config: Mapping[str, Any], model: nn.Module) -> Unfreezing | None:
+    """Freeze parameters after the optimizer was made, which has them all, until the epoch from
+    which on they are trained; None: they are never."""
+    if not config["unfreeze_epoch"]:
+        return None
+    networks.freeze(config, model)
+    return Unfreezing(config["unfreeze_epoch"], model)
 
 
 def make_average(config: Mapping[str, Any], model: nn.Module | None = None) -> Average | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,6 +15,7 @@ from data.loading.part import Part
 from trainer.builders import optimizers
 from trainer.runs.progress import CompileTime
 from trainer.training import loop
+from trainer.training.clipping import Clip, ClipAdaptive, ClipNorm, ClipValue, last_layer
 from trainer.training.compiling import compiled
 from trainer.training.run import Update
 from trainer.training.step import CheckedStep, ScaledStep
@@ -26,7 +27,21 @@ def build_stepper(config: Mapping[str, Any], model: nn.Module, world: World) -> 
     step = ScaledStep if config["precision"] == "fp16" else CheckedStep
     optimizer = optimizers.make_optimizer(config["optimizer"], model)
     processes = world if world.size > 1 else None
-    return step(optimizer, optimizers.trainable(model), config["clip_grad_norm"], processes)
+    parameters = optimizers.trainable(model)
+    return step(optimizer, parameters, make_clip(config, model, parameters), processes)
+
+
+def make_clip(
+    config: Mapping[str, Any], model: nn.Module, parameters: Sequence[nn.Parameter]
+) -> Clip | None:
+    """Gradient clipping of the trained parameters; None: there is none."""
+    if limit := config["clip_grad_norm"]:
+        return ClipNorm(limit)
+    if limit := config["clip_grad_value"]:
+        return ClipValue(limit)
+    if limit := config["clip_grad_adaptive"]:
+        return ClipAdaptive(limit, last_layer(model, parameters))
+    return None
 
 
 def build_update(

@@ -21,7 +21,13 @@ from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Dataset
 from trainer.builders import networks, optimizers, pretrained
-from trainer.builders.datasets import Shape, evaluation_batches, known_size, load_data
+from trainer.builders.datasets import (
+    Shape,
+    evaluation_batches,
+    first_batches,
+    known_size,
+    load_data,
+)
 from trainer.builders.rules import average_of, build_rules, make_average
 from trainer.builders.steps import build_stepper, build_update
 from trainer.checkpoints import CheckpointFolder, describable
@@ -153,7 +159,7 @@ def build(
         )
     else:  # the others evaluate their part for the images, and write nothing
         writer, watchers = MUTE, (Visualizer(folder, None, False, description.probabilities),)
-    rules = build_rules(config, model)  # before the model is compiled
+    rules = build_rules(config, model)  # after the optimizer is made, before the model is compiled
     run = Run(
         model=model,
         update=build_update(config, model, stepper, context, (train, val), timer),
@@ -185,7 +191,7 @@ def build(
 def build_model(config: Mapping[str, Any], device: torch.device) -> tuple[nn.Module, Dataset, Cost]:
     """Model on its device and layers, the dataset with the model's normalisation, and the cost of a
     forward pass. Sets the seed and the number of threads, which depends on the cost."""
-    dataset = load_data(config["data"])
+    dataset = first_batches(config, load_data(config["data"]))
     seed_generators(derive_seed(config["seed"], "weights"), device)
     model, dataset = networks.start_model(config, dataset)
     cost = networks.measure_cost(model, dataset.shape)

@@ -17,8 +17,10 @@ NUMPY_TAKES = {
 # Each process of several has a device of its own, which it chooses itself.
 PROCESSES_TAKE = {"compile": ("none",), "layers": ("torch",), "device": ("auto", "cpu", "cuda")}
 
+CLIPS = ("clip_grad_norm", "clip_grad_value", "clip_grad_adaptive")
+
 # The whole step is one graph, of one pass through the model.
-STEP_TAKES: dict[str, tuple[Any, ...]] = {"micro_batch_size": (0,)}
+STEP_TAKES: dict[str, tuple[Any, ...]] = {"micro_batch_size": (0,), "unfreeze_epoch": (0,)}
 
 
 def check_together(config: Mapping[str, Any]) -> None:
@@ -44,6 +46,15 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise UserError(
             f"average.start_epoch={start} with epochs={config['epochs']}: no weights would be "
             "averaged. Set average.start_epoch smaller than epochs."
+        )
+    clips = [key for key in CLIPS if config[key]]
+    if len(clips) > 1:
+        values = " and ".join(f"{key}={format_value(config[key])}" for key in clips)
+        raise UserError(f"{values}: gradients are clipped in one way. Leave out all but one.")
+    if config["unfreeze_epoch"] > config["epochs"]:
+        raise UserError(
+            f"unfreeze_epoch={config['unfreeze_epoch']} with epochs={config['epochs']}: nothing "
+            "would be unfrozen. Set a smaller one, or 0 for never."
         )
     if config["replace_head"] and config["weights"] is None:
         raise UserError("replace_head=true: replaces the head of given weights; add weights=...")

@@ -41,6 +41,7 @@ def summarise(
     summary = {
         "status": status,
         "reason": reason,
+        "ended_by": ended_by(run) or None,
         "val_accuracy": val_accuracy,
         "val_interval": interval_of(val_accuracy, run.val.num_images),
         "val_loss": best.loss if best.epoch else None,
@@ -75,6 +76,11 @@ def summarise(
     }  # fmt: skip
     write_summary(folder, summary)
     return summary
+
+
+def ended_by(run: Run) -> str:
+    """Reason why the training ended before its last epoch; empty if it did not."""
+    return run.ended_by if run.progress.epoch < run.plan.epochs else ""
 
 
 def digests_of(run: Run) -> dict[str, str | None]:

@@ -42,7 +42,7 @@ def test_it_is_the_whole_batch(number: int, most: int, step: type[CheckedStep]) 
     assert float(abs(loss - its_loss).detach()) < 1e-6
     torch.testing.assert_close(its_logits, logits)
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
-        assert float((one - other).abs().max()) < 1e-6
+        assert float((one - other).detach().abs().max()) < 1e-6
 
 
 def test_parts_that_weigh_alike_are_another_update() -> None:
