@@ -15,10 +15,10 @@ from data.loading.part import Part
 from trainer.builders import optimizers
 from trainer.runs.progress import CompileTime
 from trainer.training import loop
-from trainer.training.clipping import Clip, ClipAdaptive, ClipNorm, ClipValue, last_layer
+from trainer.training.clipping import ClipAdaptive, ClipNorm, ClipValue, last_layer
 from trainer.training.compiling import compiled
 from trainer.training.run import Update
-from trainer.training.step import CheckedStep, ScaledStep
+from trainer.training.step import CheckedStep, Clip, ScaledStep
 from trainer.training.world import World
 
 

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 SMALLEST_NORM = 1e-3  # of weights, so that those that start at zero can move (Brock et al. 2021)
-
-
-class Clip(Protocol):
-    """Interface of gradient clipping. It is traced by compile=step, with copies in place of the
-    parameters, so it may know these by their place only."""
-
-    def __call__(self, parameters: Sequence[Tensor]) -> None:
-        """Clip the gradients of all trained parameters, in place."""
 
 
 class ClipNorm:

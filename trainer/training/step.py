@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.system.torch_internals import gate, has_hooks, unscale_and_flag, update_scale
-from trainer.training.clipping import Clip
 
 # As in torch.amp.GradScaler: the scale is halved after an overflow, doubled after GROWTH_INTERVAL
 # steps without one.
@@ -57,6 +56,14 @@ class Processes(Protocol):
 
     def reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace the tensors by their sums over all processes."""
+
+
+class Clip(Protocol):
+    """Interface of gradient clipping. It is traced by compile=step, with copies in place of the
+    parameters, so it may know these by their place only."""
+
+    def __call__(self, parameters: Sequence[Tensor]) -> None:
+        """Clip the gradients of all trained parameters, in place."""
 
 
 class CheckedStep:

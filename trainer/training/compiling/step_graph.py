@@ -28,9 +28,8 @@ from trainer.system.torch_internals import (
     once,
     tree_map_only,
 )  # fmt: skip
-from trainer.training.clipping import Clip
 from trainer.training.loop import update
-from trainer.training.step import CheckedStep, undecorated_step
+from trainer.training.step import CheckedStep, Clip, undecorated_step
 
 
 class StepGraph:
