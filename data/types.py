@@ -124,6 +124,12 @@ class Split:
         label, file = int(self.labels[position]), self.file_at(position)
         return Place(split, label, None if file is not None else self.index_at(position), file)
 
+    def at(self, positions: Tensor) -> Split:
+        """The images at (n,) int64 positions; none is copied."""
+        rows = positions if self.rows is None else self.rows[positions]
+        indices = None if self.indices is None else self.indices[positions]
+        return Split(self.images, self.labels[positions], rows, self.files, indices)
+
     def subset(self, chosen: Tensor) -> Split:
         """The images under a mask, (N,) bool, of a split that shares no images with others and has
         no files; with their places in this one if it does not say where they come from."""

@@ -18,7 +18,14 @@ from trainer.builders import leaks_file, training_run
 from trainer.checkpoints import weights_sha256
 from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing
-from trainer.monitoring.summary import log_result, summarise, sureness_in_words, write_summary
+from trainer.monitoring.summary import (
+    digests_of,
+    ended_by,
+    log_result,
+    summarise,
+    sureness_in_words,
+    write_summary,
+)
 from trainer.runs import readings
 from trainer.runs.progress import Progress
 from trainer.runs.side_files import status_of
@@ -106,7 +113,7 @@ def train(
     """Train a built run, and test it. Returns the content of summary.json, which is written whether
     the training succeeds, fails or is stopped, and how often the test split was read. Of several
     processes the first one writes."""
-    sha256, is_main = None, run.world.is_main
+    digests, is_main = None, run.world.is_main
     try:
         if is_resumed:
             best_weights.mend(run)
@@ -115,10 +122,12 @@ def train(
         run.start()
         first_step = run.progress.step
         loop.fit(run)
-        sha256 = weights_sha256(run.model.state_dict()) if is_main else None
+        digests = digests_of(run) if is_main else None
+        if is_main and (why := ended_by(run)):
+            log.info("ended after epoch %d: %s", run.progress.epoch, why)
         run.check_validated()
         best_weights.mend(run, trained=True)
-        digest, read = loop.load_best(run) or sha256 or "", None
+        digest, read = loop.load_best(run) or weights_sha256(run.evaluated_model.state_dict()), None
         test = loop.test(run) if is_tested else None
         if test is not None and run.about.data.held_out == "test" and is_main:
             # After a training that had ended, as a sweep's, this is the test that belongs to it.
@@ -130,13 +139,13 @@ def train(
         if not is_main:
             return {}, None
         try:
-            return summarise(run, folder, "finished", test, sha256), read
+            return summarise(run, folder, "finished", test, digests), read
         except OSError as error:
             raise TrainingError(unconfirmed(error, folder)) from error
     except BaseException as error:
         fault = faults.fault_of(error, run, folder)
         if is_main:
-            note_end(run, folder, error, fault, sha256)
+            note_end(run, folder, error, fault, digests)
         if fault:
             raise fault from error
         raise
@@ -152,14 +161,14 @@ def begin_log(run: Run, folder: Path, choices: dict[str, Any]) -> None:
 
 
 def note_end(
-    run: Run, folder: Path, error: BaseException, fault: TrainingError | None, sha256: str | None
+    run: Run, folder: Path, error: BaseException, fault: TrainingError | None, digests: Any
 ) -> None:
     """Write the summary of a run that was interrupted or failed.
 
     Args:
         error: the exception that ended it.
         fault: the same as a message for the user, if there is one.
-        sha256: digest of the final weights; None: training had not ended.
+        digests: of the final weights, see `digests_of`; None: training had not ended.
     """
     status = "interrupted" if isinstance(error, Stopped) else "failed"
     with contextlib.suppress(OSError):  # the disk may be full
@@ -167,7 +176,7 @@ def note_end(
         if isinstance(error, SystemExit):
             reason = f"sys.exit({error.code!r}) was called in it"
         if status_of(folder) != "finished":  # else the result is written, see `unconfirmed`
-            summarise(run, folder, status, sha256=sha256, reason=reason)
+            summarise(run, folder, status, digests=digests, reason=reason)
     if status == "interrupted" and run.checkpoints.states():
         log.info("Stopped. Continue with: python -m trainer resume %s", shell_path(folder))
 

@@ -117,8 +117,7 @@ class Batches:
 
         Drawn on the CPU, so that a GPU trains on the same batches.
         """
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-        return torch.randperm(len(self.labels), generator=generator)
+        return shuffled(len(self.labels), self.seed, epoch)
 
     def _augmented(
         self, augment: Augment, images: Tensor, labels: Tensor, epoch: int, batch: int
@@ -178,6 +177,12 @@ def images_per_epoch(number: int, batch_size: int, shuffle: bool, limit: int) ->
     if shuffle and number % batch_size == 1 and number > 1:
         number -= 1
     return min(number, limit * batch_size) if limit else number
+
+
+def shuffled(number: int, seed: int, epoch: int) -> Tensor:
+    """(number,) int64: indices in the shuffled order of an epoch."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return torch.randperm(number, generator=generator)
 
 
 def own_pictures(split: Split, device: torch.device) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from trainer.losses import CrossEntropy
 from trainer.system.device import autocast, float_dtype
 from trainer.system.seeds import seed_generators
+from trainer.training.clipping import ClipNorm
 from trainer.training.compiling.compiled import CompiledStep
 from trainer.training.loop import update
 from trainer.training.step import CheckedStep
@@ -74,7 +75,12 @@ def parts(
     model = net().to(float_dtype(precision)).to(memory_format=torch.channels_last)
     trained = [p for p in model.parameters() if p.requires_grad]
     made = optimizer(trained, **(options or {"lr": 0.02, "momentum": 0.9, "fused": True}))
-    return model, CrossEntropy(), CheckedStep(made, trained, clip_norm), autocast(precision, CPU)
+    return (
+        model,
+        CrossEntropy(),
+        CheckedStep(made, trained, ClipNorm(clip_norm) if clip_norm else None),
+        autocast(precision, CPU),
+    )
 
 
 def batch(step: int, size: int = BATCH, side: int = 3) -> tuple[Tensor, Tensor]:

@@ -6,18 +6,20 @@ import functools
 import inspect
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-from data.loading.batches import Batches
+from data.loading.batches import Batches, shuffled
 from data.loading.part import Part
 from data.loading.preprocess import Preprocess, enlarged
 from data.types import Dataset, Split
 from trainer.config.targets import instantiate_group, locate
 from trainer.errors import UserError
+from trainer.text.values import count
 
 Shape = tuple[int, int, int]  # (C, H, W)
 
@@ -88,6 +90,22 @@ def announced_size(options: Mapping[str, Any]) -> tuple[Shape, int]:
         dataset = load_data(options)
         return dataset.shape, len(dataset.classes)
     return size
+
+
+def first_batches(config: Mapping[str, Any], dataset: Dataset) -> Dataset:
+    """The dataset with the images of the first `overfit_batches` batches of the first epoch as both
+    its train and its validation split; 0: the dataset."""
+    if not config["overfit_batches"]:
+        return dataset
+    order = shuffled(len(dataset.train), config["seed"], 0)
+    chosen = dataset.train.at(order[: config["overfit_batches"] * config["batch_size"]])
+    note = (
+        f"overfit_batches={config['overfit_batches']}: {count(len(chosen), 'image')} of the train "
+        "split are trained on and validated on"
+    )
+    fewer = replace(dataset, train=chosen, val=chosen, notes=(*dataset.notes, note))
+    vars(fewer)["fingerprint"] = dataset.fingerprint  # the same data, of which it takes a part
+    return fewer
 
 
 def evaluation_batches(

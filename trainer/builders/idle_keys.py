@@ -154,8 +154,32 @@ def of_spared_decay(key: str, job: Mapping[str, Any]) -> str:
     return "has no effect: optimizer.weight_decay is 0. Set it, or leave the key out."
 
 
+def of_micro_batch_size(key: str, job: Mapping[str, Any]) -> str:
+    if job["micro_batch_size"] < job["batch_size"]:
+        return ""
+    return (
+        f"has no effect: batch_size={job['batch_size']} is not larger. Leave the key out, or set "
+        "a larger batch_size."
+    )
+
+
+def of_patience(key: str, job: Mapping[str, Any]) -> str:
+    return "" if job["patience"] else "has no effect without patience. Leave the key out."
+
+
+def of_freeze(key: str, job: Mapping[str, Any]) -> str:
+    if job["freeze"]:
+        return ""
+    return "has no effect: nothing is frozen. Leave the key out, or add freeze=[PATTERN]."
+
+
 REASONS = {
     "decay_norms_and_biases": of_spared_decay,
+    "freeze_batch_norm": of_freeze,
+    "unfreeze_epoch": of_freeze,
+    "min_delta": of_patience,
+    "patience_on": of_patience,
+    "micro_batch_size": of_micro_batch_size,
     "sync_batch_norm": of_sync_batch_norm,
     "histograms": of_histograms,
     "augment.flip": of_flip,

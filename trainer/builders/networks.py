@@ -61,11 +61,17 @@ def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module,
             ))  # fmt: skip
         else:
             log.info("weights: the file has no mean and std; those of the dataset are used")
-    if config["freeze"]:
-        left = pretrained.freeze(model, config["freeze"])
-        log.info("freeze: %s parameters are trained; frozen batch norm layers keep their "
-                 "statistics", f"{left:,}")  # fmt: skip
+    if config["freeze"] and not config["unfreeze_epoch"]:
+        freeze(config, model)
     return model, dataset
+
+
+def freeze(config: Mapping[str, Any], model: nn.Module) -> None:
+    """Freeze the parameters that the key `freeze` names."""
+    left = pretrained.freeze(model, config["freeze"], config["freeze_batch_norm"])
+    statistics = "keep" if config["freeze_batch_norm"] else "go on with"
+    log.info("freeze: %s parameters are trained; frozen batch norm layers %s their statistics",
+             f"{left:,}", statistics)  # fmt: skip
 
 
 def on_layers(layers: str, model: nn.Module) -> nn.Module:

@@ -170,10 +170,11 @@ def load_into(
     return heads
 
 
-def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
-    """Exclude parameters from training by shell-style patterns of their names. A batch norm layer
-    whose parameters are all excluded keeps its statistics, too. Returns the number of values left
-    to train. Raises UserError for a pattern that matches nothing, or if nothing is left."""
+def freeze(model: nn.Module, patterns: Sequence[str], batch_norm: bool = True) -> int:
+    """Exclude parameters from training by shell-style patterns of their names. With `batch_norm`, a
+    batch norm layer whose parameters are all excluded keeps its statistics, too. Returns the number
+    of values left to train. Raises UserError for a pattern that matches nothing, or if nothing is
+    left."""
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
@@ -181,7 +182,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
     for name, parameter in model.named_parameters():
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)
-    for module in model.modules():
+    for module in model.modules() if batch_norm else ():
         own = list(module.parameters(recurse=False))
         if isinstance(module, BATCH_NORMS) and own and not any(p.requires_grad for p in own):
             module.eval()

@@ -7,9 +7,7 @@ the run.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,15 @@ from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Dataset
 from trainer.builders import networks, optimizers, pretrained
-from trainer.builders.datasets import Shape, evaluation_batches, known_size, load_data
+from trainer.builders.datasets import (
+    Shape,
+    evaluation_batches,
+    first_batches,
+    known_size,
+    load_data,
+)
+from trainer.builders.rules import average_of, build_rules, make_average
+from trainer.builders.steps import build_stepper, build_update
 from trainer.checkpoints import CheckpointFolder, describable
 from trainer.checkpoints.description import Cost
 from trainer.config import knobs
@@ -40,12 +46,11 @@ from trainer.system.seeds import seed_generators, set_deterministic
 from trainer.system.signals import StopSignals
 from trainer.system.threads import pick_num_threads, set_num_threads
 from trainer.system.torch_internals import leave_compiler_unimported
-from trainer.training import batch_norm, loop
+from trainer.training import batch_norm
 from trainer.training.compiling import compiled
-from trainer.training.run import Plan, Run, Update
+from trainer.training.run import Plan, Run
 from trainer.training.sizes import check_memory
 from trainer.training.snapshot import About
-from trainer.training.step import CheckedStep, ScaledStep
 from trainer.training.watcher import Watcher
 from trainer.training.world import World, meter_for
 
@@ -67,6 +72,7 @@ def check(config: Mapping[str, Any], asks_cuda: bool = True) -> None:
     optimizers.make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
     optimizers.make_loss(config)
     instantiate_group("augment", config["augment"], num_classes=2, hflip=False)
+    make_average(config)
     if (size := known_size(config["data"])) is not None:
         check_model(config, *size, asks_cuda=asks_cuda)
 
@@ -85,8 +91,10 @@ def check_model(
         pretrained.check_fit(model, start.state_dict, config["replace_head"], source)
     if config["freeze"]:
         pretrained.freeze(model, config["freeze"])
-    if config["batch_size"] == 1:
-        check_batch_of_one(model, shape)
+    # A part of at most two images may have one.
+    for key, smallest in (("batch_size", 1), ("micro_batch_size", 2)):
+        if 0 < config[key] <= smallest:
+            check_batch_of_one(model, shape, f"{key}={config[key]}")
     networks.on_layers(config["layers"], model)
     optimizer = optimizers.make_optimizer(config, model)
     compiled.check_optimizer(config["compile"], optimizer)
@@ -95,12 +103,12 @@ def check_model(
         check_memory(model, optimizer, shape, free_bytes(device), device)
 
 
-def check_batch_of_one(model: nn.Module, shape: Shape) -> None:
+def check_batch_of_one(model: nn.Module, shape: Shape, what: str) -> None:
     """Raises UserError if a batch norm layer sees a single value per channel in a batch of one."""
     try:
         model.train()(torch.empty(1, shape[0], *networks.input_size(model, shape), device="meta"))
     except ValueError as error:
-        raise UserError(f"batch_size=1: too small for this model's batch norm: {error}") from error
+        raise UserError(f"{what}: too small for this model's batch norm: {error}") from error
 
 
 def check_data(config: Mapping[str, Any], asks_cuda: bool = True) -> str:
@@ -142,12 +150,7 @@ def build(
     if world.part is not None and config["sync_batch_norm"]:
         batch_norm.synchronise(model, world.part)
     train, val, test = build_batches(config, dataset, model, device, world.part)
-    step = ScaledStep if config["precision"] == "fp16" else CheckedStep
-    optimizer = optimizers.make_optimizer(config, model)
-    stepper = step(
-        optimizer, optimizers.trainable(model), config["clip_grad_norm"],
-        world if world.size > 1 else None,
-    )  # fmt: skip
+    stepper = build_stepper(config, model, world)
     context, timer = autocast(config["precision"], device), CompileTime()
     description = networks.describe(config, dataset)
     if world.is_main:
@@ -156,6 +159,7 @@ def build(
         )
     else:  # the others evaluate their part for the images, and write nothing
         writer, watchers = MUTE, (Visualizer(folder, None, False, description.probabilities),)
+    rules = build_rules(config, model)  # after the optimizer is made, before the model is compiled
     run = Run(
         model=model,
         update=build_update(config, model, stepper, context, (train, val), timer),
@@ -174,9 +178,11 @@ def build(
         checkpoints=CheckpointFolder(folder / "checkpoints", is_reader=not world.is_main),
         signals=signals,
         compile_time=timer,
+        rules=rules,
         watchers=watchers,
         world=world,
         meter=meter_for(world),
+        average=average_of(rules),
     )
     is_profiled = config["profile"] and world.is_main
     return profiled(run, writer, folder / "profile") if is_profiled else run
@@ -185,11 +191,11 @@ def build(
 def build_model(config: Mapping[str, Any], device: torch.device) -> tuple[nn.Module, Dataset, Cost]:
     """Model on its device and layers, the dataset with the model's normalisation, and the cost of a
     forward pass. Sets the seed and the number of threads, which depends on the cost."""
-    dataset = load_data(config["data"])
+    dataset = first_batches(config, load_data(config["data"]))
     seed_generators(derive_seed(config["seed"], "weights"), device)
     model, dataset = networks.start_model(config, dataset)
     cost = networks.measure_cost(model, dataset.shape)
-    macs = cost.macs * config["batch_size"] / config["processes"]
+    macs = cost.macs * (config["micro_batch_size"] or config["batch_size"]) / config["processes"]
     num_threads = pick_num_threads(config["num_threads"], macs)
     set_num_threads(num_threads, config["layers"])
     return networks.placed(config, model, device), dataset, cost
@@ -218,29 +224,6 @@ def build_batches(
         for split in (dataset.val, dataset.test)
     )
     return train, val, test
-
-
-def build_update(
-    config: Mapping[str, Any],
-    model: nn.Module,
-    stepper: CheckedStep,
-    context: AbstractContextManager[Any],
-    batches: tuple[Batches, Batches],
-    timer: CompileTime,
-) -> Update:
-    """Training step according to the key compile: eager, with a compiled model, or as one graph.
-
-    Args:
-        batches: of the train and validation splits, whose batch sizes run compiled.
-        timer: counts the seconds of compilation.
-    """
-    loss = optimizers.make_loss(config)
-    train, val = (min(split.batch_size, split.num_images) for split in batches)
-    if config["compile"] == "step":
-        return compiled.CompiledStep(model, loss, stepper, context, train, timer)
-    if config["compile"] == "model":
-        compiled.compile_model(model, train, val, timer)
-    return functools.partial(loop.update, model, loss, stepper, context)
 
 
 def build_plan(config: Mapping[str, Any]) -> Plan:

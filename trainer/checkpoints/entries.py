@@ -86,7 +86,15 @@ TABLE: dict[str, Row] = {
     "best": Row(kinds.is_best, f"numbers: {', '.join(vars(Best()))}", **_STATE),
     "meter": Row(kinds.is_meter, "the sums of a meter", **_STATE),
     "machine": Row(kinds.is_texts, _DESCRIBED, **_STATE),
+    "early_stopping": Row(
+        kinds.is_early_stopping, "the best value and a count", optional=True, **_STATE
+    ),
+    "time_budget": Row(kinds.is_time_budget, "numbers of seconds", optional=True, **_STATE),
+    "average": Row(kinds.is_average, "averaged weights and their number", optional=True, **_STATE),
 }
+
+# Entries that only a training with that rule has.
+OF_RULES = {"average", "early_stopping", "time_budget"}
 
 
 def read(path: Path, state: bool = False) -> dict[str, Any]:

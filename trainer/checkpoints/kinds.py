@@ -64,6 +64,29 @@ def is_weights(value: Any) -> bool:
     return is_dict(value) and bool(value) and all(map(is_tensor, value.values()))
 
 
+def is_average(value: Any) -> bool:
+    """True for the state of an average of weights."""
+    return (
+        is_dict(value) and value.keys() == {"number", "model"}
+        and is_int(value["number"]) and is_weights(value["model"])
+    )  # fmt: skip
+
+
+def is_early_stopping(value: Any) -> bool:
+    """True for the state of early stopping; no value is the best one yet at -inf."""
+    return (
+        is_dict(value) and value.keys() == {"best", "num_worse"} and is_int(value["num_worse"])
+        and type(value["best"]) is float and value["best"] < math.inf
+    )  # fmt: skip
+
+
+def is_time_budget(value: Any) -> bool:
+    return (
+        is_dict(value) and value.keys() == {"spent", "reached", "longest", "epoch_s"}
+        and all(is_number(seconds) and seconds >= 0 for seconds in value.values())
+    )  # fmt: skip
+
+
 def is_shape(value: Any) -> bool:
     return (
         isinstance(value, list) and len(value) == 3

@@ -12,7 +12,7 @@ from typing import Any
 from trainer import checkpoints
 from trainer.checkpoints import entries
 from trainer.checkpoints.finite import not_finite
-from trainer.config.changes import differences, is_free
+from trainer.config.changes import LIMITS, differences, is_free
 from trainer.config.plain_yaml import parse
 from trainer.errors import UserError
 from trainer.runs.side_files import kept, read_text, readable
@@ -21,7 +21,7 @@ from trainer.text.values import format_value, listed
 log = logging.getLogger("trainer")
 
 # Besides FREE_KEYS: keys that `resume` changes in the configuration of its states.
-OWN_KEYS = ("epochs", "weights", "replace_head", "data.mean", "data.std")
+OWN_KEYS = (*LIMITS, "weights", "replace_head", "data.mean", "data.std")
 MOST_SHOWN = 3  # keys in a message
 
 Config = Mapping[str, Any]

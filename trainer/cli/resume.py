@@ -13,7 +13,7 @@ import yaml
 from trainer.cli import several
 from trainer.cli.arguments import parse_words
 from trainer.config import knobs
-from trainer.config.changes import FREE_KEYS
+from trainer.config.changes import FREE_KEYS, LIMITS
 from trainer.config.combinations import PROCESSES_TAKE, check_processes
 from trainer.errors import Stopped, UserError
 from trainer.runs.folder import sweep_of
@@ -34,8 +34,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="trainer resume",
         description="Resume a run in its own folder, from its newest intact state.",
-        epilog=f"Keys that may change: {', '.join(FREE_KEYS)}, and epochs if it grows. Others need "
-        "--force, since the result is then no longer that of a single command.",
+        epilog=f"Keys that may change: {', '.join(FREE_KEYS)}, and, if they grow, "
+        f"{', '.join(LIMITS)}. Others need --force, since the result is then no longer that of a "
+        "single command.",
     )
     parser.add_argument(
         "run_dir", type=Path, nargs="?", help="default: the newest unfinished run below outputs/"
@@ -134,9 +135,12 @@ def resume_locked(
     summary = readable({}, read_json, folder / "summary.json")
     asks = ("all",) if sweep_of(folder) else ("all", "selected")
     is_test = values.get("test") in asks and summary.get("test_accuracy") is None
-    if summary.get("status") == "finished" and not ("epochs" in values or is_test):
+    ended_by = str(summary.get("ended_by") or "")
+    limit = ended_by.partition("=")[0] if ended_by.startswith(LIMITS) else "epochs"
+    if summary.get("status") == "finished" and not (limit in values or is_test):
+        reason = f" ({ended_by[:300]})" if limit in ended_by else ""
         raise UserError(
-            f"{folder}: already finished; pass epochs=N (larger) to extend it"
+            f"{folder}: already finished{reason}; pass {limit}=N (larger) to extend it"
             + ("." if summary.get("test_accuracy") is not None else ", or test=all to test it.")
         )
 

@@ -16,6 +16,8 @@ FREE_KEYS = (
     "data.verify", "data.archive_md5", "data.file_md5", "data.test_files",
 )  # fmt: skip
 
+# Limits of the training, which a resumed run may raise; 0, but for epochs, is no limit.
+LIMITS = ("epochs", "patience", "max_minutes")
 
 # Keys that change nothing that is trained.
 IDLE = (
@@ -29,12 +31,17 @@ def is_free(key: str) -> bool:
     return key in FREE_KEYS or key.startswith("data.file_md5.")
 
 
+def is_raised(old: float, new: float) -> bool:
+    """True if a limit becomes larger, or none; 0 is none."""
+    return bool(old) and (new > old or not new)
+
+
 def check_changes(stored: Mapping[str, Any], config: Mapping[str, Any], force: bool) -> None:
     """Raises UserError that lists the changes that would make it another training."""
     changed = [
         (key, old, new)
         for key, old, new in differences(stored, config)
-        if not is_free(key) and not (key == "epochs" and new > old)
+        if not is_free(key) and not (key in LIMITS and is_raised(old, new))
     ]
     if changed and not force:
         lines = [

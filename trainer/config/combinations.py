@@ -22,6 +22,10 @@ ANNEALS = {
     "trainer.schedules.OneCycle": ("cosine", "linear"),
     "trainer.schedules.WSD": ("linear", "1-sqrt"),
 }
+CLIPS = ("clip_grad_norm", "clip_grad_value", "clip_grad_adaptive")
+
+# The whole step is one graph, of one pass through the model.
+STEP_TAKES: dict[str, tuple[Any, ...]] = {"micro_batch_size": (0,), "unfreeze_epoch": (0,)}
 
 
 def check_together(config: Mapping[str, Any]) -> None:
@@ -47,10 +51,33 @@ def check_together(config: Mapping[str, Any]) -> None:
     if fold >= max(folds, 1):
         allowed = f"0 to {folds - 1} with data.folds={folds}" if folds else "0 without data.folds"
         raise UserError(f"data.fold={fold}: must be {allowed}.")
+    start = config["average"].get("start_epoch", 0)
+    if start >= config["epochs"]:
+        raise UserError(
+            f"average.start_epoch={start} with epochs={config['epochs']}: no weights would be "
+            "averaged. Set average.start_epoch smaller than epochs."
+        )
+    clips = [key for key in CLIPS if config[key]]
+    if len(clips) > 1:
+        values = " and ".join(f"{key}={format_value(config[key])}" for key in clips)
+        raise UserError(f"{values}: gradients are clipped in one way. Leave out all but one.")
+    if config["unfreeze_epoch"] > config["epochs"]:
+        raise UserError(
+            f"unfreeze_epoch={config['unfreeze_epoch']} with epochs={config['epochs']}: nothing "
+            "would be unfrozen. Set a smaller one, or 0 for never."
+        )
     if config["replace_head"] and config["weights"] is None:
         raise UserError("replace_head=true: replaces the head of given weights; add weights=...")
     if config["processes"] > 1:
         check_processes(config)
+    if config["compile"] == "step":
+        for key, possible in STEP_TAKES.items():
+            if config[key] not in possible:
+                raise UserError(
+                    f"{key}={format_value(config[key])} with compile=step: not supported; the step "
+                    f"as one graph takes {key}={' or '.join(map(format_value, possible))}. "
+                    "compile=model and compile=none take all."
+                )
     if config["layers"] == "numpy":
         for key, possible in NUMPY_TAKES.items():
             if config[key] not in possible:

@@ -26,7 +26,7 @@ from trainer.errors import UserError
 from trainer.text.values import format_value, unknown_name_message
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-GROUPS = ("model", "data", "augment", "optimizer", "scheduler", "loss")
+GROUPS = ("model", "data", "augment", "optimizer", "scheduler", "loss", "average")
 
 
 _POSITIVE = Knob("float", above=0)
@@ -42,6 +42,7 @@ _THREADS = Knob("int", low=0, high=1024)
 KNOBS: dict[str, Knob] = {
     "epochs": _COUNT,
     "batch_size": _COUNT,
+    "micro_batch_size": _COUNT_OR_OFF,
     "seed": Knob("int", low=0, below=2**63),
     "device": Knob(
         "str", pattern=r"auto|cpu|mps|cuda(:\d+)?", hint="one of auto, cpu, cuda, cuda:N, mps"
@@ -56,15 +57,24 @@ KNOBS: dict[str, Knob] = {
     "sync_batch_norm": Knob("bool"),
     "num_workers": _THREADS,
     "limit_batches": _COUNT_OR_OFF,
+    "overfit_batches": _COUNT_OR_OFF,
     "weights": _TEXT(hint="a .pth or .safetensors file, or IMAGENET1K_V1"),
     "replace_head": Knob("bool"),
     "freeze": Knob("str", length=0),
     "lr_factors": Knob("float", above=0, high=1e6, nullable=True, by_pattern=True),
     "layer_decay": Knob("float", above=0, high=1),
     "decay_norms_and_biases": Knob("bool"),
+    "freeze_batch_norm": Knob("bool"),
+    "unfreeze_epoch": _COUNT_OR_OFF,
     "clip_grad_norm": _NOT_NEGATIVE,
+    "clip_grad_value": _NOT_NEGATIVE,
+    "clip_grad_adaptive": _NOT_NEGATIVE,
     "log_interval": _COUNT,
     "eval_every_epochs": _COUNT,
+    "patience": _COUNT_OR_OFF,
+    "min_delta": _NOT_NEGATIVE,
+    "patience_on": Knob("str", choices=("accuracy", "loss")),
+    "max_minutes": _NOT_NEGATIVE,
     "test": Knob("str", choices=("selected", "all", "none")),
     "stop_epoch": _COUNT_OR_OFF,
     "save_every_steps": _COUNT_OR_OFF,
@@ -145,6 +155,9 @@ KNOBS: dict[str, Knob] = {
     "scheduler.power": Knob("float", above=0, high=100),
     "scheduler.patience": _COUNT_OR_OFF,
     "scheduler.threshold": _NOT_NEGATIVE,
+    "average.decay": _SHARE,
+    "average.warmup": Knob("bool"),
+    "average.start_epoch": _COUNT_OR_OFF,
     "loss.on": Knob("str", choices=("probabilities", "logits")),
     "loss.label_smoothing": _SHARE,
 }

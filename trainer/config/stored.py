@@ -29,6 +29,10 @@ PARTIAL = ("optimizer", "scheduler")  # whose YAMLs have _partial_
 # Of a set of data: what lets the program fetch, and hold what it fetched for sound. Only this
 # program's own YAML and this command line have a say in it.
 SOURCES = ("mirrors", "download", "archive_md5", "file_md5", "verify")
+# Groups that older checkpoints lack, with the target that does nothing.
+OLDER_THAN = {
+    "augment": "data.augment.Augment", "average": "trainer.training.rules.averaging.none",
+}  # fmt: skip
 # Taken, and told.
 PLACES = {"root": "FOLDER", "cache_dir": "FOLDER", "test_files": "FILE", "group": "REGEX"}
 
@@ -47,7 +51,8 @@ def configuration(
         check_values(stored)
     except UnplainError as error:
         raise UserError(f"The checkpoint's configuration cannot be used: {error}.") from error
-    stored.setdefault("augment", {"_target_": "data.augment.Augment"})  # older than the group
+    for group, target in OLDER_THAN.items():
+        stored.setdefault(group, {"_target_": target})
     for group in knobs.GROUPS:
         if not isinstance(stored.get(group), dict):
             raise UserError(f"The checkpoint's configuration is incomplete: {group} is missing.")

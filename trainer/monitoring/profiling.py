@@ -219,7 +219,7 @@ def profiled(run: Run, writer: Any, folder: Path) -> Run:
     update, phase = run.update, "step"
     if isinstance(update, functools.partial):  # a compiled step has no parts
         parts = (TimedStepper(x, clock) if x is run.stepper else x for x in update.args)
-        update, phase = functools.partial(update.func, *parts), "forward"
+        update, phase = functools.partial(update.func, *parts, **update.keywords), "forward"
 
     def timed_update(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with clock.phase(phase):

@@ -25,7 +25,7 @@ def summarise(
     folder: Path,
     status: str,
     test: Metrics | None = None,
-    sha256: str | None = None,
+    digests: dict[str, str | None] | None = None,
     reason: str | None = None,
 ) -> dict[str, Any]:
     """Write summary.json. Returns its content.
@@ -33,7 +33,7 @@ def summarise(
     Args:
         status: finished, interrupted or failed.
         test: None: the test split was not evaluated.
-        sha256: digest of the final weights; None: computed here, unless the run failed.
+        digests: of the final weights, see `digests_of`; None: computed here, unless the run failed.
         reason: first line of the error message.
     """
     progress, best = run.progress, run.best
@@ -41,6 +41,7 @@ def summarise(
     summary = {
         "status": status,
         "reason": reason,
+        "ended_by": ended_by(run) or None,
         "val_accuracy": val_accuracy,
         "val_interval": interval_of(val_accuracy, run.val.num_images),
         "val_loss": best.loss if best.epoch else None,
@@ -65,17 +66,27 @@ def summarise(
         else None,
         "peak_memory_bytes": peak_memory_bytes(run.about.device),
         # After a failure the model may be inconsistent: batch norm statistics may hold NaN.
-        "weights_sha256": None
-        if status == "failed"
-        else sha256 or weights_sha256(run.model.state_dict()),
+        **({"weights_sha256": None, "average_sha256": None} if status == "failed"
+           else digests or digests_of(run)),
         "checkpoint": str(run.checkpoints.best) if best.epoch else None,
         "device": str(run.about.device),
         "num_threads": torch.get_num_threads(),
         "processes": run.world.size,
         "versions": run.about.description.versions,
-    }
+    }  # fmt: skip
     write_summary(folder, summary)
     return summary
+
+
+def ended_by(run: Run) -> str:
+    """Reason why the training ended before its last epoch; empty if it did not."""
+    return run.ended_by if run.progress.epoch < run.plan.epochs else ""
+
+
+def digests_of(run: Run) -> dict[str, str | None]:
+    """Digests of the trained weights and, if there are any, of the averaged ones."""
+    average = None if run.average is None else weights_sha256(run.average.state_dict())
+    return {"weights_sha256": weights_sha256(run.model.state_dict()), "average_sha256": average}
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ def rewritten(run: Run) -> tuple[dict[str, Any], int] | None:
     state = best_state(run)
     if state is None:
         return None
-    run.checkpoints.save_best({key: state[key] for key in snapshot.portable(run)})
+    run.checkpoints.save_best(snapshot.portable_of(state, run))
     return state["best"], state["step"]
 
 
@@ -109,6 +109,8 @@ def best_of_now(run: Run) -> Best:
     anyway."""
     if run.progress.batch:
         return Best()
+    for rule in run.rules:
+        rule.evaluate(run)
     batches = run.interruptible(run.val)
     val = loop.evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, world=run.world)
     return Best(run.progress.epoch, val.accuracy, val.loss) if Best().beaten_by(val) else Best()

@@ -94,7 +94,9 @@ def last_state(run: Run) -> str:
 def check_room(run: Run, folder: Path) -> None:
     """Log the disk space that the run needs, and warn if it exceeds the free space: the states that
     are kept and one being written, and the best weights, old and new."""
-    state = state_bytes(run.model, run.optimizer)
+    state = state_bytes(run.model, run.optimizer) + (run.average is not None) * model_bytes(
+        run.model
+    )
     need = (run.checkpoints.keep + 1) * state + 2 * model_bytes(run.model)
     free = shutil.disk_usage(folder).free + on_disk(run)
     if need > free:

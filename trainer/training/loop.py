@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -74,6 +75,38 @@ def update(
     stepper.check_and_clip()
     stepper.step()
     return mean_loss, main_logits(output)
+
+
+def update_in_parts(
+    model: nn.Module,
+    loss: nn.Module,
+    stepper: Stepper,
+    autocast: AbstractContextManager[Any],
+    images: Tensor,
+    targets: Tensor,
+    *,
+    count: Callable[[int], int],
+) -> tuple[Tensor, Tensor]:
+    """The same update with the batch in parts, one after another, whose gradients add up. The sizes
+    of the parts differ by one at most; each weighs as much as it has images.
+
+    Args:
+        count: number of images to number of parts.
+    """
+    stepper.zero_grad()
+    losses, logits = [], []
+    number = count(len(images))
+    pairs = zip(images.tensor_split(number), targets.tensor_split(number), strict=True)
+    for some_images, some_targets in pairs:
+        with autocast:
+            output = model(some_images)
+            share = loss(output, some_targets) * (len(some_images) / len(images))
+        stepper.backward(share)
+        losses.append(share.detach())
+        logits.append(main_logits(output).detach())
+    stepper.check_and_clip()
+    stepper.step()
+    return torch.stack(losses).sum(), torch.cat(logits)
 
 
 def validate(run: Run) -> Metrics:

@@ -29,9 +29,11 @@ def check(
         )
     check_names(entries.value_of(state, "trained"), trained_names(optimizer, model))
     check_state(optimizer, state["optimizer"])
-    if differing := differences(state["model"], model.state_dict()):
-        names = ", ".join(name for name, _, _ in differing[:10])
-        raise UserError(f"model: the state is of another network: {names} differ.")
+    average = entries.value_of(state, "average") or {}
+    for part, weights in (("model", state["model"]), ("average", average.get("model"))):
+        if weights is not None and (differing := differences(weights, model.state_dict())):
+            names = ", ".join(name for name, _, _ in differing[:10])
+            raise UserError(f"{part}: the state is of another network: {names} differ.")
     check_schedule(schedule.state_dict(), state["schedule"])
 
 

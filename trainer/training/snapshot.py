@@ -81,6 +81,14 @@ def portable(run: Saved) -> dict[str, Any]:
     }
 
 
+def portable_of(state: dict[str, Any], run: Saved) -> dict[str, Any]:
+    """The same entries out of a full state of the run, in which "model" is the trained weights."""
+    found = {key: state[key] for key in portable(run)}
+    if run.evaluated_model is not run.model and "average" in state:
+        found["model"] = state["average"]["model"]
+    return found
+
+
 def full(run: Saved) -> dict[str, Any]:
     """Entries of a full state: those of `portable`, and the state of each part of the run."""
     return {

@@ -58,11 +58,19 @@ class Processes(Protocol):
         """Replace the tensors by their sums over all processes."""
 
 
+class Clip(Protocol):
+    """Interface of gradient clipping. It is traced by compile=step, with copies in place of the
+    parameters, so it may know these by their place only."""
+
+    def __call__(self, parameters: Sequence[Tensor]) -> None:
+        """Clip the gradients of all trained parameters, in place."""
+
+
 class CheckedStep:
     """Backward, check and step in full precision (fp32, fp64, and bf16, which has fp32's range).
 
     Args:
-        clip_norm: maximum 2-norm of all gradients together; 0: no clipping.
+        clip: clips the gradients; None: no clipping.
         processes: that share each batch; None: there is one.
     """
 
@@ -70,11 +78,11 @@ class CheckedStep:
         self,
         optimizer: Optimizer,
         parameters: Iterable[nn.Parameter],
-        clip_norm: float = 0.0,
+        clip: Clip | None = None,
         processes: Processes | None = None,
     ) -> None:
         self.processes = processes
-        self.optimizer, self.clip_norm = optimizer, clip_norm
+        self.optimizer, self.clip = optimizer, clip
         self.parameters = list(parameters)
         device = self.parameters[0].device
         self.found_inf = torch.zeros((), device=device)
@@ -123,8 +131,8 @@ class CheckedStep:
         """One pass multiplies all by the factor and raises the flag if one is not finite. Then the
         gradients are clipped."""
         unscale_and_flag(values, self.found_inf, factor)
-        if self.clip_norm:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        if self.clip is not None:
+            self.clip(self.parameters)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -190,10 +198,10 @@ class ScaledStep(CheckedStep):
         self,
         optimizer: Optimizer,
         parameters: Iterable[nn.Parameter],
-        clip_norm: float = 0.0,
+        clip: Clip | None = None,
         processes: Processes | None = None,
     ) -> None:
-        super().__init__(optimizer, parameters, clip_norm, processes)
+        super().__init__(optimizer, parameters, clip, processes)
         self.scale = torch.full_like(self.found_inf, 2.0**16)
         self.num_good_steps = torch.zeros_like(self.found_inf, dtype=torch.int32)  # in a row
         self.is_bad = torch.zeros_like(self.found_inf, dtype=torch.bool)  # stays set

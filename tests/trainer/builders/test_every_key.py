@@ -51,7 +51,9 @@ def traits_of_run(run: Any) -> dict[str, Any]:
     about = run.about
     return traits(of_run) | {
         "drawn": torch.rand(2).tolist(),
-        "update": getattr(update, "func", update).__class__.__name__,
+        "update": getattr(update, "func", type(update)).__name__,
+        "parts": traits(getattr(update, "keywords", None)),
+        "training": [module.training for module in run.model.modules()],
         "loss": traits(stepped[1]),
         "compiled": getattr(run.model, "_compiled_call_impl", None) is not None,
         "autocast": getattr(run.autocast, "fast_dtype", None),

@@ -18,6 +18,7 @@ from trainer.checkpoints.entries import read
 from trainer.evaluation.metrics import Meter, Metrics
 from trainer.system.signals import StopSignals
 from trainer.training import loop, snapshot
+from trainer.training.clipping import ClipNorm
 from trainer.training.run import Run
 from trainer.training.step import CheckedStep
 from trainer.training.watcher import Watcher
@@ -75,7 +76,7 @@ def config() -> dict[str, Any]:
 
 def with_recorders(run: Run, told: list[str], average: Average | None = None) -> Run:
     more = (Recorder("a", told, average), Recorder("b", told))
-    parts = run.parts | ({"average": average} if average else {})
+    parts = run.parts | ({"mean_of_steps": average} if average else {})
     return dataclasses.replace(run, watchers=(*run.watchers, *more), parts=parts)
 
 
@@ -117,7 +118,7 @@ def test_a_part_is_saved_and_goes_on(config: dict[str, Any], tmp_path: Path) -> 
     loop.fit(run)
     run.close()
     state = read(states_in(tmp_path / "a" / "checkpoints")[-1], state=True)
-    assert state["average"] == {"total": average.total}
+    assert state["mean_of_steps"] == {"total": average.total}
     assert average.total != 0
     fresh = with_recorders(built(config, tmp_path / "b"), [], again)
     snapshot.load(fresh, state)
@@ -133,7 +134,7 @@ def test_a_state_without_a_newer_part_still_loads(config: dict[str, Any], tmp_pa
     loop.fit(run)
     run.close()
     state = read(states_in(tmp_path / "a" / "checkpoints")[-1], state=True)
-    assert "average" not in state
+    assert "mean_of_steps" not in state
     average = Average()
     fresh = with_recorders(built(config, tmp_path / "b"), [], average)
     snapshot.load(fresh, state)
@@ -171,7 +172,7 @@ def test_several_backward_passes_make_one_update(clip_norm: float) -> None:
     models = [nn.Linear(4, 2, dtype=torch.float64) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     ours, theirs = (torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9) for m in models)
-    guard = CheckedStep(ours, models[0].parameters(), clip_norm)
+    guard = CheckedStep(ours, models[0].parameters(), ClipNorm(clip_norm) if clip_norm else None)
     x = torch.linspace(-1, 1, 24, dtype=torch.float64).view(2, 3, 4)
     for _ in range(3):
         guard.zero_grad()

@@ -11,6 +11,7 @@ from torch import nn
 from trainer.losses import CrossEntropy
 from trainer.system.device import AUTOCAST, autocast
 from trainer.training import loop
+from trainer.training.clipping import ClipNorm
 from trainer.training.step import CheckedStep, undecorated_step
 
 OPTIMIZERS: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
@@ -104,7 +105,7 @@ def test_good_steps_are_torchs_own(
 def test_clipping() -> None:
     model, other = small_net(), small_net()
     guard = CheckedStep(
-        torch.optim.SGD(model.parameters(), lr=1.0), model.parameters(), clip_norm=1e-3
+        torch.optim.SGD(model.parameters(), lr=1.0), model.parameters(), clip=ClipNorm(1e-3)
     )
     guard.backward(loss_of(model, "none"))
     guard.check_and_clip()

@@ -11,6 +11,7 @@ from torch import nn
 
 from tests.trainer.training.test_step import OPTIMIZERS, loss_of, small_net, state_of
 from trainer.system.device import autocast
+from trainer.training.clipping import ClipNorm
 from trainer.training.step import ScaledStep
 
 CPU = torch.device("cpu")
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 def test_it_learns() -> None:
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = ScaledStep(optimizer, model.parameters(), clip_norm=1.0)
+    guard = ScaledStep(optimizer, model.parameters(), clip=ClipNorm(1.0))
     before, losses = copy.deepcopy(model.state_dict()), []
     for _ in range(40):
         guard.zero_grad()
@@ -59,7 +60,7 @@ def test_the_steps_are_those_of_torchs_scaler(
     factors = [1.0, 1e35, 1.0, 1e35, 1.0, 1.0]
     ours, theirs = small_net(), small_net()
     first, second = (optimizer_class(m.parameters(), **options) for m in (ours, theirs))
-    guard = ScaledStep(first, ours.parameters(), clip_norm)
+    guard = ScaledStep(first, ours.parameters(), ClipNorm(clip_norm) if clip_norm else None)
     start = state_of(ours, first)[0]
     for factor in factors:
         guard.zero_grad()

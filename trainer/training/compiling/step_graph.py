@@ -29,7 +29,7 @@ from trainer.system.torch_internals import (
     tree_map_only,
 )  # fmt: skip
 from trainer.training.loop import update
-from trainer.training.step import CheckedStep, undecorated_step
+from trainer.training.step import CheckedStep, Clip, undecorated_step
 
 
 class StepGraph:
@@ -122,7 +122,7 @@ class StepGraph:
             lr=lrs, fused=every * off, foreach=every * on, capturable=every * on,
         )  # fmt: skip
         model: Any = partial(functional_call, self.model, named)
-        stepper: Any = _TracedStep(optimizer, parameters.values(), self.stepper.clip_norm)
+        stepper: Any = _TracedStep(optimizer, parameters.values(), self.stepper.clip)
         mean_loss, logits = update(model, self.loss, stepper, self.autocast, images, targets)
         after = [*named.values(), *(state[real][key] for real, key in self.state)]
         bad = once((found_inf > 0) | ~stepper.finite)
@@ -141,9 +141,9 @@ class _TracedStep:
     the result if a gradient is not finite."""
 
     def __init__(
-        self, optimizer: Optimizer, parameters: Iterable[Tensor], clip_norm: float
+        self, optimizer: Optimizer, parameters: Iterable[Tensor], clip: Clip | None
     ) -> None:
-        self.optimizer, self.clip_norm = optimizer, clip_norm
+        self.optimizer, self.clip = optimizer, clip
         self.parameters = [p for p in parameters if p.requires_grad]
 
     def zero_grad(self) -> None:
@@ -161,8 +161,8 @@ class _TracedStep:
 
     def step(self) -> None:
         with torch.no_grad(), being_compiled(), _ScalarsOnce():
-            if self.clip_norm:
-                nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+            if self.clip is not None:
+                self.clip(self.parameters)
             undecorated_step(self.optimizer)(self.optimizer)
 
 
