@@ -51,13 +51,13 @@ def main(argv: list[str]) -> int:
         from trainer.cli import sweep
 
         return sweep.resume(folder, values, args.retry_failed, args.force)
-    if others := [key for key in values if key in knobs.OF_SWEEPS]:
-        raise UserError(f"{others[0]}: is a key of sweeps, and {folder} holds a run.")
     here = distributed.place()
     if here is None or here.rank == 0:
         refuse_no_run(folder)
     if args.retry_failed:
         raise UserError(f"--retry-failed: is for a sweep, and {folder} holds a run.")
+    if others := [key for key in values if key in knobs.OF_SWEEPS]:
+        raise UserError(f"{others[0]}: is a key of sweeps, and {folder} holds a run.")
     number = number_of_processes(folder, values, here)
     if here is None and number > 1:
         return distributed.launch(["resume", *argv], number)
