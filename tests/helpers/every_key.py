@@ -151,6 +151,8 @@ ROWS: dict[str, tuple[Words, str]] = {
     "scheduler.threshold": (["scheduler=plateau"], "scheduler.threshold=0.3"),
     "loss.on": (["loss=mse"], "loss.on=logits"),
     "loss.label_smoothing": ([], "loss.label_smoothing=0.3"),
+    "loss.class_weights": ([], "loss.class_weights=[1,2,3,4]"),
+    "loss.gamma": (["loss=focal"], "loss.gamma=1"),
     "model.shape": ([], "model.shape=[3,9,9]"),
     "model.num_classes": ([], "model.num_classes=5"),
     "model.init": ([], "model.init=xavier"),

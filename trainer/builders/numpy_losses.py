@@ -15,6 +15,7 @@ from trainer import losses
 
 PAIRS: dict[type[nn.Module], tuple[Any, Any]] = {
     losses.CrossEntropy: (F.cross_entropy_forward, F.cross_entropy_backward),
+    losses.Focal: (F.focal_forward, F.focal_backward),
     losses.MSE: (F.mean_squared_error_forward, F.mean_squared_error_backward),
     losses.L1: (F.l1_forward, F.l1_backward),
     losses.BCE: (F.binary_cross_entropy_forward, F.binary_cross_entropy_backward),

@@ -22,7 +22,7 @@ from data.loading.part import Part
 from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Dataset
-from trainer.builders import networks, optimizers, pretrained
+from trainer.builders import losses, networks, optimizers, pretrained
 from trainer.builders.datasets import Shape, evaluation_batches, known_size, load_data
 from trainer.checkpoints import CheckpointFolder, describable
 from trainer.checkpoints.description import Cost
@@ -65,7 +65,7 @@ def check(config: Mapping[str, Any], asks_cuda: bool = True) -> None:
         check_options(group, config[group])
     describable.check_options(config["data"])
     optimizers.make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
-    optimizers.make_loss(config)
+    losses.make_loss(config)
     instantiate_group("augment", config["augment"], num_classes=2, hflip=False)
     if (size := known_size(config["data"])) is not None:
         check_model(config, *size, asks_cuda=asks_cuda)
@@ -77,6 +77,7 @@ def check_model(
     """Raises UserError if the model, its weights or its optimizer cannot be made. They are created
     on the meta device, without memory and arithmetic."""
     describable.check_number(num_classes)
+    losses.check_class_weights(config["loss"], num_classes)
     with torch.device("meta"):
         model = networks.make_model(config, shape, num_classes)
     if config["weights"]:
@@ -148,6 +149,7 @@ def build(
         optimizer, optimizers.trainable(model), config["clip_grad_norm"],
         world if world.size > 1 else None,
     )  # fmt: skip
+    loss = losses.training_loss(config, dataset, device)
     context, timer = autocast(config["precision"], device), CompileTime()
     description = networks.describe(config, dataset)
     if world.is_main:
@@ -158,12 +160,12 @@ def build(
         writer, watchers = MUTE, (Visualizer(folder, None, False, description.probabilities),)
     run = Run(
         model=model,
-        update=build_update(config, model, stepper, context, (train, val), timer),
+        update=build_update(config, model, loss, stepper, context, (train, val), timer),
         stepper=stepper,
         schedule=optimizers.make_schedule(
             config["scheduler"], config["epochs"] * len(train), len(train)
         ),
-        eval_loss=optimizers.make_evaluation_loss(config),
+        eval_loss=losses.make_evaluation_loss(config),
         autocast=context,
         seed_step=lambda step: seed_generators(derive_seed(seed, "step", step, *own), device),
         train=train,
@@ -223,6 +225,7 @@ def build_batches(
 def build_update(
     config: Mapping[str, Any],
     model: nn.Module,
+    loss: nn.Module,
     stepper: CheckedStep,
     context: AbstractContextManager[Any],
     batches: tuple[Batches, Batches],
@@ -234,7 +237,6 @@ def build_update(
         batches: of the train and validation splits, whose batch sizes run compiled.
         timer: counts the seconds of compilation.
     """
-    loss = optimizers.make_loss(config)
     train, val = (min(split.batch_size, split.num_images) for split in batches)
     if config["compile"] == "step":
         return compiled.CompiledStep(model, loss, stepper, context, train, timer)

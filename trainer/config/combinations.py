@@ -59,6 +59,13 @@ def check_processes(config: Mapping[str, Any]) -> None:
                 f"{key}={format_value(config[key])} with processes={number}: not supported; "
                 f"several processes take {key}={' or '.join(map(format_value, possible))}."
             )
+    if config["loss"].get("class_weights", "none") != "none":
+        raise UserError(
+            f"loss.class_weights={format_value(config['loss']['class_weights'])} with "
+            f"processes={number}: not supported; a batch's mean is over the weights of all its "
+            "images, and each process knows those of its part. sampling=balanced weighs classes, "
+            "too."
+        )
     if config["batch_size"] < 2 * number:
         raise UserError(
             f"batch_size={config['batch_size']} with processes={number}: a batch is divided among "

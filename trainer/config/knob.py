@@ -21,6 +21,7 @@ class Knob:
         pattern, hint: a regular expression for strings, and how to say it to the user.
         length: the value is a list of so many (0: of any number) such values.
         nullable: null is allowed.
+        words: allowed in place of such a value.
     """
 
     kind: str
@@ -33,10 +34,13 @@ class Knob:
     hint: str = ""
     length: int | None = None
     nullable: bool = False
+    words: tuple[str, ...] = ()
 
     def allows(self, value: Any) -> bool:
         if value is None:
             return self.nullable
+        if isinstance(value, str) and value in self.words:
+            return True
         if self.length is not None:
             is_list = isinstance(value, list) and self.length in (0, len(value))
             return is_list and all(self._allows_one(item) for item in value)
@@ -77,6 +81,7 @@ class Knob:
             phrase += (" " if limits else "") + " and ".join(limits)
         if self.length is not None:
             phrase = f"a list{f' of {self.length}' if self.length else ''}, each {phrase}"
+        phrase = ", ".join((*self.words, "or ")) + phrase if self.words else phrase
         return phrase + (", or null" if self.nullable else "")
 
 

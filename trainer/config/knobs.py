@@ -137,6 +137,8 @@ KNOBS: dict[str, Knob] = {
     "scheduler.threshold": _NOT_NEGATIVE,
     "loss.on": Knob("str", choices=("probabilities", "logits")),
     "loss.label_smoothing": _SHARE,
+    "loss.class_weights": Knob("float", above=0, length=0, words=("none", "balanced")),
+    "loss.gamma": Knob("float", low=0, high=100),
 }
 
 

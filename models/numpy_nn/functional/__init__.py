@@ -35,6 +35,8 @@ from models.numpy_nn.functional.losses import (
     binary_cross_entropy_forward,
     cross_entropy_backward,
     cross_entropy_forward,
+    focal_backward,
+    focal_forward,
     l1_backward,
     l1_forward,
     mean_squared_error_backward,
