@@ -3,15 +3,15 @@
 Output: logits (N, K), or, from a model with auxiliary heads in training mode, a tuple of such
 logits with the main head's first. Targets: class indices (N,) int64, or probabilities (N, K).
 
-The training loss, which a run reports for `train`, includes label smoothing, class weights and the
-auxiliary heads (for GoogLeNet main + 0.3 aux2 + 0.3 aux1: 1.6 times as much while all are at
-chance). In evaluation a model has its main head only, and `build` makes the loss without smoothing
-and class weights.
+The training loss, which a run reports for `train`, includes label smoothing, class weights,
+penalties and the auxiliary heads (for GoogLeNet main + 0.3 aux2 + 0.3 aux1: 1.6 times as much while
+all are at chance). In evaluation a model has its main head only, and `build` makes the loss without
+the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -180,6 +180,30 @@ class BCE(_Weighted):
         return F.binary_cross_entropy_with_logits(
             logits, soft(target, logits, self.label_smoothing), pos_weight=self.weight_for(logits)
         )
+
+
+class Penalised(nn.Module):
+    """Loss plus l1 * sum |w| + l2 * sum w^2 over some weights of the model, which stay its own.
+
+    Args:
+        loss: of the output and the targets.
+    """
+
+    def __init__(
+        self, loss: nn.Module, weights: Iterable[nn.Parameter], l1: float, l2: float
+    ) -> None:
+        super().__init__()
+        self.loss, self.l1, self.l2 = loss, l1, l2
+        self.weights = nn.ParameterList(weights)
+
+    def forward(self, output: Output, target: Tensor) -> Tensor:
+        loss: Tensor = self.loss(output, target)
+        return loss + self.penalty(list(self.weights))
+
+    def penalty(self, weights: Sequence[Tensor]) -> Tensor:
+        terms = [self.l1 * weight.abs().sum() for weight in weights if self.l1]
+        terms += [self.l2 * weight.square().sum() for weight in weights if self.l2]
+        return torch.stack(terms).sum()
 
 
 def in_full(logits: Tensor) -> Tensor:

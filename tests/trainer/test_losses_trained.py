@@ -15,6 +15,8 @@ SMALL = [
 ]  # fmt: skip
 CASES = {
     "class weights": ["loss.class_weights=balanced"],
+    "penalties": ["l1=0.001", "l2=0.01"],
+    "balanced sampling": ["sampling=balanced"],
     "focal": ["loss=focal", "loss.class_weights=[1,2,3,4]", "loss.label_smoothing=0.1"],
 }
 
@@ -59,6 +61,8 @@ def test_by_hand_as_torch_s_layers(tmp_path: Path, name: str) -> None:
         (["loss=mse", "loss.class_weights=balanced"], "loss.class_weights"),
         (["loss.class_weights=balanced", "processes=2"], "sampling=balanced weighs classes, too"),
         (["loss.gamma=2"], "loss.gamma"),
+        (["loss.class_weights=balanced", "sampling=balanced"], "balance the classes twice"),
+        (["l1=-1"], "l1=-1: must be a number at least 0"),
     ],
 )
 def test_refused_before_a_folder_is_made(tmp_path: Path, words: list[str], message: str) -> None:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from data.types import Dataset
-from trainer.builders.numpy_losses import convert_loss
+from trainer.builders.numpy_losses import NumpyPenalised, convert_loss
 from trainer.config.targets import instantiate_group
 from trainer.errors import UserError
+from trainer.losses import Penalised
 from trainer.system.device import float_dtype
 
 # Options of the training alone, with their off-values.
@@ -47,10 +48,21 @@ def plain(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, **{key: off for key, off in OF_TRAINING.items() if key in options}}
 
 
-def training_loss(config: Mapping[str, Any], dataset: Dataset, device: torch.device) -> nn.Module:
-    """Training loss on its device."""
+def training_loss(
+    config: Mapping[str, Any], model: nn.Module, dataset: Dataset, device: torch.device
+) -> nn.Module:
+    """Training loss of a placed model, on its device, with the penalties on its weights."""
     weights = balanced_weights(dataset.train.labels, len(dataset.classes))
-    return make_loss(config, weights).to(device=device, dtype=float_dtype(config["precision"]))
+    loss = make_loss(config, weights).to(device=device, dtype=float_dtype(config["precision"]))
+    if not (config["l1"] or config["l2"]):
+        return loss
+    penalised = NumpyPenalised if config["layers"] == "numpy" else Penalised
+    return penalised(loss, penalised_weights(model), config["l1"], config["l2"])
+
+
+def penalised_weights(model: nn.Module) -> list[nn.Parameter]:
+    """Trained weights of two or more dimensions: neither biases nor scales of norms."""
+    return [w for w in model.parameters() if w.requires_grad and w.ndim > 1]
 
 
 def balanced_weights(labels: Tensor, num_classes: int) -> list[float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,14 @@ def convert_loss(loss: nn.Module) -> nn.Module:
             f"the loss {type(loss).__name__} has no NumPy form for {', '.join(sorted(unknown))}"
         )
     return NumpyLoss(forward, backward, **options)
+
+
+class NumpyPenalised(losses.Penalised):
+    """Penalty on weights with its gradient by hand."""
+
+    def penalty(self, weights: Sequence[Tensor]) -> Tensor:
+        forward = partial(F.penalty_forward, l1=self.l1, l2=self.l2)
+        return by_hand(forward, F.penalty_backward, *weights)
 
 
 class NumpyLoss(nn.Module):

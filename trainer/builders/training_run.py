@@ -149,7 +149,7 @@ def build(
         optimizer, optimizers.trainable(model), config["clip_grad_norm"],
         world if world.size > 1 else None,
     )  # fmt: skip
-    loss = losses.training_loss(config, dataset, device)
+    loss = losses.training_loss(config, model, dataset, device)
     context, timer = autocast(config["precision"], device), CompileTime()
     description = networks.describe(config, dataset)
     if world.is_main:
@@ -213,7 +213,7 @@ def build_batches(
     train = Batches(
         dataset.train, config["batch_size"], preprocess, device, shuffle=True, seed=config["seed"],
         limit=config["limit_batches"], augment=augment, resident=resident, num_workers=num_workers,
-        part=part,
+        part=part, balanced=config["sampling"] == "balanced",
     )  # fmt: skip
     val, test = (
         evaluation_batches(config, preprocess, device, split, resident, num_workers, part)

@@ -38,6 +38,11 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise UserError(f"data.fold={fold}: must be {allowed}.")
     if config["replace_head"] and config["weights"] is None:
         raise UserError("replace_head=true: replaces the head of given weights; add weights=...")
+    if config["sampling"] == "balanced" and config["loss"].get("class_weights") == "balanced":
+        raise UserError(
+            "sampling=balanced with loss.class_weights=balanced: would balance the classes twice. "
+            "Leave one of them out."
+        )
     if config["processes"] > 1:
         check_processes(config)
     if config["layers"] == "numpy":

@@ -41,6 +41,8 @@ from models.numpy_nn.functional.losses import (
     l1_forward,
     mean_squared_error_backward,
     mean_squared_error_forward,
+    penalty_backward,
+    penalty_forward,
 )
 from models.numpy_nn.functional.normalisation import (
     batch_norm2d_backward,

@@ -194,6 +194,21 @@ def binary_cross_entropy_backward(grad_out: Array | float, cache: Cache) -> Arra
     return grad * logits.dtype.type(grad_out / logits.size)
 
 
+def penalty_forward(*weights: Array, l1: float, l2: float) -> tuple[Array, Cache]:
+    """l1 sum |w| + l2 sum w^2 over all elements of all weights."""
+    kind = weights[0].dtype.type
+    terms = [kind(l1) * np.abs(w).sum() + kind(l2) * np.square(w).sum() for w in weights]
+    return np.asarray(np.sum(terms, dtype=kind)), (weights, l1, l2)
+
+
+def penalty_backward(grad_out: Array | float, cache: Cache) -> tuple[Array, ...]:
+    """l1 sign(w) + 2 l2 w for each weight; the sign is 0 at the kink."""
+    check_scale("penalty", grad_out)
+    weights, l1, l2 = cache
+    kind = weights[0].dtype.type
+    return tuple(kind(grad_out) * (kind(l1) * np.sign(w) + kind(2 * l2) * w) for w in weights)
+
+
 def _predictions(logits: Array, on: On) -> tuple[Array, Cache | None]:
     if on == "logits":
         return logits, None
