@@ -76,6 +76,7 @@ ROWS: dict[str, tuple[Words, str]] = {
     "l2": ([], "l2=0.1"),
     "log_interval": ([], "log_interval=7"),
     "eval_every_epochs": ([], "eval_every_epochs=2"),
+    "best_by": ([], "best_by=loss"),
     "test": ([], "test=none"),
     "stop_epoch": ([], "stop_epoch=1"),
     "save_every_steps": ([], "save_every_steps=3"),

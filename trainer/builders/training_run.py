@@ -33,7 +33,7 @@ from trainer.monitoring.hparams import hparams
 from trainer.monitoring.profiling import profiled
 from trainer.monitoring.run_logger import MUTE, RunLogger
 from trainer.monitoring.visualizer import Visualizer
-from trainer.runs.progress import CompileTime, Progress, SaveInterval
+from trainer.runs.progress import Best, CompileTime, Progress, SaveInterval
 from trainer.system.device import autocast, check_precision, pick_device
 from trainer.system.memory import keep_freed_memory
 from trainer.system.seeds import seed_generators, set_deterministic
@@ -179,6 +179,7 @@ def build(
         watchers=watchers,
         world=world,
         meter=meter_for(world),
+        best=Best(by=config["best_by"]),
     )
     is_profiled = config["profile"] and world.is_main
     return profiled(run, writer, folder / "profile") if is_profiled else run

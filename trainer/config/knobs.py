@@ -65,6 +65,7 @@ KNOBS: dict[str, Knob] = {
     "l2": _NOT_NEGATIVE,
     "log_interval": _COUNT,
     "eval_every_epochs": _COUNT,
+    "best_by": Knob("str", choices=("accuracy", "loss", "balanced_accuracy", "macro_f1")),
     "test": Knob("str", choices=("selected", "all", "none")),
     "stop_epoch": _COUNT_OR_OFF,
     "save_every_steps": _COUNT_OR_OFF,
