@@ -109,6 +109,7 @@ ROWS: dict[str, tuple[Words, str]] = {
     "data.split_seed": ([], "data.split_seed=2"),
     "data.group": (IMAGES, r"data.group=(class_\d/\d)"),
     "data.test_files": (IMAGES, "data.test_files={test_files}"),
+    "data.fraction": ([], "data.fraction=0.5"),
     "data.folds": ([], "data.folds=3"),
     "data.fold": (["data.folds=3"], "data.fold=1"),
     "data.shape": ([], "data.shape=[3,9,9]"),

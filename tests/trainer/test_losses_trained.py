@@ -16,6 +16,7 @@ SMALL = [
 CASES = {
     "class weights": ["loss.class_weights=balanced"],
     "penalties": ["l1=0.001", "l2=0.01"],
+    "fraction": ["data.fraction=0.5"],
     "balanced sampling": ["sampling=balanced"],
     "focal": ["loss=focal", "loss.class_weights=[1,2,3,4]", "loss.label_smoothing=0.1"],
 }
@@ -62,6 +63,9 @@ def test_by_hand_as_torch_s_layers(tmp_path: Path, name: str) -> None:
         (["loss.class_weights=balanced", "processes=2"], "sampling=balanced weighs classes, too"),
         (["loss.gamma=2"], "loss.gamma"),
         (["loss.class_weights=balanced", "sampling=balanced"], "balance the classes twice"),
+        (["data.fraction=0.5", "data.folds=3"], "data.fraction=0.5 with data.folds=3"),
+        (["data.fraction=0"], "data.fraction=0: must be a number greater than 0 and at most 1"),
+        (["data.fraction=0.001"], "none would be left"),
         (["l1=-1"], "l1=-1: must be a number at least 0"),
     ],
 )

@@ -30,6 +30,11 @@ def check_together(config: Mapping[str, Any]) -> None:
         values = config["data"].get(key)
         if values is not None and len(values) not in (1, 3, channels):
             raise UserError(f"data.{key}={format_value(values)}: must have one value per channel.")
+    if config["data"].get("fraction", 1) < 1 and config["data"].get("folds"):
+        raise UserError(
+            f"data.fraction={config['data']['fraction']:g} with data.folds="
+            f"{config['data']['folds']}: not supported. Leave one of them out."
+        )
     folds, fold = (config["data"].get(key, 0) for key in ("folds", "fold"))
     if folds == 1:
         raise UserError("data.folds=1: must be 2 or more, or 0 for none.")

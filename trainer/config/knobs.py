@@ -95,6 +95,7 @@ KNOBS: dict[str, Knob] = {
     "data.test_size": _SHARE,
     "data.val_size": Knob("float", above=0, below=1),
     "data.split_seed": _COUNT_OR_OFF,
+    "data.fraction": Knob("float", above=0, high=1),
     "data.folds": Knob("int", low=0, high=1000),
     "data.fold": _COUNT_OR_OFF,
     "data.shape": Knob("int", low=1, length=3),

@@ -46,6 +46,7 @@ def summarise(
         "val_loss": best.loss if best.epoch else None,
         "best_by": best.by,
         "val_score": abs(best.score) if best.epoch else None,
+        "num_train_images": len(run.about.data.train),
         "num_val_images": run.val.num_images,
         "test_accuracy": test.accuracy if test else None,
         "test_interval": interval_of(test.accuracy, test.num_images) if test else None,

@@ -44,6 +44,7 @@ class Row:
         best_by: measure of its best epoch, one of progress.MEASURES; None: an older run, of
             accuracy.
         val_score: the best epoch's value of it.
+        num_train_images: in its train split; None: an older run.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Row:
     weights_sha256: str | None
     best_by: str | None = None
     val_score: float | None = None
+    num_train_images: int | None = None
 
     @property
     def fold(self) -> str | None:
@@ -151,7 +153,7 @@ def read_run(folder: Path) -> Row:
 OVERRIDES = ".hydra/overrides.yaml"
 NUMBERS = (
     "test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s", "val_loss",
-    "num_val_images", "num_test_images", "val_score",
+    "num_val_images", "num_test_images", "val_score", "num_train_images",
 )  # fmt: skip
 TEXTS = ("dataset", "test_pixels", "held_out", "weights_sha256", "best_by")
 LARGEST = 1e15  # larger values of NUMBERS count as damaged
