@@ -86,7 +86,7 @@ def load_image_folder(
     kept = in_fraction(images.labels.numpy()[train], fraction, split_seed, classes)
     splits = [images.split(own) for own in (train[kept], *others)]
     notes = (
-        *notes, *more, *notes_on_fraction(fraction, int(kept.sum())), *images.notes, *division.notes,
+        *notes, *more, *notes_on_fraction(fraction, kept.sum()), *images.notes, *division.notes,
         *notes_on_counts(splits[0].labels, classes), *notes_on_copies(leaks, classes),
     )  # fmt: skip
     made = images.dataset(splits, classes, normalisation, hflip, notes, how)
