@@ -55,11 +55,12 @@ def load_mnist_5k(
     folds: int = 0,
     fold: int = 0,
     on_leak: str = "warn",
+    fraction: float = 1.0,
 ) -> Dataset:
     """5,000 digits from the package's own file; see make_mnist_5k.py. The keys: `Preparation`."""
     preparation = Preparation(
         shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
-        on_leak,
+        on_leak, fraction,
     )  # fmt: skip
     preparation.check_num_classes(len(DIGITS))
     with np.load(Path(__file__).with_name("mnist_5k.npz"), allow_pickle=False) as file:
@@ -86,6 +87,7 @@ def load_mnist(
     folds: int = 0,
     fold: int = 0,
     on_leak: str = "warn",
+    fraction: float = 1.0,
 ) -> Dataset:
     """MNIST, 60,000 and 10,000 digits, from its four files or downloaded.
 
@@ -102,7 +104,7 @@ def load_mnist(
     """
     preparation = Preparation(
         shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
-        on_leak,
+        on_leak, fraction,
     )  # fmt: skip
     preparation.check_num_classes(len(DIGITS))
     check_md5_names(file_md5, FILES)
@@ -129,11 +131,12 @@ def load_fashion_mnist(
     folds: int = 0,
     fold: int = 0,
     on_leak: str = "warn",
+    fraction: float = 1.0,
 ) -> Dataset:
     """Fashion-MNIST, 60,000 and 10,000 images of clothes; arguments and errors: `load_mnist`."""
     preparation = Preparation(
         shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
-        on_leak,
+        on_leak, fraction,
     )  # fmt: skip
     preparation.check_num_classes(len(FASHION))
     check_md5_names(file_md5, FILES)

@@ -13,7 +13,7 @@ from data.duplicates.leaks import check_on_leak, notes_on_copies, without_leaks
 from data.inspection import notes_on_counts
 from data.memory import check_memory
 from data.resizing import LUMA, check_channels, to_shape
-from data.splits import carve, check_fold
+from data.splits import carve, check_fold, in_fraction
 from data.types import DataError, Dataset, Fit, Split
 
 
@@ -36,6 +36,7 @@ class Preparation:
         fold: which of them is held out and takes the place of the test split, 0..folds-1.
         on_leak: where an image is in two splits, "warn", raise an "error", or "drop" it from train
             (and from val where it is in test).
+        fraction: share of train that is kept, see `splits.in_fraction`; 1: all of it.
     """
 
     shape: Sequence[int]
@@ -50,6 +51,7 @@ class Preparation:
     folds: int = 0
     fold: int = 0
     on_leak: str = "warn"
+    fraction: float = 1.0
 
     def __post_init__(self) -> None:
         check_shape(self.shape)
@@ -65,6 +67,8 @@ class Preparation:
         if min(self.std, default=0) <= 0:
             raise DataError(f"data.std={list(self.std)}: must be above 0, one for each channel.")
         check_fold(self.folds, self.fold)
+        if not 0 < self.fraction <= 1:
+            raise DataError(f"data.fraction={self.fraction}: must be above 0 and at most 1.")
 
     def check_num_classes(self, own: int) -> None:
         if self.num_classes != own:
@@ -91,7 +95,10 @@ class Preparation:
         leaks, (rest, val, test) = without_leaks(
             {"train": rest, "val": val, "test": test}, self.on_leak, classes
         )
+        kept = in_fraction(rest.labels.numpy(), self.fraction, self.split_seed, classes)
+        rest = rest if kept.all() else rest.subset(torch.from_numpy(kept))
         notes = (
+            *notes_on_fraction(self.fraction, len(rest)),
             *notes_on_fold(self.folds, self.fold, len(test)),
             *notes_on_counts(rest.labels, classes), *notes_on_copies(leaks, classes),
         )  # fmt: skip
@@ -122,6 +129,11 @@ def notes_on_fold(folds: int, fold: int, num_images: int) -> Iterator[str]:
             f"data.folds={folds}: fold {fold} (of 0 to {folds - 1}), {num_images:,} images, is "
             "held out in place of the test split, which plays no part"
         )
+
+
+def notes_on_fraction(fraction: float, num_images: int) -> Iterator[str]:
+    if fraction < 1:
+        yield f"data.fraction={fraction}: {num_images:,} images are trained on"
 
 
 def check_shape(shape: Sequence[int]) -> None:

@@ -40,7 +40,10 @@ def carve(
     return left, val, held if folds else None
 
 
-def random_keys(labels: np.ndarray, num_classes: int, split_seed: int) -> np.ndarray:
+_FRACTION = 1  # purpose of keys other than those of the splits
+
+
+def random_keys(labels: np.ndarray, num_classes: int, split_seed: int, *purpose: int) -> np.ndarray:
     """A random key for each image: (N,) uint64.
 
     The keys are the raw output of PCG64, which NumPy keeps the same on every machine and in every
@@ -48,7 +51,7 @@ def random_keys(labels: np.ndarray, num_classes: int, split_seed: int) -> np.nda
     """
     keys = np.empty(len(labels), dtype=np.uint64)
     for label, count in enumerate(np.bincount(labels, minlength=num_classes)):
-        keys[labels == label] = np.random.PCG64([split_seed, label]).random_raw(count)
+        keys[labels == label] = np.random.PCG64([split_seed, label, *purpose]).random_raw(count)
     return keys
 
 
@@ -59,6 +62,33 @@ def smallest_keys(keys: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> n
         members = np.flatnonzero(labels == label)
         chosen[members[np.argsort(keys[members], kind="stable")[:count]]] = True
     return chosen
+
+
+def in_fraction(
+    labels: np.ndarray, fraction: float, split_seed: int, classes: Sequence[str]
+) -> np.ndarray:
+    """Mask of a share of the images, the same of each class, rounded: (N,) bool. A smaller share
+    lies in a larger one of the same seed.
+
+    Args:
+        labels: (N,) of the train split.
+        fraction: above 0, at most 1.
+
+    Raises:
+        DataError: no image of a class would be left.
+    """
+    if fraction == 1:
+        return np.ones(len(labels), dtype=bool)
+    counts = np.bincount(labels, minlength=len(classes))
+    kept = np.floor(fraction * counts + 0.5).astype(int)
+    for name, number, left in zip(classes, counts, kept, strict=True):
+        if number and not left:
+            least = 0.5 / counts[counts > 0].min()
+            raise DataError(
+                f"data.fraction={fraction}: of class {name!r}, with {number} images to train on, "
+                f"none would be left. Take {np.ceil(least * 1e4) / 1e4:g} or more."
+            )
+    return smallest_keys(random_keys(labels, len(classes), split_seed, _FRACTION), labels, kept)
 
 
 # --- folds ---------------------------------------------------------------------------------------

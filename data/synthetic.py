@@ -42,6 +42,7 @@ def load_synthetic(
     folds: int = 0,
     fold: int = 0,
     on_leak: str = "warn",
+    fraction: float = 1.0,
 ) -> Dataset:
     """`num_train` (validation included) and `num_test` images; image i is of class i mod K.
 
@@ -59,7 +60,7 @@ def load_synthetic(
     """
     preparation = Preparation(
         shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
-        on_leak,
+        on_leak, fraction,
     )  # fmt: skip
     _check_sizes(num_train, num_test, num_classes)
     check_memory(num_train + num_test + num_classes, shape)

@@ -3,14 +3,15 @@
 Output: logits (N, K), or, from a model with auxiliary heads in training mode, a tuple of such
 logits with the main head's first. Targets: class indices (N,) int64, or probabilities (N, K).
 
-The training loss, which a run reports for `train`, includes label smoothing and the auxiliary heads
-(for GoogLeNet main + 0.3 aux2 + 0.3 aux1: 1.6 times as much while all are at chance). In evaluation
-a model has its main head only, and `build` makes the loss without smoothing.
+The training loss, which a run reports for `train`, includes label smoothing, class weights,
+penalties and the auxiliary heads (for GoogLeNet main + 0.3 aux2 + 0.3 aux1: 1.6 times as much while
+all are at chance). In evaluation a model has its main head only, and `build` makes the loss without
+the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -66,12 +67,77 @@ class _Loss(nn.Module):
         raise NotImplementedError
 
 
-class CrossEntropy(_Loss):
-    """Cross-entropy: -sum_k t_k log softmax(z)_k, mean over the batch, where
-    t = (1 - s) * target + s / K with label smoothing s (Szegedy et al. 2015, section 7)."""
+class _Weighted(_Loss):
+    """Base class: loss with a weight w_k for each class.
+
+    Args:
+        class_weights: (K,) numbers, or "none", which are all 1.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self, label_smoothing: float = 0.0, class_weights: str | Sequence[float] = "none"
+    ) -> None:
+        super().__init__(label_smoothing)
+        if isinstance(class_weights, str) and class_weights != "none":
+            raise ValueError(f"class_weights={class_weights}: must be none or a list of numbers")
+        self.class_weights = None if isinstance(class_weights, str) else tuple(class_weights)
+        weight = (
+            None
+            if self.class_weights is None
+            else torch.tensor(self.class_weights, dtype=torch.float64)
+        )
+        self.register_buffer("weight", weight, persistent=False)
+
+    def weight_for(self, logits: Tensor) -> Tensor | None:
+        """The weights (K,) in the dtype of the logits."""
+        return None if self.weight is None else self.weight.to(logits.dtype)
+
+
+class CrossEntropy(_Weighted):
+    """Cross-entropy: -sum_k w_k t_k log softmax(z)_k, where t = (1 - s) * target + s / K with label
+    smoothing s (Szegedy et al. 2015, section 7). The sum over the batch is divided by the sum of
+    the labels' weights, and by the number of images where targets are probabilities, as torch
+    defines it."""
 
     def of_logits(self, logits: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        logits = logits if self.weight is None else in_full(logits)
+        return F.cross_entropy(
+            logits, target, self.weight_for(logits), label_smoothing=self.label_smoothing
+        )
+
+
+class Focal(_Weighted):
+    """Focal loss: -sum_k w_k t_k (1 - p_k)^gamma log p_k with p = softmax(z) (Lin et al. 2017);
+    t, w and the mean as in `CrossEntropy`, which it is with gamma 0.
+
+    Args:
+        gamma: how much less an image counts the surer the model is of its class.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        label_smoothing: float = 0.0,
+        class_weights: str | Sequence[float] = "none",
+    ) -> None:
+        super().__init__(label_smoothing, class_weights)
+        self.gamma = gamma
+
+    def of_logits(self, logits: Tensor, target: Tensor) -> Tensor:
+        log_p = in_full(logits).log_softmax(dim=1)
+        # 1 - p, and its logarithm, from log p: exact also where p rounds to 1. Held above 0, where
+        # a power below 1 has no slope.
+        rest = -torch.expm1(log_p)
+        terms = -soft(target, logits, self.label_smoothing) * log_p
+        if self.gamma:
+            terms = terms * rest.clamp_min(torch.finfo(rest.dtype).tiny) ** self.gamma
+        weight = self.weight_for(log_p)
+        if weight is None:
+            return terms.sum() / len(terms)
+        total = weight[target].sum() if target.ndim == 1 else len(terms)
+        return (terms * weight).sum() / total
 
 
 class _Distance(_Loss):
@@ -103,16 +169,41 @@ class L1(_Distance):
     distance = staticmethod(F.l1_loss)
 
 
-class BCE(_Loss):
-    """Binary cross-entropy: -t log sigmoid(z) - (1 - t) log(1 - sigmoid(z)), each class a binary
-    decision; mean over all N * K elements."""
+class BCE(_Weighted):
+    """Binary cross-entropy: -w t log sigmoid(z) - (1 - t) log(1 - sigmoid(z)), each class a binary
+    decision, of whose positive images the weight w is; mean over all N * K elements."""
 
     probabilities = "sigmoid"
 
     def of_logits(self, logits: Tensor, target: Tensor) -> Tensor:
+        logits = in_full(logits)
         return F.binary_cross_entropy_with_logits(
-            in_full(logits), soft(target, logits, self.label_smoothing)
+            logits, soft(target, logits, self.label_smoothing), pos_weight=self.weight_for(logits)
         )
+
+
+class Penalised(nn.Module):
+    """Loss plus l1 * sum |w| + l2 * sum w^2 over some weights of the model, which stay its own.
+
+    Args:
+        loss: of the output and the targets.
+    """
+
+    def __init__(
+        self, loss: nn.Module, weights: Iterable[nn.Parameter], l1: float, l2: float
+    ) -> None:
+        super().__init__()
+        self.loss, self.l1, self.l2 = loss, l1, l2
+        self.weights = nn.ParameterList(weights)
+
+    def forward(self, output: Output, target: Tensor) -> Tensor:
+        loss: Tensor = self.loss(output, target)
+        return loss + self.penalty(list(self.weights))
+
+    def penalty(self, weights: Sequence[Tensor]) -> Tensor:
+        terms = [self.l1 * weight.abs().sum() for weight in weights if self.l1]
+        terms += [self.l2 * weight.square().sum() for weight in weights if self.l2]
+        return torch.stack(terms).sum()
 
 
 def in_full(logits: Tensor) -> Tensor:

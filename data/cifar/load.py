@@ -82,6 +82,7 @@ def load_cifar10(
     folds: int = 0,
     fold: int = 0,
     on_leak: str = "warn",
+    fraction: float = 1.0,
 ) -> Dataset:
     """CIFAR-10, 50,000 and 10,000 colour images of 32 x 32 pixels.
 
@@ -99,7 +100,7 @@ def load_cifar10(
     """
     preparation = Preparation(
         shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
-        on_leak,
+        on_leak, fraction,
     )  # fmt: skip
     source = mirrors if download else None
     md5 = Md5s(archive_md5, file_md5, verify)
@@ -126,11 +127,12 @@ def load_cifar100(
     folds: int = 0,
     fold: int = 0,
     on_leak: str = "warn",
+    fraction: float = 1.0,
 ) -> Dataset:
     """CIFAR-100, with its 100 fine labels; arguments and errors: `load_cifar10`."""
     preparation = Preparation(
         shape, num_classes, mean, std, hflip, val_size, split_seed, fit, resize, folds, fold,
-        on_leak,
+        on_leak, fraction,
     )  # fmt: skip
     source = mirrors if download else None
     md5 = Md5s(archive_md5, file_md5, verify)

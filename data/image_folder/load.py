@@ -22,10 +22,10 @@ from data.image_folder.pack import pack_folder, packed
 from data.image_folder.packing import File, Pack, Reading
 from data.images import scaling
 from data.images.fitting import MAX_PIXELS, MODES
-from data.images.scaling import Range
 from data.inspection import notes_on_counts
-from data.preparation import Preparation, fit_channels, held_out_name
+from data.preparation import Preparation, fit_channels, held_out_name, notes_on_fraction
 from data.roots import resolve_root
+from data.splits import in_fraction
 from data.types import DataError, Dataset, Fit, Leaks, Place, Split
 
 
@@ -51,6 +51,7 @@ def load_image_folder(
     folds: int = 0,
     fold: int = 0,
     on_leak: str = "warn",
+    fraction: float = 1.0,
 ) -> Dataset:
     """Images under `root`, laid out as `data.image_folder.class_folders` says, brought to `shape`
     by `fit`. The arguments are the keys of configs/data/image_folder.yaml.
@@ -71,21 +72,22 @@ def load_image_folder(
     classes = find_classes(parts)
     keys = Preparation(
         shape, len(classes) if num_classes is None else num_classes, mean, std, hflip, val_size,
-        split_seed, fit, resize, folds, fold, on_leak,
+        split_seed, fit, resize, folds, fold, on_leak, fraction,
     )  # fmt: skip
     normalisation = _checked(keys, len(classes), on_bad_image)
     found, more = find_images(folder, parts, classes)
     files = [file for own in found.values() for file in own]
     division = divided(folder, found, classes, split_keys)
-    split_of = division.split_of
     how = Reading(_sized(shape), _range(pixel_range), max_pixels, fit, resize)
     images = _read(folder, files, how, cache_dir, on_bad_image)
-    _check_none_is_bare(files, split_of, images, classes)
-    leaks, own_split = images.judged(split_of[images.good], on_leak, classes)
-    splits = [images.split(np.flatnonzero(own_split == part)) for part in PARTS]
+    _check_none_is_bare(files, division.split_of, images, classes)
+    leaks, own_split = images.judged(division.split_of[images.good], on_leak, classes)
+    train, *others = (np.flatnonzero(own_split == part) for part in PARTS)
+    kept = in_fraction(images.labels.numpy()[train], fraction, split_seed, classes)
+    splits = [images.split(own) for own in (train[kept], *others)]
     notes = (
-        *notes, *more, *notes_on_counts(splits[0].labels, classes),
-        *notes_on_copies(leaks, classes), *images.notes, *division.notes,
+        *notes, *more, *notes_on_fraction(fraction, kept.sum()), *images.notes, *division.notes,
+        *notes_on_counts(splits[0].labels, classes), *notes_on_copies(leaks, classes),
     )  # fmt: skip
     made = images.dataset(splits, classes, normalisation, hflip, notes, how)
     return replace(made, held_out=held_out_name(folds, fold), groups=division.groups, leaks=leaks)
@@ -266,7 +268,7 @@ def _sized(shape: Sequence[int]) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _range(given: Sequence[float] | None) -> Range | None:
+def _range(given: Sequence[float] | None) -> scaling.Range | None:
     if given is None:
         return None
     if len(given) != 2 or not given[0] < given[1]:

@@ -30,13 +30,15 @@ class Batches:
     Targets are labels, int64 (N,), or probabilities (N, K) where an augmentation mixes images.
     The order of an epoch is a function of (seed, epoch) alone, the augmentation of a batch of
     (seed, epoch, batch); neither knows of devices, threads or where an epoch was started. Every
-    image comes once an epoch; a last batch of a single image is left out when shuffling, since
-    batch norm cannot train on it.
+    image comes once an epoch, unless `balanced`; a last batch of a single image is left
+    out when shuffling, since batch norm cannot train on it.
 
     Args:
         split: images on the CPU; they may be a view of a file, which is then read as it is.
         limit: at most so many batches an epoch; 0 = all.
         shuffle: the order given by (seed, epoch); False: the split's own order.
+        balanced: with shuffle, each place of the order is drawn: a class, each as likely, then one
+            of its images; so an image may come several times an epoch, or not at all.
         augment: random changes; None = none.
         resident: keep all images on the device; False: bring them there batch by batch.
         num_workers: threads that gather the batches of a dataset that is not resident, two batches
@@ -59,6 +61,7 @@ class Batches:
         resident: bool = True,
         num_workers: int = 0,
         part: Part | None = None,
+        balanced: bool = False,
     ) -> None:
         self.part = part
         self.images, self.rows = split.images, split.rows
@@ -67,6 +70,7 @@ class Batches:
         self.labels = split.labels.to(device)
         self.batch_size, self.preprocess, self.device = batch_size, preprocess, device
         self.shuffle, self.seed = shuffle, seed
+        self.by_class = images_by_class(split.labels) if balanced else None
         self.augment = None if augment is None or augment.is_identity else augment
         self.resident, self.num_workers = resident, num_workers
         self.to_device: Callable[[Tensor], Tensor] = partial(torch.Tensor.to, device=device)
@@ -117,7 +121,9 @@ class Batches:
 
         Drawn on the CPU, so that a GPU trains on the same batches.
         """
-        return shuffled(len(self.labels), self.seed, epoch)
+        if self.by_class is None:
+            return shuffled(len(self.labels), self.seed, epoch)
+        return drawn_by_class(self.by_class, len(self.labels), order_generator(self.seed, epoch))
 
     def _augmented(
         self, augment: Augment, images: Tensor, labels: Tensor, epoch: int, batch: int
@@ -179,10 +185,32 @@ def images_per_epoch(number: int, batch_size: int, shuffle: bool, limit: int) ->
     return min(number, limit * batch_size) if limit else number
 
 
+def order_generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+
+
 def shuffled(number: int, seed: int, epoch: int) -> Tensor:
     """(number,) int64: indices in the shuffled order of an epoch."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    return torch.randperm(number, generator=generator)
+    return torch.randperm(number, generator=order_generator(seed, epoch))
+
+
+def images_by_class(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of the images sorted by class, (N,) int64, and the number of images of each class
+    that has any, (K,) int64."""
+    counts = labels.bincount()
+    return labels.argsort(stable=True), counts[counts > 0]
+
+
+def drawn_by_class(
+    by_class: tuple[Tensor, Tensor], number: int, generator: torch.Generator
+) -> Tensor:
+    """(number,) int64: positions of images, each of a class drawn with equal chances, and of its
+    images drawn alike, both with replacement."""
+    positions, counts = by_class
+    classes = torch.randint(len(counts), (number,), generator=generator)
+    share = torch.rand(number, generator=generator, dtype=torch.float64)
+    sizes, first = counts[classes], (counts.cumsum(0) - counts)[classes]
+    return positions[first + (share * sizes).long().minimum(sizes - 1)]
 
 
 def own_pictures(split: Split, device: torch.device) -> Tensor:

@@ -35,7 +35,7 @@ import yaml
 
 from tests.helpers import processes
 from trainer import checkpoints
-from trainer.builders import datasets, optimizers, restore
+from trainer.builders import datasets, losses, optimizers, restore
 from trainer.checkpoints import entries
 from trainer.config import choices, knobs, plain_yaml, stored, targets
 from trainer.config.knob import Knob
@@ -206,7 +206,7 @@ def use(state: dict[str, Any]) -> torch.Tensor:
     model = restore.restore(state, made)
     for group in knobs.GROUPS:
         targets.check_options(group, made[group])
-    optimizers.make_loss(made)
+    losses.make_loss(made)
     optimizers.make_schedule(made["scheduler"], total_steps=10, steps_per_epoch=5)
     optimizer_state.check_state(
         optimizers.make_optimizer(made["optimizer"], model), state["optimizer"]

@@ -14,7 +14,7 @@ from torch import nn
 from data.loading.preprocess import Preprocess, enlarged, pads
 from data.types import Dataset
 from models.numpy_nn.bridge import convert
-from trainer.builders import pretrained
+from trainer.builders import losses, pretrained
 from trainer.checkpoints.description import Cost, Description
 from trainer.config.targets import instantiate_group
 from trainer.errors import UserError
@@ -182,6 +182,6 @@ def describe(config: Mapping[str, Any], dataset: Dataset) -> Description:
         pixel_range=None if dataset.pixel_range is None else list(dataset.pixel_range),
         fit=dataset.fit,
         probabilities=getattr(
-            instantiate_group("loss", config["loss"]), "probabilities", "softmax"
+            instantiate_group("loss", losses.plain(config["loss"])), "probabilities", "softmax"
         ),
     )

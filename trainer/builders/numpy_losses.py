@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from trainer import losses
 
 PAIRS: dict[type[nn.Module], tuple[Any, Any]] = {
     losses.CrossEntropy: (F.cross_entropy_forward, F.cross_entropy_backward),
+    losses.Focal: (F.focal_forward, F.focal_backward),
     losses.MSE: (F.mean_squared_error_forward, F.mean_squared_error_backward),
     losses.L1: (F.l1_forward, F.l1_backward),
     losses.BCE: (F.binary_cross_entropy_forward, F.binary_cross_entropy_backward),
@@ -36,6 +39,14 @@ def convert_loss(loss: nn.Module) -> nn.Module:
             f"the loss {type(loss).__name__} has no NumPy form for {', '.join(sorted(unknown))}"
         )
     return NumpyLoss(forward, backward, **options)
+
+
+class NumpyPenalised(losses.Penalised):
+    """Penalty on weights with its gradient by hand."""
+
+    def penalty(self, weights: Sequence[Tensor]) -> Tensor:
+        forward = partial(F.penalty_forward, l1=self.l1, l2=self.l2)
+        return by_hand(forward, F.penalty_backward, *weights)
 
 
 class NumpyLoss(nn.Module):

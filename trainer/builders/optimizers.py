@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule and loss of a run."""
+"""Optimizer and learning-rate schedule of a run."""
 
 from __future__ import annotations
 
@@ -12,29 +12,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainer.builders import param_groups
-from trainer.builders.numpy_losses import convert_loss
 from trainer.config.targets import constructor_errors, instantiate_group, locate, parameters_of
 from trainer.errors import UserError
 from trainer.schedules import Schedule
-
-
-def make_loss(config: Mapping[str, Any]) -> nn.Module:
-    """Training loss, in its NumPy form if layers=numpy. Raises UserError if there is none."""
-    loss: nn.Module = instantiate_group("loss", config["loss"])
-    if config["layers"] == "torch":
-        return loss
-    try:
-        return convert_loss(loss)
-    except ValueError as error:
-        raise UserError(f"layers=numpy: {error}") from error
-
-
-def make_evaluation_loss(config: Mapping[str, Any]) -> nn.Module:
-    """Loss of validation, test and `evaluate`: without label smoothing, so that values of runs with
-    and without it can be compared."""
-    smooths = "label_smoothing" in config["loss"]
-    plain = {**config["loss"], "label_smoothing": 0.0} if smooths else config["loss"]
-    return make_loss({**config, "loss": plain})
 
 
 def make_optimizer(config: Mapping[str, Any], model: nn.Module) -> Optimizer:

@@ -47,6 +47,7 @@ def make_clip(
 def build_update(
     config: Mapping[str, Any],
     model: nn.Module,
+    loss: nn.Module,
     stepper: CheckedStep,
     context: AbstractContextManager[Any],
     batches: tuple[Batches, Batches],
@@ -58,7 +59,6 @@ def build_update(
         batches: of the train and validation splits, whose batch sizes run compiled.
         timer: counts the seconds of compilation.
     """
-    loss = optimizers.make_loss(config)
     train, val = (min(split.batch_size, split.num_images) for split in batches)
     if config["compile"] == "step":
         return compiled.CompiledStep(model, loss, stepper, context, train, timer)

@@ -20,7 +20,7 @@ from data.loading.part import Part
 from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Dataset
-from trainer.builders import networks, optimizers, pretrained
+from trainer.builders import losses, networks, optimizers, pretrained
 from trainer.builders.datasets import (
     Shape,
     evaluation_batches,
@@ -39,7 +39,7 @@ from trainer.monitoring.hparams import hparams
 from trainer.monitoring.profiling import profiled
 from trainer.monitoring.run_logger import MUTE, RunLogger
 from trainer.monitoring.visualizer import Visualizer
-from trainer.runs.progress import CompileTime, Progress, SaveInterval
+from trainer.runs.progress import Best, CompileTime, Progress, SaveInterval
 from trainer.system.device import autocast, check_precision, pick_device
 from trainer.system.memory import keep_freed_memory
 from trainer.system.seeds import seed_generators, set_deterministic
@@ -70,7 +70,7 @@ def check(config: Mapping[str, Any], asks_cuda: bool = True) -> None:
         check_options(group, config[group])
     describable.check_options(config["data"])
     optimizers.make_schedule(config["scheduler"], total_steps=1, steps_per_epoch=1)
-    optimizers.make_loss(config)
+    losses.make_loss(config)
     instantiate_group("augment", config["augment"], num_classes=2, hflip=False)
     make_average(config)
     if (size := known_size(config["data"])) is not None:
@@ -83,6 +83,7 @@ def check_model(
     """Raises UserError if the model, its weights or its optimizer cannot be made. They are created
     on the meta device, without memory and arithmetic."""
     describable.check_number(num_classes)
+    losses.check_class_weights(config["loss"], num_classes)
     with torch.device("meta"):
         model = networks.make_model(config, shape, num_classes)
     if config["weights"]:
@@ -151,6 +152,7 @@ def build(
         batch_norm.synchronise(model, world.part)
     train, val, test = build_batches(config, dataset, model, device, world.part)
     stepper = build_stepper(config, model, world)
+    loss = losses.training_loss(config, model, dataset, device)
     context, timer = autocast(config["precision"], device), CompileTime()
     description = networks.describe(config, dataset)
     if world.is_main:
@@ -162,12 +164,12 @@ def build(
     rules = build_rules(config, model)  # after the optimizer is made, before the model is compiled
     run = Run(
         model=model,
-        update=build_update(config, model, stepper, context, (train, val), timer),
+        update=build_update(config, model, loss, stepper, context, (train, val), timer),
         stepper=stepper,
         schedule=optimizers.make_schedule(
             config["scheduler"], config["epochs"] * len(train), len(train)
         ),
-        eval_loss=optimizers.make_evaluation_loss(config),
+        eval_loss=losses.make_evaluation_loss(config),
         autocast=context,
         seed_step=lambda step: seed_generators(derive_seed(seed, "step", step, *own), device),
         train=train,
@@ -183,6 +185,7 @@ def build(
         world=world,
         meter=meter_for(world),
         average=average_of(rules),
+        best=Best(by=config["best_by"]),
     )
     is_profiled = config["profile"] and world.is_main
     return profiled(run, writer, folder / "profile") if is_profiled else run
@@ -217,7 +220,7 @@ def build_batches(
     train = Batches(
         dataset.train, config["batch_size"], preprocess, device, shuffle=True, seed=config["seed"],
         limit=config["limit_batches"], augment=augment, resident=resident, num_workers=num_workers,
-        part=part,
+        part=part, balanced=config["sampling"] == "balanced",
     )  # fmt: skip
     val, test = (
         evaluation_batches(config, preprocess, device, split, resident, num_workers, part)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.evaluation.measures import MEASURES
 from trainer.runs.progress import Best, Progress
 
 DTYPES = (
@@ -122,7 +123,9 @@ def is_progress(value: Any) -> bool:
 
 def is_best(value: Any) -> bool:
     return (
-        _has_fields(value, Best, added={"lost_epoch"})
+        _has_fields(value, Best, added={"lost_epoch", "by", "score"})
+        and value.get("by", MEASURES[0]) in MEASURES
+        and type(value.get("score", 0.0)) is float
         and is_int(value["epoch"]) and is_int(value.get("lost_epoch", 0))
         and is_number(value["accuracy"]) and type(value["loss"]) is float
     )  # fmt: skip

@@ -30,7 +30,13 @@ STEP_TAKES: dict[str, tuple[Any, ...]] = {"micro_batch_size": (0,), "unfreeze_ep
 
 def check_together(config: Mapping[str, Any]) -> None:
     """Raises UserError that names the keys, their values, and what is allowed."""
-    optimizer, channels = config["optimizer"], config["data"].get("shape", [0])[0]
+    for check in (check_step, check_data, check_lengths, check_classes, check_engine):
+        check(config)
+
+
+def check_step(config: Mapping[str, Any]) -> None:
+    """Optimizer, schedule and clipping."""
+    optimizer = config["optimizer"]
     if optimizer.get("nesterov") and not optimizer.get("momentum"):
         raise UserError(
             "optimizer.nesterov=true needs optimizer.momentum greater than 0; "
@@ -41,26 +47,39 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise UserError(
             f"scheduler.anneal={anneal}: must be {' or '.join(shapes)} in this schedule."
         )
+    clips = [key for key in CLIPS if config[key]]
+    if len(clips) > 1:
+        values = " and ".join(f"{key}={format_value(config[key])}" for key in clips)
+        raise UserError(f"{values}: gradients are clipped in one way. Leave out all but one.")
+
+
+def check_data(config: Mapping[str, Any]) -> None:
+    channels = config["data"].get("shape", [0])[0]
     for key in ("mean", "std"):
         values = config["data"].get(key)
         if values is not None and len(values) not in (1, 3, channels):
             raise UserError(f"data.{key}={format_value(values)}: must have one value per channel.")
+    if config["data"].get("fraction", 1) < 1 and config["data"].get("folds"):
+        raise UserError(
+            f"data.fraction={config['data']['fraction']:g} with data.folds="
+            f"{config['data']['folds']}: not supported. Leave one of them out."
+        )
     folds, fold = (config["data"].get(key, 0) for key in ("folds", "fold"))
     if folds == 1:
         raise UserError("data.folds=1: must be 2 or more, or 0 for none.")
     if fold >= max(folds, 1):
         allowed = f"0 to {folds - 1} with data.folds={folds}" if folds else "0 without data.folds"
         raise UserError(f"data.fold={fold}: must be {allowed}.")
+
+
+def check_lengths(config: Mapping[str, Any]) -> None:
+    """What begins at an epoch begins before the last one has ended, and has something to do."""
     start = config["average"].get("start_epoch", 0)
     if start >= config["epochs"]:
         raise UserError(
             f"average.start_epoch={start} with epochs={config['epochs']}: no weights would be "
             "averaged. Set average.start_epoch smaller than epochs."
         )
-    clips = [key for key in CLIPS if config[key]]
-    if len(clips) > 1:
-        values = " and ".join(f"{key}={format_value(config[key])}" for key in clips)
-        raise UserError(f"{values}: gradients are clipped in one way. Leave out all but one.")
     if config["unfreeze_epoch"] > config["epochs"]:
         raise UserError(
             f"unfreeze_epoch={config['unfreeze_epoch']} with epochs={config['epochs']}: nothing "
@@ -68,6 +87,29 @@ def check_together(config: Mapping[str, Any]) -> None:
         )
     if config["replace_head"] and config["weights"] is None:
         raise UserError("replace_head=true: replaces the head of given weights; add weights=...")
+
+
+def check_classes(config: Mapping[str, Any]) -> None:
+    """Weights of classes: balanced once, and in means over whole batches."""
+    weights = config["loss"].get("class_weights", "none")
+    if config["sampling"] == "balanced" and weights == "balanced":
+        raise UserError(
+            "sampling=balanced with loss.class_weights=balanced: would balance the classes twice. "
+            "Leave one of them out."
+        )
+    if weights == "none":
+        return
+    for key, off in (("micro_batch_size", 0), ("processes", 1)):
+        if config[key] != off:
+            raise UserError(
+                f"loss.class_weights={format_value(weights)} with {key}={config[key]}: not "
+                "supported; a batch's mean is over the weights of all its images, and each part "
+                f"of it knows its own. sampling=balanced weighs classes, too."
+            )
+
+
+def check_engine(config: Mapping[str, Any]) -> None:
+    """What several processes, a compiled step and layers written in NumPy can do."""
     if config["processes"] > 1:
         check_processes(config)
     if config["compile"] == "step":

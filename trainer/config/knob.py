@@ -23,6 +23,7 @@ class Knob:
         length: the value is a list of so many (0: of any number) such values.
         nullable: null is allowed.
         by_pattern: the value is a mapping of patterns of names to such values, or a list of pairs.
+        words: allowed in place of such a value.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Knob:
     length: int | None = None
     nullable: bool = False
     by_pattern: bool = False
+    words: tuple[str, ...] = ()
 
     def allows(self, value: Any) -> bool:
         if value is None:
@@ -43,6 +45,8 @@ class Knob:
         if self.by_pattern:
             pairs = list(value.items()) if isinstance(value, Mapping) else value
             return isinstance(pairs, list) and all(map(self._is_pair, pairs))
+        if isinstance(value, str) and value in self.words:
+            return True
         if self.length is not None:
             is_list = isinstance(value, list) and self.length in (0, len(value))
             return is_list and all(self._allows_one(item) for item in value)
@@ -89,6 +93,7 @@ class Knob:
             phrase = f"a list{f' of {self.length}' if self.length else ''}, each {phrase}"
         if self.by_pattern:
             phrase = f"pairs [[pattern,number]], each number {phrase.removeprefix('a number ')}"
+        phrase = ", ".join((*self.words, "or ")) + phrase if self.words else phrase
         return phrase + (", or null" if self.nullable else "")
 
 

@@ -18,12 +18,16 @@ BLOCK = 2**14  # numbers for which `TensorBuffer` takes memory at once
 @dataclass(frozen=True)
 class Metrics:
     """Result of a pass. loss: mean per image. accuracy: share of right images, 0..1.
-    seconds: what it took."""
+    seconds: what it took. balanced_accuracy: mean over the classes that have images of the share of
+    them that is right. macro_f1: mean of F1 over the classes that have images or were predicted.
+    Both None where the classes were not counted."""
 
     loss: float
     accuracy: float
     num_images: int
     seconds: float = 0.0
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
 
     @property
     def images_per_s(self) -> float:
@@ -45,6 +49,29 @@ def no_better_than_guessing(labels: Tensor, classes: Sequence[str], accuracy: fl
         f"no better than always predicting {classes[largest]}, which is right for {share:.4f} of "
         "these images"
     )
+
+
+def count_by_class(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """(3, K) int64: images of each class, those predicted as it, and those of both.
+
+    Args:
+        labels, predicted: (N,) int64.
+    """
+    # Not torch.bincount, which waits for the device.
+    counts = torch.zeros(3, num_classes, dtype=torch.int64, device=labels.device)
+    ones = torch.ones_like(labels)
+    counts[0].index_add_(0, labels, ones)
+    counts[1].index_add_(0, predicted, ones)
+    counts[2].index_add_(0, labels, (labels == predicted).long())
+    return counts
+
+
+def averages_of(counts: Tensor) -> tuple[float, float]:
+    """Balanced accuracy and macro F1 of counts as of `count_by_class`, in float64."""
+    true, predicted, right = counts
+    recalls = (right / true)[true > 0]
+    f1 = (2 * right / (true + predicted))[true + predicted > 0]
+    return tuple(float(x.mean()) if len(x) else 0.0 for x in (recalls, f1))  # type: ignore[return-value]
 
 
 @dataclass
@@ -96,6 +123,7 @@ class Meter:
     batches the rounding of the sum is below n * 2**-53 of it, far below what float32 can show.
     """
 
+    num_classes: int = 0  # whose images are counted one by one; 0: they are not
     loss_sum: float = 0.0  # of the images' losses
     num_images: int = 0
     num_correct: int = 0
@@ -104,6 +132,8 @@ class Meter:
     # Of some batches after others: their losses, then how many images were right.
     _folded: TensorBuffer = field(default_factory=TensorBuffer)
     _sizes: list[list[int]] = field(default_factory=list)  # of those batches
+    # Images of each class, those predicted as it, and those of both: (3, K) int64 on the device.
+    _by_class: Tensor | None = None
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """loss: 0-dim, the batch's mean. logits: (N, K). targets: (N,) int64, or (N, K)
@@ -123,6 +153,9 @@ class Meter:
             predicted = torch.cat([x.argmax(dim=1) for x in logits])
         self._pending, self._num_logits = [], 0
         labels = torch.cat([t if t.ndim == 1 else t.argmax(dim=1) for t in targets])
+        if self.num_classes:
+            counts = count_by_class(labels, predicted, self.num_classes)
+            self._by_class = counts if self._by_class is None else self._by_class + counts
         # With the losses, so that there is one sync. On MPS, which has no float64, float32 holds
         # the losses as they are, and counts up to 2**24 of right images in one fold.
         dtype = torch.float32 if labels.device.type == "mps" else torch.float64
@@ -144,7 +177,10 @@ class Meter:
         self._sizes = []
         count = max(1, self.num_images)
         loss = self.loss_sum / count if math.isfinite(self.loss_sum) else math.nan
-        return Metrics(loss, self.num_correct / count, self.num_images, seconds)
+        balanced, f1 = None, None
+        if self._by_class is not None:
+            balanced, f1 = averages_of(self._by_class.cpu().double())
+        return Metrics(loss, self.num_correct / count, self.num_images, seconds, balanced, f1)
 
     def merge(self, processes: Gathering) -> None:
         """Add what the other processes have collected. Each of them must call it."""
@@ -152,10 +188,13 @@ class Meter:
         self.loss_sum = sum(part["loss_sum"] for part in parts)
         self.num_images = sum(part["num_images"] for part in parts)
         self.num_correct = sum(part["num_correct"] for part in parts)
+        if self.num_classes:
+            counts = processes.gather(None if self._by_class is None else self._by_class.cpu())
+            self._by_class = torch.stack([one for one in counts if one is not None]).sum(0)
 
     def reset(self) -> None:
         self.loss_sum, self.num_images, self.num_correct = 0.0, 0, 0
-        self._pending, self._num_logits, self._sizes = [], 0, []
+        self._pending, self._num_logits, self._sizes, self._by_class = [], 0, [], None
         self._folded.clear()
 
     def state_dict(self) -> dict[str, Any]:

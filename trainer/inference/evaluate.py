@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from data.loading.batches import fits
 from data.types import Dataset, Split
 from trainer import checkpoints
-from trainer.builders import datasets, idle_keys, networks, optimizers, restore
+from trainer.builders import datasets, idle_keys, losses, networks, restore
 from trainer.checkpoints import meaning
 from trainer.checkpoints.entries import read
 from trainer.checkpoints.finite import not_finite
@@ -157,7 +157,7 @@ def measure(
     if flip:
         average_over_mirror(model)
     return loop.evaluate(
-        model, optimizers.make_evaluation_loss(config), BatchesWithBar(batches, split),
+        model, losses.make_evaluation_loss(config), BatchesWithBar(batches, split),
         autocast(config["precision"], device), examiner,
     )  # fmt: skip
 
@@ -175,11 +175,12 @@ def configured(entries: Mapping[str, Any], values: Mapping[str, str], flip: bool
     for key in FIXED:
         if key in values:
             raise UserError(f"{key}={values[key]}: the checkpoint has fixed it. Leave the key out.")
-    if "loss.label_smoothing" in values:
-        raise UserError(
-            f"loss.label_smoothing={values['loss.label_smoothing']}: evaluate reports the loss "
-            "without it, as a run's test row does. Leave the key out."
-        )
+    for key in (f"loss.{name}" for name in losses.OF_TRAINING):
+        if key in values:
+            raise UserError(
+                f"{key}={values[key]}: evaluate reports the loss without it, as a run's test row "
+                "does. Leave the key out."
+            )
     if not flip:
         idle_keys.refuse(values, ("data.hflip",), "it only says whether --flip may be given")
     config["data"]["shape"] = entries["shape"]

@@ -126,12 +126,16 @@ class RunLogger(Watcher):
 
     def row(self, progress: Progress, split: str, metrics: Metrics, lr: float) -> None:
         """One row of metrics.jsonl and its two points in TensorBoard."""
+        names = ("balanced_accuracy", "macro_f1")
+        known = {name: getattr(metrics, name) for name in names}
+        extra = {name: value for name, value in known.items() if value is not None}
         row = {
             "step": progress.step,
             "epoch": progress.epoch,
             "split": split,
             "loss": metrics.loss,
             "accuracy": metrics.accuracy,
+            **extra,
             "lr": lr,
             "images_per_s": round(metrics.images_per_s, 1),
         }
@@ -141,7 +145,8 @@ class RunLogger(Watcher):
             self.rows.write(json_of(row) + "\n")
             self.rows.flush()
         self.writer.add_scalar(f"loss/{split}", metrics.loss, progress.step)
-        self.writer.add_scalar(f"accuracy/{split}", metrics.accuracy, progress.step)
+        for name, value in {"accuracy": metrics.accuracy, **extra}.items():
+            self.writer.add_scalar(f"{name}/{split}", value, progress.step)
 
     def save(self, run: Run) -> None:
         """Rows and events reach the disk before the state that counts on them."""

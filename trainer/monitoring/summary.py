@@ -45,6 +45,9 @@ def summarise(
         "val_accuracy": val_accuracy,
         "val_interval": interval_of(val_accuracy, run.val.num_images),
         "val_loss": best.loss if best.epoch else None,
+        "best_by": best.by,
+        "val_score": abs(best.score) if best.epoch else None,
+        "num_train_images": len(run.about.data.train),
         "num_val_images": run.val.num_images,
         "test_accuracy": test.accuracy if test else None,
         "test_interval": interval_of(test.accuracy, test.num_images) if test else None,
@@ -104,11 +107,19 @@ def log_result(summary: dict[str, Any]) -> None:
     else:
         test = accuracy_in_words("test", summary, summary["held_out"])
         log.info("%s   loss %.4f", test, summary["test_loss"])
-        log.info("%s, chosen by %s", weights, val)
+        log.info("%s, chosen by %s", weights, f"{chosen_by(summary)}{val}")
     speed = summary["images_per_s"]  # None if no time was measured
     at_speed = "" if speed is None else f" at {speed:,.0f} images/s"
     log.info("trained for %.1f s%s, %s", summary["train_s"], at_speed,
              count(summary["steps"], "step"))  # fmt: skip
+
+
+def chosen_by(summary: dict[str, Any]) -> str:
+    """Measure of the best epoch with its value, unless it is the accuracy."""
+    by, score = summary["best_by"], summary["val_score"]
+    if by == "accuracy" or score is None:
+        return ""
+    return f"val {by.replace('_', ' ')} {score:.4f}; "
 
 
 def sureness_in_words(split: str, num_images: int) -> str:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.evaluation.measures import score_of
 from trainer.evaluation.metrics import Metrics
 
 
@@ -57,29 +58,50 @@ class Progress(Counters):
 
 @dataclass
 class Best(Counters):
-    """Best epoch: highest validation accuracy; ties: lower loss, then the earlier one. An epoch
-    with a NaN loss is never the best.
+    """Best epoch: highest validation accuracy, or another measure; ties: lower loss, then the
+    earlier one. An epoch with a NaN loss is never the best.
 
     Attributes:
         epoch: counted from 1; 0: none.
         lost_epoch: a better one whose weights were lost, see best_weights.py; 0: none.
+        by: the measure, one of MEASURES.
+        score: by it, see `score_of`.
     """
 
     epoch: int = 0
     accuracy: float = -1.0
     loss: float = math.inf
     lost_epoch: int = 0
+    by: str = "accuracy"
+    score: float = -math.inf
+
+    def __post_init__(self) -> None:
+        if self.epoch and self.score == -math.inf:  # of a state older than the measure
+            self.score = self.accuracy
+
+    @property
+    def counts_classes(self) -> bool:
+        """True if validations must count the images of each class."""
+        return self.by in ("balanced_accuracy", "macro_f1")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the values. By another measure than now no epoch was the best."""
+        by = self.by
+        super().load_state_dict(state)
+        if self.by != by:
+            super().load_state_dict({"by": by})
 
     def beaten_by(self, val: Metrics) -> bool:
         if not math.isfinite(val.loss):
             return False
-        return (val.accuracy, -val.loss) > (self.accuracy, -self.loss)
+        return (score_of(self.by, vars(val)), -val.loss) > (self.score, -self.loss)
 
     def take(self, epoch: int, val: Metrics) -> bool:
         """Record this epoch if it is the best so far. Returns True if it is."""
         if not self.beaten_by(val):
             return False
         self.epoch, self.accuracy, self.loss = epoch, val.accuracy, val.loss
+        self.score = score_of(self.by, vars(val))
         return True
 
 

@@ -3,14 +3,14 @@ or killed, and the files incomplete."""
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trainer.evaluation.measures import MEASURES, score_of
 from trainer.evaluation.statistics import Interval, interval_of
 from trainer.runs import sweep_file
 from trainer.runs.lock import is_locked
@@ -21,6 +21,7 @@ from trainer.runs.side_files import (
     read_json,
     read_rows,
     read_yaml,
+    readable,
 )
 
 NOT_STARTED = "not started"
@@ -40,6 +41,10 @@ class Row:
         test_pixels: tells its pixels, see `readings.are_other`; None: an older run.
         held_out: what was tested, "test" or a fold, "fold 2 of 5".
         weights_sha256: digest of its last weights.
+        best_by: measure of its best epoch, one of progress.MEASURES; None: an older run, of
+            accuracy.
+        val_score: the best epoch's value of it.
+        num_train_images: in its train split; None: an older run.
     """
 
     folder: Path
@@ -59,6 +64,9 @@ class Row:
     test_pixels: str | None
     held_out: str | None
     weights_sha256: str | None
+    best_by: str | None = None
+    val_score: float | None = None
+    num_train_images: int | None = None
 
     @property
     def fold(self) -> str | None:
@@ -145,9 +153,9 @@ def read_run(folder: Path) -> Row:
 OVERRIDES = ".hydra/overrides.yaml"
 NUMBERS = (
     "test_accuracy", "val_accuracy", "best_epoch", "epochs", "train_s", "images_per_s", "val_loss",
-    "num_val_images", "num_test_images",
+    "num_val_images", "num_test_images", "val_score", "num_train_images",
 )  # fmt: skip
-TEXTS = ("dataset", "test_pixels", "held_out", "weights_sha256")
+TEXTS = ("dataset", "test_pixels", "held_out", "weights_sha256", "best_by")
 LARGEST = 1e15  # larger values of NUMBERS count as damaged
 MOST_WORDS, LONGEST_WORD = 10_000, 2**16
 
@@ -173,16 +181,29 @@ def read_summary(folder: Path) -> dict[str, Any]:
     file = folder / "summary.json"
     if file.is_file():
         return read_json(file)
-    best: dict[str, Any] = {}
-    for row in read_metrics(folder / "metrics.jsonl"):
-        accuracy = row["accuracy"]
-        if row["split"] == "val" and accuracy is not None and row["loss"] is not None:
-            rank = (accuracy, -row["loss"])
-            if rank > (best.get("val_accuracy", -1.0), -best.get("val_loss", math.inf)):
-                best |= {"val_accuracy": accuracy, "val_loss": row["loss"],
-                         "best_epoch": row["epoch"]}  # fmt: skip
-        best["epochs"] = row["epoch"]
-    return best
+    rows, by = read_metrics(folder / "metrics.jsonl"), best_by_of(folder)
+    found: dict[str, Any] = {"epochs": rows[-1]["epoch"]} if rows else {}
+    if (best := best_row(rows, by)) is not None:
+        found |= {"val_accuracy": best["accuracy"], "val_loss": best["loss"], "best_by": by,
+                  "val_score": best[by], "best_epoch": best["epoch"]}  # fmt: skip
+    return found
+
+
+def best_by_of(folder: Path) -> str:
+    """Key best_by of a run, from its configuration; accuracy where that does not say."""
+    config = readable({}, read_yaml, folder / ".hydra" / "config.yaml")
+    by = config.get("best_by") if isinstance(config, dict) else None
+    return by if by in MEASURES else MEASURES[0]
+
+
+def best_row(rows: Iterable[dict[str, Any]], by: str) -> dict[str, Any] | None:
+    """Best validation among rows of a metrics.jsonl, as a run chooses its best epoch."""
+    usable = (
+        row for row in rows
+        if row["split"] == "val" and row["accuracy"] is not None and row["loss"] is not None
+        and row.get(by) is not None
+    )  # fmt: skip
+    return max(usable, key=lambda row: (score_of(by, row), -row["loss"]), default=None)
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """Selection among runs: by validation alone, never by the test split.
 
-Runs are ordered by their validation accuracy; ties by the lower validation loss, then the earlier
-one. Runs that differ in nothing but the seed, the split's seed or the fold are one configuration,
-and configurations are ordered by the mean of their runs.
+Runs are ordered by their validation accuracy, or by the measure that the key best_by names, if all
+of them have the same; ties by the lower validation loss, then the earlier one. Runs that differ in
+nothing but the seed, the split's seed or the fold are one configuration, and configurations are
+ordered by the mean of their runs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.config.changes import IDLE
+from trainer.evaluation.measures import MEASURES
 from trainer.evaluation.statistics import Spread, spread
 from trainer.runs.folder import sweep_of
 from trainer.runs.read import Row, read_runs
@@ -23,10 +25,6 @@ from trainer.runs.readings import are_other
 from trainer.runs.side_files import UNREADABLE, read_yaml
 
 REPEATS = ("seed", "data.split_seed", "data.fold")
-RULE = (
-    "order and selection by validation accuracy (ties: lower validation loss, then earlier); the "
-    "test split selects nothing"
-)
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,7 @@ class Configuration:
         rows: its runs that were validated, best first.
         num_folds: different folds that they hold out; 0: none.
         val, test: accuracy over the runs; test of those whose test split was read, None if none.
+        score: mean over the runs of the measure that orders them, the larger the better.
     """
 
     overrides: tuple[str, ...]
@@ -45,6 +44,7 @@ class Configuration:
     num_folds: int
     val: Spread
     test: Spread | None
+    score: float
 
     @property
     def val_loss(self) -> float:
@@ -52,37 +52,72 @@ class Configuration:
         return math.inf if None in losses else math.fsum(losses) / len(losses)  # type: ignore[arg-type]
 
 
-def rank(row: Row) -> tuple[float, float]:
+def measure_of(rows: Sequence[Row]) -> str:
+    """Measure by which runs are compared: the best_by that all have, else the accuracy."""
+    found = {row.best_by or MEASURES[0] for row in rows if row.val_accuracy is not None}
+    return found.pop() if len(found) == 1 else MEASURES[0]
+
+
+def rule(rows: Sequence[Row]) -> str:
+    """How these runs are ordered and selected, for the reader."""
+    by = measure_of(rows)
+    least = "lowest " if by == "loss" else ""
+    found = {row.best_by or MEASURES[0] for row in rows if row.val_accuracy is not None}
+    why = ", since best_by differs" if len(found) > 1 else ""
+    ties = "earlier" if by == "loss" else "lower validation loss, then earlier"
+    return (
+        f"order and selection by {least}validation {by.replace('_', ' ')}{why} (ties: {ties}); the "
+        "test split selects nothing"
+    )
+
+
+def score(row: Row, by: str) -> float:
+    """What a run's validation is worth by a measure, the larger the better; -infinity of one that
+    does not say."""
+    known = {"accuracy": row.val_accuracy, "loss": row.val_loss}
+    value = known.get(by, row.val_score if by == row.best_by else None)
+    if value is None:
+        return -math.inf
+    return -value if by == "loss" else value
+
+
+def rank(row: Row, by: str) -> tuple[float, float]:
     """Key of the order; equal ones keep the order that they came in."""
-    accuracy = -math.inf if row.val_accuracy is None else row.val_accuracy
-    return -accuracy, math.inf if row.val_loss is None else row.val_loss
+    return -score(row, by), math.inf if row.val_loss is None else row.val_loss
 
 
-def ordered(rows: Sequence[Row]) -> list[Row]:
-    """Best first; those without a validation last."""
-    return sorted(rows, key=rank)
+def ordered(rows: Sequence[Row], by: str | None = None) -> list[Row]:
+    """Best first; those without a validation last.
+
+    Args:
+        by: one of progress.MEASURES; None: that of these runs.
+    """
+    by = by or measure_of(rows)
+    return sorted(rows, key=lambda row: rank(row, by))
 
 
 def configurations(rows: Sequence[Row]) -> list[Configuration]:
     """Configurations of the finished runs, best first. Runs with the same weights count once: they
     are one run, however it was typed."""
     groups: dict[tuple[str, ...], dict[object, Row]] = defaultdict(dict)
+    by = measure_of(rows)
     for row in rows:
         if row.val_accuracy is not None and row.status == "finished":
             result = (row.weights_sha256, row.fold, row.val_accuracy, row.val_loss)
             groups[own_overrides(row)][result if result[0] else tuple(row.overrides)] = row
-    found = [configuration(own, list(group.values())) for own, group in groups.items()]
-    return sorted(found, key=lambda one: (-one.val.mean, one.val_loss))
+    found = [configuration(own, list(group.values()), by) for own, group in groups.items()]
+    return sorted(found, key=lambda one: (-one.score, one.val_loss))
 
 
-def configuration(overrides: tuple[str, ...], rows: Sequence[Row]) -> Configuration:
+def configuration(overrides: tuple[str, ...], rows: Sequence[Row], by: str) -> Configuration:
     tested = [row.test_accuracy for row in rows if row.test_accuracy is not None]
     folds = {row.fold for row in rows if row.fold is not None}
     overlap = 1 / (len(folds) - 1) if len(folds) > 1 else 0.0
+    val = spread([row.val_accuracy or 0.0 for row in rows], overlap=overlap)
+    mean = val.mean if by == MEASURES[0] else sum(score(row, by) for row in rows) / len(rows)
     return Configuration(
-        overrides, tuple(ordered(rows)), len(folds),
-        spread([row.val_accuracy or 0.0 for row in rows], overlap=overlap),
-        spread(tested, overlap=overlap) if tested else None,
+        overrides, tuple(ordered(rows, by)), len(folds), val,
+        spread(tested, overlap=overlap) if tested else None, mean,
     )  # fmt: skip
 
 

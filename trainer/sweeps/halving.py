@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from trainer.errors import UserError
-from trainer.runs.read import read_metrics
+from trainer.evaluation.measures import score_of
+from trainer.runs.read import best_by_of, best_row, read_metrics
 from trainer.runs.selection import is_repeat
 from trainer.runs.side_files import readable
 from trainer.runs.sweep_file import ELIMINATED, FAILED, FINISHED, Job, Sweep
@@ -138,12 +139,9 @@ def best_until(sweep: Sweep, job: Job, stop: int) -> Score:
     not come so far."""
     if not has_reached(sweep, job, stop):
         return NONE
-    scores = [
-        (row["accuracy"], -row["loss"])
-        for row in validations(sweep, job)
-        if row["epoch"] <= stop and row["accuracy"] is not None and row["loss"] is not None
-    ]
-    return max(scores, default=NONE)
+    by = best_by_of(sweep.folder_of(job))
+    best = best_row((row for row in validations(sweep, job) if row["epoch"] <= stop), by)
+    return NONE if best is None else (score_of(by, best), -best["loss"])
 
 
 def check(min_epochs: int, configs: Sequence[Mapping[str, Any]]) -> int:

@@ -7,6 +7,7 @@ words, so that the journal of a killed sweep may be a step ahead of sweep.json, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from data.seeds import derive_seed
 from trainer.config.space import Dimension, Interval
 from trainer.errors import UserError
-from trainer.runs.side_files import read_json, readable
+from trainer.evaluation.measures import MEASURES, score_of
+from trainer.runs.read import best_by_of, read_run
+from trainer.runs.selection import score
 from trainer.runs.sweep_file import FAILED, FINISHED, PRUNED, Job, Sweep, identity
 from trainer.sweeps.halving import validations
 from trainer.sweeps.plan import extend, folder_name
@@ -161,9 +164,11 @@ class OptunaSearch(Search):
         job is to be pruned, which is asked for if `prune`."""
         trial = self.trial(self.open[job.index])
         seen = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        by = best_by_of(sweep.folder_of(job))
         for row in validations(sweep, job):
-            if row["epoch"] not in seen and row["accuracy"] is not None:
-                trial.report(row["accuracy"], row["epoch"])
+            worth = score_of(by, row)
+            if row["epoch"] not in seen and math.isfinite(worth):
+                trial.report(worth, row["epoch"])
                 if prune and trial.should_prune():
                     return True
         return False
@@ -230,11 +235,11 @@ class OptunaSearch(Search):
 
 
 def value_of(sweep: Sweep, job: Job) -> float | None:
-    """Validation accuracy of a finished job."""
+    """Validation accuracy of a finished job, or what best_by says; the larger the better."""
     if job.state != FINISHED:
         return None
-    value = readable({}, read_json, sweep.folder_of(job) / "summary.json").get("val_accuracy")
-    return value if isinstance(value, float) else None
+    row = read_run(sweep.folder_of(job))
+    return None if row.val_accuracy is None else score(row, row.best_by or MEASURES[0])
 
 
 def imported() -> Any:

@@ -108,9 +108,10 @@ def best_of_now(run: Run) -> Best:
     """Result of validating the current weights; an empty one inside an epoch, whose end validates
     anyway."""
     if run.progress.batch:
-        return Best()
+        return Best(by=run.best.by)
     for rule in run.rules:
         rule.evaluate(run)
-    batches = run.interruptible(run.val)
-    val = loop.evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, world=run.world)
-    return Best(run.progress.epoch, val.accuracy, val.loss) if Best().beaten_by(val) else Best()
+    batches, meter, best = run.interruptible(run.val), run.meter_of("val"), Best(by=run.best.by)
+    val = loop.evaluate(run.evaluated_model, run.eval_loss, batches, run.autocast, meter, run.world)
+    best.take(run.progress.epoch, val)
+    return best

@@ -219,7 +219,10 @@ class Run:
         """Meter for the evaluation of "val" or "test": the first one that a watcher provides, else
         a plain one."""
         meters = (watcher.meter(split) for watcher in self.watchers)
-        return next((meter for meter in meters if meter is not None), Meter())
+        meter = next((meter for meter in meters if meter is not None), Meter())
+        if split == "val" and self.best.counts_classes:
+            meter.num_classes = len(self.about.description.classes)
+        return meter
 
     def end_epoch(self, train: Metrics, val: Metrics | None) -> None:
         """Count the epoch, save the state, and save the weights if they are the best so far."""

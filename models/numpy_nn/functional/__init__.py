@@ -35,10 +35,14 @@ from models.numpy_nn.functional.losses import (
     binary_cross_entropy_forward,
     cross_entropy_backward,
     cross_entropy_forward,
+    focal_backward,
+    focal_forward,
     l1_backward,
     l1_forward,
     mean_squared_error_backward,
     mean_squared_error_forward,
+    penalty_backward,
+    penalty_forward,
 )
 from models.numpy_nn.functional.normalisation import (
     batch_norm2d_backward,

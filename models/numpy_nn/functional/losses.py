@@ -7,6 +7,7 @@ q = (1 - e) target + e / K (Szegedy et al. 2016, section 7).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -47,29 +48,82 @@ def target_probabilities(target: Target, logits: Array, label_smoothing: float =
     return smoothed.astype(logits.dtype, copy=False)
 
 
-def cross_entropy_forward(
-    logits: Array, target: Target, label_smoothing: float = 0.0
-) -> tuple[Array, Cache]:
-    """-sum_k q_k log softmax(logits)_k, mean over the batch.
+def weights_of(
+    class_weights: Sequence[float] | None, target: Target, logits: Array
+) -> tuple[Array, Any]:
+    """Weight of each class, (K,), in the dtype of the logits, and the number that a sum over the
+    batch is divided by: the sum of the labels' weights, or with probabilities the number of images,
+    as torch does it."""
+    num, num_classes = logits.shape
+    if class_weights is None:
+        return np.ones(num_classes, logits.dtype), logits.dtype.type(num)
+    weights = np.asarray(class_weights, logits.dtype)
+    if weights.shape != (num_classes,):
+        raise ValueError(
+            f"loss: {len(weights)} class weights do not fit logits of {num_classes} classes"
+        )
+    return weights, weights[target].sum() if target.ndim == 1 else logits.dtype.type(num)
 
-    log softmax is x - max - log(sum exp(x - max)), so that no exp overflows and no log sees 0.
+
+def log_softmax(logits: Array) -> Array:
+    """x - max - log(sum exp(x - max)), so that no exp overflows and no log sees 0."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def cross_entropy_forward(
+    logits: Array,
+    target: Target,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+) -> tuple[Array, Cache]:
+    """-sum_k w_k q_k log softmax(logits)_k, mean over the batch, see `weights_of`.
 
     Returns:
         The loss, a 0-d array, and the cache.
     """
     q = target_probabilities(target, logits, label_smoothing)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = -(q * log_p).sum() / logits.dtype.type(len(logits))
-    return np.asarray(loss), (log_p, q)
+    weights, total = weights_of(class_weights, target, logits)
+    log_p, q = log_softmax(logits), q if class_weights is None else q * weights
+    return np.asarray(-(q * log_p).sum() / total), (log_p, q, total)
 
 
 def cross_entropy_backward(grad_out: Array | float, cache: Cache) -> Array:
-    """(p sum_k q_k - q) / N, with p the softmax; the sum is 1 for probabilities."""
+    """(p sum_k q_k - q) / N, with p the softmax; the sum is 1 for probabilities. With weights q is
+    w q, and N the sum of the labels' weights."""
     check_scale("cross_entropy", grad_out)
-    log_p, q = cache
+    log_p, q, total = cache
     grad = np.exp(log_p) * q.sum(axis=1, keepdims=True) - q
-    return grad * log_p.dtype.type(grad_out / len(q))
+    return grad * log_p.dtype.type(grad_out / total)
+
+
+def focal_forward(
+    logits: Array,
+    target: Target,
+    gamma: float = 2.0,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+) -> tuple[Array, Cache]:
+    """-sum_k w_k q_k (1 - p_k)^gamma log p_k with p the softmax (Lin et al. 2017); the mean as of
+    the cross-entropy, which it is with gamma 0."""
+    q = target_probabilities(target, logits, label_smoothing)
+    weights, total = weights_of(class_weights, target, logits)
+    log_p = log_softmax(logits)
+    rest = np.maximum(-np.expm1(log_p), np.finfo(logits.dtype).tiny)
+    factor = rest ** logits.dtype.type(gamma)
+    q = q * weights
+    return np.asarray(-(q * factor * log_p).sum() / total), (log_p, q, rest, factor, gamma, total)
+
+
+def focal_backward(grad_out: Array | float, cache: Cache) -> Array:
+    """The slope by log p_k is g_k = -q_k (1 - p_k)^gamma (1 - gamma p_k log p_k / (1 - p_k)); that
+    of log p by the logits gives g - p sum_k g_k."""
+    check_scale("focal", grad_out)
+    log_p, q, rest, factor, gamma, total = cache
+    p = np.exp(log_p)
+    by_log_p = -q * factor * (1 - log_p.dtype.type(gamma) * p * log_p / rest)
+    grad = by_log_p - p * by_log_p.sum(axis=1, keepdims=True)
+    return grad * log_p.dtype.type(grad_out / total)
 
 
 def mean_squared_error_forward(
@@ -111,22 +165,48 @@ def l1_backward(grad_out: Array | float, cache: Cache) -> Array:
 
 
 def binary_cross_entropy_forward(
-    logits: Array, target: Target, label_smoothing: float = 0.0
+    logits: Array,
+    target: Target,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
 ) -> tuple[Array, Cache]:
-    """A sigmoid s for each class: mean of -q log s - (1 - q) log(1 - s) over all N K elements.
+    """A sigmoid s for each class: mean of -w q log s - (1 - q) log(1 - s) over all N K elements.
 
-    Computed as max(x, 0) - x q + log(1 + exp(-|x|)), which is the same and never overflows.
+    Computed as (1 - q) x + (1 + (w - 1) q) (log(1 + exp(-|x|)) + max(-x, 0)), which is the same and
+    never overflows; without weights as max(x, 0) - x q + log(1 + exp(-|x|)).
     """
     q = target_probabilities(target, logits, label_smoothing)
-    elements = np.maximum(logits, 0) - logits * q + np.log1p(np.exp(-np.abs(logits)))
-    return np.asarray(elements.mean()), (logits, q)
+    log_term = np.log1p(np.exp(-np.abs(logits)))
+    if class_weights is None:
+        elements = np.maximum(logits, 0) - logits * q + log_term
+        return np.asarray(elements.mean()), (logits, q, q)
+    weights, _ = weights_of(class_weights, target, logits)
+    elements = (1 - q) * logits + (1 + (weights - 1) * q) * (log_term + np.maximum(-logits, 0))
+    return np.asarray(elements.mean()), (logits, q, weights * q)
 
 
 def binary_cross_entropy_backward(grad_out: Array | float, cache: Cache) -> Array:
-    """(s - q) / (N K): the sigmoid's slope cancels against the logarithm's."""
+    """(s (1 - q + w q) - w q) / (N K): the sigmoid's slope cancels against the logarithm's."""
     check_scale("binary_cross_entropy", grad_out)
-    logits, q = cache
-    return (sigmoid(logits) - q) * logits.dtype.type(grad_out / logits.size)
+    logits, q, weighted = cache
+    s = sigmoid(logits)
+    grad = s - q if weighted is q else s * (1 - q + weighted) - weighted
+    return grad * logits.dtype.type(grad_out / logits.size)
+
+
+def penalty_forward(*weights: Array, l1: float, l2: float) -> tuple[Array, Cache]:
+    """l1 sum |w| + l2 sum w^2 over all elements of all weights."""
+    kind = weights[0].dtype.type
+    terms = [kind(l1) * np.abs(w).sum() + kind(l2) * np.square(w).sum() for w in weights]
+    return np.asarray(np.sum(terms, dtype=kind)), (weights, l1, l2)
+
+
+def penalty_backward(grad_out: Array | float, cache: Cache) -> tuple[Array, ...]:
+    """l1 sign(w) + 2 l2 w for each weight; the sign is 0 at the kink."""
+    check_scale("penalty", grad_out)
+    weights, l1, l2 = cache
+    kind = weights[0].dtype.type
+    return tuple(kind(grad_out) * (kind(l1) * np.sign(w) + kind(2 * l2) * w) for w in weights)
 
 
 def _predictions(logits: Array, on: On) -> tuple[Array, Cache | None]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tests.helpers.commands import ROOT, TrainedRun, read_json, run_trainer, train
 from trainer import losses
-from trainer.builders import optimizers
+from trainer.builders.losses import make_evaluation_loss
 
 SMOOTHING = 0.5
 
@@ -99,7 +99,7 @@ def test_a_loss_without_the_key_is_taken_as_it_is(layers: str) -> None:
     logits, labels = torch.randn(4, 3, dtype=torch.float64), torch.tensor([0, 2, 1, 1])
     options = {"_target_": "trainer.losses.MSE", "on": "logits"}
     config = {"layers": layers, "loss": options}
-    loss = optimizers.make_evaluation_loss(config)(logits, labels)
+    loss = make_evaluation_loss(config)(logits, labels)
     assert loss.item() == pytest.approx(losses.MSE("logits")(logits, labels).item())
     assert config["loss"] is options
     assert options == {"_target_": "trainer.losses.MSE", "on": "logits"}

@@ -18,7 +18,7 @@ from tests.trainer.runs.test_report import Page
 from trainer.runs.read import read_metrics, read_run, read_runs
 from trainer.runs.report import curves, runs_page, swept
 from trainer.runs.report.groups import groups_of
-from trainer.runs.selection import RULE
+from trainer.runs.selection import rule
 
 Dispatch = Callable[..., Finished]
 
@@ -102,7 +102,7 @@ def test_the_order_is_the_one_asked_for(tmp_path: Path, dispatch: Dispatch) -> N
     for key in ("test_accuracy", "test", "test_interval"):
         refused = dispatch("report", "s", "--sort", key)
         assert refused.returncode == 2
-        assert RULE in refused.stderr
+        assert rule([]) in refused.stderr
     wrong = dispatch("report", "s", "--sort", "train")
     assert wrong.returncode == 2
     assert "Did you mean train_s?" in wrong.stderr

@@ -8,7 +8,7 @@ from typing import Any
 from trainer.errors import UserError
 from trainer.runs.read import LARGEST, NOT_STARTED, Row, natural
 from trainer.runs.report.names import override_values
-from trainer.runs.selection import RULE, ordered
+from trainer.runs.selection import ordered, rule
 from trainer.text.values import unknown_name_message
 
 DEFAULT = "val_accuracy"
@@ -27,7 +27,7 @@ def sorted_by(rows: Sequence[Row], key: str = DEFAULT) -> list[Row]:
     """Rows by a field of FIELDS, the folder, or an override; equal ones best first by validation,
     and those without a value last. Raises UserError."""
     if key.split("_")[0] == "test":
-        raise UserError(f"--sort {key}: not by the test split. The rule: {RULE}.")
+        raise UserError(f"--sort {key}: not by the test split. The rule: {rule(rows)}.")
     best_first = ordered(rows)
     if key == DEFAULT:
         return best_first

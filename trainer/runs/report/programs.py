@@ -13,7 +13,7 @@ from trainer.runs import out_of_fold
 from trainer.runs.read import Row, shared_overrides
 from trainer.runs.report.differences import side_by_side, silent
 from trainer.runs.report.result import result
-from trainer.runs.selection import RULE, configurations, selected
+from trainer.runs.selection import configurations, rule, selected
 from trainer.text.json_text import json_of
 from trainer.text.printable import in_csv
 
@@ -48,7 +48,7 @@ def as_json(
             "differ": {key: dict(zip(folders, values, strict=True))
                        for key, *values in side_by_side(compared)},
             "out_of_fold": out_of_fold_as_json(rows),
-            "rule": RULE,
+            "rule": rule(rows),
             "result": result(rows, folder, shared_overrides(rows)),
         },
         indent=1,

@@ -92,6 +92,8 @@ def mean(found: Spread) -> str:
 
 def accuracies(row: Row) -> str:
     val = accuracy(row.val_accuracy, row.val_interval, row.num_val_images)
+    if row.best_by not in (None, "accuracy") and row.val_score is not None:
+        val += f", {row.best_by.replace('_', ' ')} {row.val_score:.4f}"
     if row.test_accuracy is None:
         return f"val {val}; test split not read"
     return f"val {val}; test {accuracy(row.test_accuracy, row.test_interval, row.num_test_images)}"

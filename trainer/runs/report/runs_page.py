@@ -20,7 +20,7 @@ from trainer.runs.report.names import changed, override_values, run_name
 from trainer.runs.report.result import best_run, result
 from trainer.runs.report.svg import OTHER
 from trainer.runs.report.table import held_out_name, interval, over_seeds
-from trainer.runs.selection import RULE, Configuration, is_repeat, ordered, selected
+from trainer.runs.selection import Configuration, is_repeat, ordered, rule, selected
 from trainer.runs.side_files import read_json, readable
 from trainer.text.values import count
 
@@ -49,7 +49,7 @@ def runs_page(rows: list[Row], folder: Path, page: str, compared: Sequence[Path]
         command=command_of(folder),
         figures=sums(rows, chosen),
         shared=" ".join(sorted(shared)),
-        rule=RULE if chosen else "",
+        rule=rule(rows) if chosen else "",
         result=result(rows, folder, shared),
         best=["\n".join(best_run(one, folder, shared)) for one in chosen],
         silent=found[:MOST_KEYS],

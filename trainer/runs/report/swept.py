@@ -77,6 +77,8 @@ def drawings(groups: Sequence[Group]) -> tuple[list[Map], Parallel | None]:
         if all(key in group.values for group in groups)
         and len({group.values[key] for group in groups}) > 1
     ]  # fmt: skip
+    if FRACTION in keys and (curve := learning_curve(known)) is not None:
+        return [curve], None
     if len(keys) < 2 or len(known) < 3:
         return [], None
     if maps := heat_maps(known, keys):
@@ -87,6 +89,33 @@ def drawings(groups: Sequence[Group]) -> tuple[list[Map], Parallel | None]:
 
 
 Known = Sequence[tuple[int, Group]]
+FRACTION = "data.fraction"
+
+
+def learning_curve(known: Known) -> Map | None:
+    """Dots: validation accuracy over the number of training images, on a logarithmic axis; None
+    where fewer than two numbers are known."""
+    sizes = {i: group.rows[0].num_train_images for i, group in known}
+    placed = [(i, group, size) for i, group in known if (size := sizes[i])]
+    counts = sorted({size for _, _, size in placed})
+    if len(counts) < 2:
+        return None
+    groups, right, bottom = [group for _, group, _ in placed], 620, 366
+    x_axis = Axis(math.log10(counts[0]), math.log10(counts[-1]), Map.left, right)
+    values = [group.val or 0.0 for group in groups]
+    nice = nice_ticks(min(values), max(values), limits=(0.0, 1.0))
+    y_axis, shade = Axis(nice[0], nice[-1], bottom, Map.top), Shades(groups)
+    cells = [
+        Cell(x_axis(math.log10(size)), y_axis(group.val or 0.0), shade(group), "",
+             f"{told(group)}, {size:,} training images", i, i == 0)
+        for i, group, size in reversed(placed)
+    ]  # fmt: skip
+    shown = counts if len(counts) <= MOST_TICKS else [counts[0], counts[-1]]
+    x_ticks = [(x_axis(math.log10(size)), f"{size:,}") for size in shown]
+    y_ticks = [(y_axis(tick), spell(tick, nice)) for tick in nice]
+    return Map(
+        "", "training images", "val accuracy", (0, 0), right, bottom, x_ticks, y_ticks, cells
+    )
 
 
 def is_numeric(groups: Sequence[Group], key: str) -> bool:

@@ -10,7 +10,7 @@ from trainer.runs.read import Row, duration, share, shared_overrides, text
 from trainer.runs.report.differences import MOST_KEYS, side_by_side, silent
 from trainer.runs.report.names import changed, configuration_name, run_name
 from trainer.runs.report.result import best_run, result
-from trainer.runs.selection import RULE, configurations, ordered, selected
+from trainer.runs.selection import configurations, ordered, rule, selected
 from trainer.system.paths import shell_path
 from trainer.text.tables import align
 from trainer.text.values import count
@@ -69,7 +69,7 @@ def listing(rows: list[Row], shown: Sequence[Row], folder: Path) -> str:
             changed(row, shared) or "-",
         ])  # fmt: skip
     below = [f"all: {' '.join(sorted(shared))}"] if shared else []
-    below += [f"* {RULE}"] if chosen else []
+    below += [f"* {rule(rows)}"] if chosen else []
     return "\n".join([align(lines, left=(0, len(HEADER) - 1)), *below])
 
 

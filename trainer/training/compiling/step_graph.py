@@ -65,13 +65,17 @@ class StepGraph:
         self.tensors = [t.detach() for t in (*self.named.values(), *kept, *flags)]
         # float64, as in eager steps: float32 would round the learning rate.
         self.lrs = [images.new_zeros((), dtype=torch.float64) for _ in self.groups]
+        # Of the loss, such as class weights; not written.
+        self.constants = dict(loss.named_buffers())
         self.compiled = self._compile(images, targets)
 
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         for lr, group in zip(self.lrs, self.groups, strict=True):
             lr.fill_(group["lr"])
         with torch.no_grad():
-            mean_loss, logits = self.compiled(*self.tensors, *self.lrs, images, targets)
+            mean_loss, logits = self.compiled(
+                *self.tensors, *self.lrs, *self.constants.values(), images, targets
+            )
         return mean_loss, logits
 
     def states_by_kind(self, values: Sequence[Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -84,7 +88,7 @@ class StepGraph:
         return found
 
     def _compile(self, images: Tensor, targets: Tensor) -> Callable[..., Any]:
-        arguments = [*self.tensors, *self.lrs, images, targets]
+        arguments = [*self.tensors, *self.lrs, *self.constants.values(), images, targets]
         with torch.enable_grad():
             graph = graph_of(self._step, arguments)
         options = {
@@ -100,7 +104,8 @@ class StepGraph:
     def _step(self, *arguments: Tensor) -> tuple[Tensor, Tensor]:
         """Traced function; it has the arguments of the compiled graph."""
         *tensors, images, targets = arguments
-        old, lrs = tensors[: len(self.tensors)], tensors[len(self.tensors) :]
+        old, others = tensors[: len(self.tensors)], tensors[len(self.tensors) :]
+        lrs, constants = others[: len(self.lrs)], others[len(self.lrs) :]
         *before, found_inf, num_bad_steps = old
         fresh = [tensor.clone() for tensor in before]
         named = dict(zip(self.named, fresh, strict=False))
@@ -122,8 +127,14 @@ class StepGraph:
             lr=lrs, fused=every * off, foreach=every * on, capturable=every * on,
         )  # fmt: skip
         model: Any = partial(functional_call, self.model, named)
+        # A loss may hold weights of the model, whose penalty it adds.
+        of_loss = {
+            **dict(zip(self.constants, constants, strict=True)),
+            **{name: parameters[real] for name, real in self.loss.named_parameters()},
+        }
+        loss: Any = lambda *pair: functional_call(self.loss, of_loss, pair)  # noqa: E731
         stepper: Any = _TracedStep(optimizer, parameters.values(), self.stepper.clip)
-        mean_loss, logits = update(model, self.loss, stepper, self.autocast, images, targets)
+        mean_loss, logits = update(model, loss, stepper, self.autocast, images, targets)
         after = [*named.values(), *(state[real][key] for real, key in self.state)]
         bad = once((found_inf > 0) | ~stepper.finite)
         with torch.no_grad():
