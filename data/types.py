@@ -54,8 +54,7 @@ class Split:
         labels: (N,) int64, 0..num_classes-1.
         rows: (N,) int64: the i-th image is images[rows[i]]. None: it is images[i], and M = N.
         files: (M,) where each of `images` comes from: its path below the dataset's root, with
-            slashes.
-            None for datasets that do not keep an image in a file of its own.
+            slashes. None for datasets that do not keep an image in a file of its own.
         indices: (N,) int64: the place of each image in the dataset's own files, counted from 0 in
             those for training, or in those for testing; where images have files of their own, in
             the sorted list of these, of all splits. None if not known.
@@ -102,7 +101,7 @@ class Split:
 
     def keys_by_place(self) -> dict[int, int]:
         """Key of each image by its place, see `index_at`."""
-        return dict(zip(map(self.index_at, range(len(self))), self.keys().tolist(), strict=True))
+        return {self.index_at(i): key for i, key in enumerate(self.keys().tolist())}
 
     def own_files(self) -> list[str]:
         """(N,) file of each image; empty where images have no files."""
@@ -110,25 +109,23 @@ class Split:
 
     def file_at(self, position: int) -> str | None:
         """File of the image at this position; None if it has no file of its own."""
-        if self.files is None:
-            return None
-        return self.files[position if self.rows is None else int(self.rows[position])]
+        row = position if self.rows is None else int(self.rows[position])
+        return None if self.files is None else self.files[row]
 
     def index_at(self, position: int) -> int:
-        """Place of the image at this position in the dataset's own files; the position if that is
-        not known."""
+        """Place of an image in the dataset's own files; its position if that is not known."""
         return position if self.indices is None else int(self.indices[position])
 
     def place_at(self, position: int, split: str) -> Place:
         """Place of the image at this position, in the split of this name."""
         label, file = int(self.labels[position]), self.file_at(position)
-        return Place(split, label, None if file is not None else self.index_at(position), file)
+        return Place(split, label, self.index_at(position) if file is None else None, file)
 
     def at(self, positions: Tensor) -> Split:
         """The images at (n,) int64 positions; none is copied."""
         rows = positions if self.rows is None else self.rows[positions]
-        indices = None if self.indices is None else self.indices[positions]
-        return Split(self.images, self.labels[positions], rows, self.files, indices)
+        places = None if self.indices is None else self.indices[positions]
+        return Split(self.images, self.labels[positions], rows, self.files, places)
 
     def subset(self, chosen: Tensor) -> Split:
         """The images under a mask, (N,) bool, of a split that shares no images with others and has
