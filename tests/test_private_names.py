@@ -23,7 +23,7 @@ PUBLIC = {"_replace", "_asdict", "_fields", "_make"}  # of namedtuples, by Pytho
 # Documented to be set.
 SWITCHES = {
     "sys.argv", "sys.path", "sys.stdout", "sys.stderr", "logging.raiseExceptions",
-    "torch.backends.cudnn.benchmark", "Image.MAX_IMAGE_PIXELS",
+    "torch.backends.cudnn.benchmark", "Image.MAX_IMAGE_PIXELS", "tqdm.monitor_interval",
 }  # fmt: skip
 
 

@@ -85,10 +85,8 @@ def load_image_folder(
     train, *others = (np.flatnonzero(own_split == part) for part in PARTS)
     kept = in_fraction(images.labels.numpy()[train], fraction, split_seed, classes)
     splits = [images.split(own) for own in (train[kept], *others)]
-    notes = (
-        *notes, *more, *notes_on_fraction(fraction, kept.sum()), *images.notes, *division.notes,
-        *notes_on_counts(splits[0].labels, classes), *notes_on_copies(leaks, classes),
-    )  # fmt: skip
+    more += (*notes_on_fraction(fraction, kept.sum()), *notes_on_counts(splits[0].labels, classes))
+    notes = (*notes, *more, *notes_on_copies(leaks, classes), *images.notes, *division.notes)
     made = images.dataset(splits, classes, normalisation, hflip, notes, how)
     return replace(made, held_out=held_out_name(folds, fold), groups=division.groups, leaks=leaks)
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from models.numpy_nn import functional as F
@@ -46,7 +47,8 @@ class NumpyPenalised(losses.Penalised):
 
     def penalty(self, weights: Sequence[Tensor]) -> Tensor:
         forward = partial(F.penalty_forward, l1=self.l1, l2=self.l2)
-        return by_hand(forward, F.penalty_backward, *weights)
+        terms = [by_hand(forward, F.penalty_backward, weight) for weight in weights]
+        return torch.stack(terms).sum()
 
 
 class NumpyLoss(nn.Module):

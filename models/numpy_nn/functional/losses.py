@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.numpy_nn.functional.activations import sigmoid, softmax_backward, softmax_forward
-from models.numpy_nn.functional.checks import check_array, check_scale
+from models.numpy_nn.functional.checks import ANY, check_array, check_scale
 from models.numpy_nn.functional.shapes import Array, Cache
 
 Target = NDArray[Any]
@@ -107,6 +107,8 @@ def focal_forward(
     """-sum_k w_k q_k (1 - p_k)^gamma log p_k with p the softmax (Lin et al. 2017); the mean as of
     the cross-entropy, which it is with gamma 0."""
     q = target_probabilities(target, logits, label_smoothing)
+    if not gamma >= 0:
+        raise ValueError(f"focal: gamma={gamma} must be 0 or more")
     weights, total = weights_of(class_weights, target, logits)
     log_p = log_softmax(logits)
     rest = np.maximum(-np.expm1(log_p), np.finfo(logits.dtype).tiny)
@@ -194,19 +196,22 @@ def binary_cross_entropy_backward(grad_out: Array | float, cache: Cache) -> Arra
     return grad * logits.dtype.type(grad_out / logits.size)
 
 
-def penalty_forward(*weights: Array, l1: float, l2: float) -> tuple[Array, Cache]:
-    """l1 sum |w| + l2 sum w^2 over all elements of all weights."""
-    kind = weights[0].dtype.type
-    terms = [kind(l1) * np.abs(w).sum() + kind(l2) * np.square(w).sum() for w in weights]
-    return np.asarray(np.sum(terms, dtype=kind)), (weights, l1, l2)
+def penalty_forward(x: Array, l1: float = 0.0, l2: float = 0.0) -> tuple[Array, Cache]:
+    """l1 sum |x| + l2 sum x^2 over all elements of a weight."""
+    check_array("penalty", "x", x, ANY)
+    for name, strength in (("l1", l1), ("l2", l2)):
+        if not strength >= 0:
+            raise ValueError(f"penalty: {name}={strength} is no strength: take 0 or more")
+    kind = x.dtype.type
+    return np.asarray(kind(l1) * np.abs(x).sum() + kind(l2) * np.square(x).sum()), (x, l1, l2)
 
 
-def penalty_backward(grad_out: Array | float, cache: Cache) -> tuple[Array, ...]:
-    """l1 sign(w) + 2 l2 w for each weight; the sign is 0 at the kink."""
+def penalty_backward(grad_out: Array | float, cache: Cache) -> Array:
+    """l1 sign(x) + 2 l2 x; the sign is 0 at the kink."""
     check_scale("penalty", grad_out)
-    weights, l1, l2 = cache
-    kind = weights[0].dtype.type
-    return tuple(kind(grad_out) * (kind(l1) * np.sign(w) + kind(2 * l2) * w) for w in weights)
+    x, l1, l2 = cache
+    kind = x.dtype.type
+    return kind(grad_out) * (kind(l1) * np.sign(x) + kind(2 * l2) * x)
 
 
 def _predictions(logits: Array, on: On) -> tuple[Array, Cache | None]:

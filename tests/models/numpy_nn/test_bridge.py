@@ -225,6 +225,7 @@ def test_winograd_transforms_weights_once_until_they_change(transforms: list[Any
 LOSSES = [
     losses.CrossEntropy(), losses.CrossEntropy(0.1), losses.MSE(), losses.MSE("logits", 0.2),
     losses.L1(), losses.L1("logits", 0.2), losses.BCE(), losses.BCE(0.1),
+    losses.Focal(), losses.Focal(1.5, 0.1),
 ]  # fmt: skip
 
 

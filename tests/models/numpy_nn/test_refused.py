@@ -36,12 +36,14 @@ PAIRS: dict[str, dict[str, Any]] = {
     "cross_entropy": {"logits": LOGITS, "target": LABELS},
     "dropout": {"x": IMAGES, "mask": normal(3, 4, 6, 5) > 0},
     "flatten": {"x": IMAGES},
+    "focal": {"logits": LOGITS, "target": LABELS},
     "l1": {"logits": LOGITS, "target": LABELS},
     "leaky_relu": {"x": IMAGES},
     "linear": {"x": normal(3, 4), "weight": normal(5, 4), "bias": normal(5)},
     "local_response_norm": {"x": IMAGES, "size": 3},
     "max_pool2d": {"x": IMAGES, "kernel_size": 2},
     "mean_squared_error": {"logits": LOGITS, "target": LABELS},
+    "penalty": {"x": normal(5, 4), "l1": 0.1, "l2": 0.2},
     "relu": {"x": IMAGES},
     "sigmoid": {"x": IMAGES},
     "softmax": {"x": IMAGES},
@@ -54,7 +56,7 @@ OTHERS: dict[Callable[..., Any], dict[str, Any]] = {
     },
 }  # fmt: skip
 # These take any number of axes, but none at all.
-ANY_SHAPE = {"dropout", "flatten", "leaky_relu", "relu", "sigmoid", "softmax", "tanh"}
+ANY_SHAPE = {"dropout", "flatten", "leaky_relu", "penalty", "relu", "sigmoid", "softmax", "tanh"}
 OF_ANY_LEADING = {("linear", "x")}
 # What a mask or a target may be beside floats of the input's dtype.
 ANY_NUMBERS = {"mask", "target"}
@@ -71,6 +73,8 @@ BAD_OPTIONS = {
     "p": [-0.1, 1.5, float("nan")],
     "label_smoothing": [-0.1, 1.1, float("nan")],
     "on": ["pixels", None],
+    "l1": [-0.1, float("nan")],
+    "l2": [-0.1, float("nan")],
 }
 
 
@@ -78,7 +82,7 @@ def test_every_public_function_has_its_arguments_here() -> None:
     found = {name.removesuffix(end) for name in vars(F) for end in ("_forward", "_backward")
              if name.endswith(end)}  # fmt: skip
     assert found == set(PAIRS)
-    assert len(PAIRS) == 18
+    assert len(PAIRS) == 20
     public = {
         function for name, function in inspect.getmembers(winograd, inspect.isfunction)
         if not name.startswith("_") and function.__module__ == winograd.__name__

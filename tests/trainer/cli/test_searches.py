@@ -164,7 +164,7 @@ def test_what_is_refused(dispatch: Callable[..., Finished], words: list[str], sa
 
 
 def test_ready_files_are_sweeps_that_can_begin() -> None:
-    assert SWEEPS == ["folds", "lr_by_model", "lr_search", "seeds"]
+    assert SWEEPS == ["folds", "learning_curve", "lr_by_model", "lr_search", "seeds"]
     sizes = {}
     for name in SWEEPS:
         asked = compose(parse(["--multirun", f"experiment={name}"]))
@@ -177,7 +177,13 @@ def test_ready_files_are_sweeps_that_can_begin() -> None:
         text = choices.text_of("experiment", name)
         assert f"python -m trainer --multirun experiment={name}" in text
         assert "params" in parse_yaml(text)["hydra"]["sweeper"]
-    assert sizes == {"folds": 5, "lr_by_model": 12, "lr_search": 27, "seeds": 5}
+    assert sizes == {
+        "folds": 5,
+        "learning_curve": 15,
+        "lr_by_model": 12,
+        "lr_search": 27,
+        "seeds": 5,
+    }
 
 
 @pytest.mark.slow

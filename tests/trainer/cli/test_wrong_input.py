@@ -126,7 +126,7 @@ RIGHT = [
     ["optimizer.lr=1"],
     ["optimizer.betas=[0,0]"],
     ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false"],
-    ["+optimizer.amsgrad=true"],
+    ["optimizer.amsgrad=true"],
     ["device=cpu", "precision=fp64", "channels_last=false"],
     ["data.val_size=0.5"],
     ["data.folds=5", "data.fold=4"],

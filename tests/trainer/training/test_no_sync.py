@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from trainer import losses
 from trainer.evaluation.metrics import Meter
 from trainer.training import loop
+from trainer.training.clipping import ClipNorm
 from trainer.training.step import CheckedStep, ScaledStep
 
 # SGD and Adagrad look at the real GPU when torch groups their tensors.
@@ -51,7 +52,7 @@ def train(guard_class: type[CheckedStep], optimizer: Any, options: Any, loss: nn
         nn.Linear(8 * 36, 10),
     )  # fmt: skip
     _trained[:] = model.parameters()
-    guard, meter = guard_class(optimizer(_trained, **options), _trained, 1.0), Meter()
+    guard, meter = guard_class(optimizer(_trained, **options), _trained, ClipNorm(1.0)), Meter()
     for _ in range(3):
         images, targets = torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64)
         mean_loss, logits = loop.update(
