@@ -105,3 +105,11 @@ def complain(message: object) -> None:
     """Print a message to stderr; a closed stderr is ignored."""
     with contextlib.suppress(OSError, ValueError):
         print(in_lines(message), file=sys.stderr, flush=True)
+
+
+def first_line(error: BaseException) -> str:
+    """First line of what an error says; with its class if it is not one of the foreseen ones."""
+    said = str(error).strip().partition("\n")[0]
+    if isinstance(error, TrainingError | UserError | Stopped):
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

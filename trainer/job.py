@@ -12,11 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from trainer.builders import leaks_file, training_run
 from trainer.checkpoints import weights_sha256
-from trainer.errors import Stopped, TrainingError, UserError, complain, exit_code, in_words
+from trainer.errors import (
+    Stopped,
+    TrainingError,
+    UserError,
+    complain,
+    exit_code,
+    first_line,
+    in_words,
+)
 from trainer.evaluation.metrics import Metrics, no_better_than_guessing
 from trainer.monitoring.summary import (
     digests_of,
@@ -24,6 +30,7 @@ from trainer.monitoring.summary import (
     log_result,
     summarise,
     sureness_in_words,
+    where,
     write_summary,
 )
 from trainer.runs import readings
@@ -172,7 +179,7 @@ def note_end(
     """
     status = "interrupted" if isinstance(error, Stopped) else "failed"
     with contextlib.suppress(OSError):  # the disk may be full
-        reason = str(fault or error).partition("\n")[0]
+        reason = first_line(fault or error)
         if isinstance(error, SystemExit):
             reason = f"sys.exit({error.code!r}) was called in it"
         if status_of(folder) != "finished":  # else the result is written, see `unconfirmed`
@@ -251,18 +258,6 @@ def learning_rates(run: Run) -> Iterator[str]:
             f"group {group['name']}: learning rate {group['initial_lr']:.4g}{decay}, "
             f"{count(len(own), 'parameter')}: {listed(own, 3)}"
         )
-
-
-def where(run: Run) -> str:
-    """Device, and number of processes and threads."""
-    device, size = run.about.device, run.world.size
-    words = [str(device) if size == 1 else device.type]
-    if size > 1:
-        words.append(f"{size} processes")
-    if device.type == "cpu":
-        threads = count(torch.get_num_threads(), "thread")
-        words.append(threads if size == 1 else f"{threads} each")
-    return ", ".join(words)
 
 
 def log_next_commands(run: Run, folder: Path) -> None:

@@ -190,8 +190,9 @@ def tell_changes(sweep: Sweep, now: dict[str, Any], force: bool) -> None:
     )
     if not force and any(line.startswith(("configuration", "data")) for line in lines):
         raise UserError(
-            f"{told}\nIts jobs would no longer compare like with like. `python -m trainer resume "
-            f"{shell_path(sweep.folder)} --force` goes on all the same."
+            f"{told}\nIts jobs would no longer compare like with like. Give the old values, or "
+            "another sweep.name for a sweep of its own; `python -m trainer resume "
+            f"{shell_path(sweep.folder)} --force` goes on with the jobs that it has all the same."
         )
     print(told)
 
@@ -235,16 +236,20 @@ def run(
         return Needs(space.threads_of(job), config_of(job)["device"])
 
     launcher = launcher_of(asked.master.launcher, sweep.folder, needs)
+    modules = own_modules(asked.jobs)
     try:
         run_jobs(sweep, search, command, launcher, space, Reporter(sweep.jobs))
         tested = True
         if asked.jobs[0]["test"] == "selected":
-            modules = own_modules(asked.jobs)
-            tested = test_selected(sweep.folder, modules, in_process(launcher))
+            if number := sum(job.is_missing for job in sweep.jobs):
+                print(f"the test split is read once {count(number, 'more job')} ended: they may "
+                      "change the selection")  # fmt: skip
+            else:
+                tested = test_selected(sweep.folder, modules, in_process(launcher))
     except Stopped:
-        report(sweep.folder)
+        report(sweep.folder, modules)
         raise
-    return report(sweep.folder) or int(not tested)
+    return report(sweep.folder, modules) or int(not tested)
 
 
 def in_process(launcher: Launcher) -> Resume:
@@ -274,9 +279,9 @@ def test_selected(folder: Path, modules: Sequence[str], resumed: Resume) -> bool
     return done
 
 
-def report(folder: Path) -> int:
-    """Print the table of all jobs, the failed ones with their reason, and the next commands.
-    Returns 1 if a job is not finished, and no search has stopped it."""
+def report(folder: Path, modules: Sequence[str] = ()) -> int:
+    """Print the table of all jobs, the failed ones with their reason, and the next commands, which
+    trust these modules. Returns 1 if a job is not finished, and no search has stopped it."""
     rows = runs_and_jobs(folder)
     print(f"\n{table(rows, folder)}")
     if any(row.fold is not None for row in rows) and (line := out_of_fold.write(folder, rows)):
@@ -286,6 +291,7 @@ def report(folder: Path) -> int:
     print(f"see curves    tensorboard --logdir {shell_path(folder)}")
     open_states = {row.status for row in rows if not row.is_over}
     if sweep_file.is_own(folder) and open_states:
-        retry = "" if open_states - {"failed"} else " --retry-failed"
-        print(f"go on         python -m trainer resume {shell_path(folder)}{retry}")
+        words = " --retry-failed" if "failed" in open_states else ""
+        words += f" trust=[{','.join(modules)}]" if modules else ""
+        print(f"go on         python -m trainer resume {shell_path(folder)}{words}")
     return int(bool(open_states) or not rows)

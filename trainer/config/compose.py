@@ -213,7 +213,9 @@ class Composer:
                 raise UserError(f"{cut(one.typed)}: a sweep of {MAX_LISTED_JOBS:,} "
                                 "values or more is not started.")  # fmt: skip
             if len(one.words) > 1 and is_of_sweep(one.typed):
-                raise UserError(f"{cut(one.typed)}: cannot be swept.")
+                key = one.typed.partition("=")[0]
+                raise UserError(f"{cut(one.typed)}: cannot be swept; it is one value of the whole "
+                                f"sweep. Give {key} one value.")  # fmt: skip
         return space
 
     def _checked(self, master: DictConfig) -> Iterator[list[str]]:

@@ -146,3 +146,15 @@ def accuracy_in_words(split: str, summary: dict[str, Any], name: str = "") -> st
         return f"no {split} accuracy"
     images = count(summary[f"num_{split}_images"], "image")
     return f"{name or split} accuracy {accuracy:.4f} of {images}, 95 %: {interval}"
+
+
+def where(run: Run) -> str:
+    """Device, and number of processes and threads."""
+    device, size = run.about.device, run.world.size
+    words = [str(device) if size == 1 else device.type]
+    if size > 1:
+        words.append(f"{size} processes")
+    if device.type == "cpu":
+        threads = count(torch.get_num_threads(), "thread")
+        words.append(threads if size == 1 else f"{threads} each")
+    return ", ".join(words)

@@ -47,6 +47,12 @@ class Job:
     reason: str | None = None
     attempts: int = 0
 
+    @property
+    def is_missing(self) -> bool:
+        """True if it has no end yet, and will have one once the sweep is resumed."""
+        has_end = self.state in (FINISHED, FAILED) or is_given_up(self.state, self.reason)
+        return not has_end
+
 
 @dataclass
 class Sweep:

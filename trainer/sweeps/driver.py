@@ -157,6 +157,11 @@ def note_end(sweep: Sweep, job: Job, code: int, room: Room) -> None:
     room.leave(job.index)
     folder = sweep.folder_of(job)
     job.state, job.reason = sweep_file.state_in(folder)
+    if code in STOPPED and job.state == sweep_file.WAITING and (folder / ".hydra").is_dir():
+        with contextlib.suppress(OSError):
+            reason = "stopped before its first saved state"
+            write_summary(folder, {"status": sweep_file.INTERRUPTED, "reason": reason})
+        job.state, job.reason = sweep_file.state_in(folder)
     is_paused = code == 0 and job.state == sweep_file.INTERRUPTED  # at its stop_epoch
     if job.state != sweep_file.FINISHED and code not in STOPPED and not is_paused:
         if job.state != sweep_file.FAILED:
@@ -173,5 +178,5 @@ def reason_of(code: int, log: Path) -> str:
         is_kill = -code == signal.SIGKILL
         return f"killed by {name}{': out of memory?' if is_kill else ''}"
     lines = [line for line in readable("", read_text, log).splitlines() if line.strip()]
-    said = f": {lines[-1]:.300}" if lines else ""
+    said = f"; the last line of its log: {lines[-1]:.300}" if lines else ""
     return f"ended with exit code {code} and no result{said}"

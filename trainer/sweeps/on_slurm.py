@@ -256,6 +256,11 @@ def check() -> None:
             f"launcher=slurm: {missing[0]} was not found on this machine's PATH. Start the sweep "
             "where Slurm's commands are installed, or use launcher=local."
         )
+    if (asked := _call("sinfo", "--noheader")).returncode:
+        raise UserError(
+            f"launcher=slurm: Slurm does not answer: {asked.stderr.strip():.300}\nStart the sweep "
+            "where `sinfo` works, or use launcher=local."
+        )
 
 
 def has_gpus() -> bool:

@@ -43,6 +43,12 @@ def extend(sweep: Sweep, jobs: Sequence[list[str]], names: Sequence[str] | None 
     """
     known = {identity(job.overrides) for job in sweep.jobs}
     before = len(sweep.jobs)
+    times = Counter(frozenset(words) for words in jobs)
+    if times and (most := times.most_common(1)[0])[1] > 1:
+        raise UserError(
+            f"{' '.join(sorted(most[0]))}: the sweep has this job {most[1]} times. Give each value "
+            "once."
+        )
     for place, (words, own) in enumerate(zip(jobs, swept(jobs), strict=True)):
         if identity(words) in known:
             continue

@@ -27,6 +27,10 @@ class Net(nn.Sequential):
         if self.training and not os.path.exists("mended") and not images.is_meta:
             if self.mode == "raise":
                 raise RuntimeError("no such luck")
+            if self.mode == "assert":
+                raise AssertionError
+            if self.mode == "exit130":
+                os._exit(130)
             if self.mode == "exit":
                 sys.exit(3)
             if self.mode in ("SIGKILL", "SIGSEGV"):
@@ -48,19 +52,20 @@ def bad_nets(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_job_that_fails_does_not_touch_the_others(bad_nets: Path) -> None:
     words = ("--multirun", "--config-dir", "my", *OWN, "model=bad", "jobs=2", "sweep.name=bad",
-             "model.mode=none,raise,exit,SIGKILL,SIGSEGV", "seed=0,1")  # fmt: skip
+             "model.mode=none,raise,exit,SIGKILL,SIGSEGV,assert", "seed=0,1")  # fmt: skip
     done = run_trainer(*words, cwd=bad_nets)
     assert done.returncode == 1, done.output
     sweep = bad_nets / "outputs" / "bad"
     reasons = [job["reason"] or "" for job in jobs_of(sweep)]
     said = ("", "no such luck", "sys.exit(3) was called", "killed by SIGKILL: out of memory?",
-            "killed by SIGSEGV")  # fmt: skip
+            "killed by SIGSEGV", "AssertionError")  # fmt: skip
     for number, job in enumerate(jobs_of(sweep)):
         assert said[number // 2] in reasons[number]
         assert job["state"] == ("finished" if number < 2 else "failed")
         assert summary(sweep / job["folder"])["status"] == job["state"]
         assert reasons[number] in done.stdout
-    assert "go on         python -m trainer resume outputs/bad --retry-failed" in done.stdout
+    go_on = "go on         python -m trainer resume outputs/bad --retry-failed trust=[bad]"
+    assert go_on in done.stdout
     for job in jobs_of(sweep)[2:4]:
         assert "RuntimeError" in (sweep / job["folder"] / "trainer.log").read_text()
 
@@ -68,14 +73,33 @@ def test_a_job_that_fails_does_not_touch_the_others(bad_nets: Path) -> None:
     again = run_trainer("resume", "outputs/bad", "trust=bad", cwd=bad_nets)
     assert again.returncode == 1, again.output
     assert "started" not in again.stdout
-    assert [job["attempts"] for job in jobs_of(sweep)] == [1] * 10
+    assert [job["attempts"] for job in jobs_of(sweep)] == [1] * 12
 
     (bad_nets / "mended").touch()
     mended = run_trainer("resume", "outputs/bad", "--retry-failed", "trust=bad", cwd=bad_nets)
     assert mended.returncode == 0, mended.output
-    assert [job["attempts"] for job in jobs_of(sweep)] == [1] * 2 + [2] * 8
+    assert [job["attempts"] for job in jobs_of(sweep)] == [1] * 2 + [2] * 10
     found = hashes(sweep)
-    assert found == found[:2] * 5  # every mode computes the same
+    assert found == found[:2] * 6  # every mode computes the same
+
+
+@pytest.mark.slow
+def test_the_test_split_waits_for_what_may_change_the_selection(bad_nets: Path) -> None:
+    words = ("--multirun", "--config-dir", "my", *OWN, "model=bad", "jobs=1", "sweep.name=bad",
+             "model.mode=none,exit130")  # fmt: skip
+    done = run_trainer(*words, cwd=bad_nets)
+    assert done.returncode == 1, done.output
+    sweep = bad_nets / "outputs" / "bad"
+    first, second = (sweep / job["folder"] for job in jobs_of(sweep))
+    assert [job["state"] for job in jobs_of(sweep)] == ["finished", "interrupted"]
+    assert "the test split is read once 1 more job ended" in done.stdout
+    assert summary(first)["test_accuracy"] is None
+    assert "stopped before its first saved state" in summary(second)["reason"]
+    (bad_nets / "mended").touch()
+    mended = run_trainer("resume", "outputs/bad", "trust=[bad]", cwd=bad_nets)
+    assert mended.returncode == 0, mended.output
+    assert summary(first)["test_accuracy"] is not None
+    assert hashes(sweep)[0] == hashes(sweep)[1]
 
 
 @pytest.mark.slow

@@ -92,7 +92,8 @@ def test_the_same_command_with_more_values_adds_jobs(tmp_path: Path) -> None:
     [
         (["jobs=2"], "jobs: is a key of sweeps"),
         (["--multirun", "jobs=-1"], "jobs=-1: must be a whole number at least 0"),
-        (["--multirun", "jobs=1,2"], "jobs=1,2: cannot be swept"),
+        (["--multirun", "jobs=1,2"], "jobs=1,2: cannot be swept; it is one value of the whole"),
+        (["--multirun", "seed=0,1,0"], "seed=0: the sweep has this job 2 times"),
         (["--multirun", "sweep.name=a/b"], "the name of a folder below outputs/"),
         (["--multirun", "sweep.name=.."], "the name of a folder below outputs/"),
         (["--multirun", "launcher=cloud"], "launcher=cloud: must be one of local"),

@@ -80,7 +80,8 @@ def as_csv(rows: Sequence[Row], shown: Sequence[Row]) -> str:
     chosen = {row.folder for one in selected(rows) for row in one.rows}
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*CSV_HEADER, *map(in_csv, keys)])
+    names = [f"{key} (override)" if key in CSV_HEADER else key for key in keys]
+    writer.writerow([*CSV_HEADER, *map(in_csv, names)])
     writer.writerows(csv_rows(shown, keys, chosen))
     return text.getvalue()
 
