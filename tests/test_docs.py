@@ -33,6 +33,7 @@ NOT_RUN = {
     r"\bdata=(mnist|fashion_mnist|cifar10|cifar100)\b": "a download",
     r"experiment=mlp_fashion": "a download",
     r"weights=IMAGENET1K_V1": "a download",
+    r"average\.start_epoch=10": "more epochs than one; tests/trainer/training/rules/ trains some",
     r"compile=(step|model)": "a C++ compiler; tests/trainer/training/compiling/ runs it",
     r"launcher=(slurm|ray)": "a cluster; tests/trainer/sweeps/ starts one",
     r"report outputs/(two --|cv outputs/two)|resume outputs/zoo": "sweeps of another line or page",
