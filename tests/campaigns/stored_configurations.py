@@ -208,9 +208,7 @@ def use(state: dict[str, Any]) -> torch.Tensor:
         targets.check_options(group, made[group])
     losses.make_loss(made)
     optimizers.make_schedule(made["scheduler"], total_steps=10, steps_per_epoch=5)
-    optimizer_state.check_state(
-        optimizers.make_optimizer(made["optimizer"], model), state["optimizer"]
-    )
+    optimizer_state.check_state(optimizers.make_optimizer(made, model), state["optimizer"])
     with contextlib.suppress(UserError):  # no files here, and where they lie is the user's to say
         datasets.load_data(made["data"])
     with torch.no_grad():

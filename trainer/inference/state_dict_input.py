@@ -15,7 +15,7 @@ from trainer.inference import import_weights
 
 # Of a set, what says nothing of how the model sees an image.
 IDLE = tuple(f"data.{key}" for key in (
-    "download", "mirrors", "hflip", "val_size", "test_size", "split_seed", "group",
+    "download", "mirrors", "hflip", "val_size", "test_size", "split_seed", "group", "fraction",
     "test_files", "folds", "fold", "num_train", "num_test", "noise", "seed", "file_md5",
 ))  # fmt: skip
 

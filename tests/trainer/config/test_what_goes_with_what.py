@@ -69,7 +69,7 @@ TOGETHER = {
 }  # fmt: skip
 LEFT_OUT = {
     ("more", "processes=2"): ["loss.class_weights=balanced"],
-    ("rest", "compile=step"): ["micro_batch_size=5", "unfreeze_epoch=2"],
+    ("rest", "compile=step"): ["micro_batch_size=5", "unfreeze_epoch=2", "clip_grad_adaptive=0.01"],
 }
 
 

@@ -83,9 +83,8 @@ def test_it_is_of_gradients_without_their_scale(clip: ClipValue | ClipAdaptive) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("clip", ["clip_grad_value=0.001", "clip_grad_adaptive=0.001"])
-def test_a_compiled_step_clips_the_same(tmp_path: Path, clip: str) -> None:
-    words = [*norm_net.TINY, "precision=fp64", "optimizer=sgd", clip]
+def test_a_compiled_step_clips_the_same(tmp_path: Path) -> None:
+    words = [*norm_net.TINY, "precision=fp64", "optimizer=sgd", "clip_grad_value=0.001"]
     one = train(tmp_path, *words, folder="one").folder
     graph = train(tmp_path, *words, "compile=step", folder="graph").folder
     losses = [[row["loss"] for row in results.rows(f)] for f in (one, graph)]
