@@ -84,8 +84,11 @@ BREAKS: dict[str, Callable[[str, random.Random], str]] = {
 # beside the configuration has a say in, nor the machine.
 VALID = ("valid values", "valid, in other notation")
 FIXED = ("device", "precision", "layers", "channels_last", "compile", "replace_head", "data.shape",
-         "data.num_classes", "data.mean", "data.std", "data.pixel_range", "data.folds",
-         "data.fold")  # fmt: skip
+         "data.num_classes", "data.mean", "data.std", "data.pixel_range", "data.folds", "data.fold",
+         # Not with every state or number of epochs, or not with each other.
+         "unfreeze_epoch", "average.start_epoch", "scheduler.anneal", "optimizer.amsgrad",
+         "lr_factors", "layer_decay", "decay_norms_and_biases", "clip_grad_norm",
+         "clip_grad_value", "clip_grad_adaptive")  # fmt: skip
 GROUPS_TO_CHANGE = ("augment", "loss", "scheduler")
 MOST = 1000  # added to the least value that a number may have
 
