@@ -7,7 +7,7 @@ table 1 and figure 5.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, get_args
 
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ from models.init import (
     check_dropout,
     check_options,
     initialise,
+    is_count,
 )
 from models.stochastic_depth import drop_linearly
 
@@ -99,6 +100,9 @@ BLOCKS: dict[int, tuple[int, int, int, int]] = {
 }
 
 
+Width = Annotated[int, "a whole number at least 1"]
+
+
 class ResNet(nn.Module):
     """Four stages of residual blocks: basic ones at depth 18 and 34, bottlenecks beyond.
 
@@ -106,7 +110,8 @@ class ResNet(nn.Module):
     25,557,032 (50), 44,549,160 (101), 60,192,808 (152).
 
     Departures from the paper: the stride (see `stride_on`) and the small stem. The paper's own
-    CIFAR networks are narrower (16 to 64 maps); the small stem here keeps the ImageNet widths.
+    CIFAR networks are narrower (16 to 64 maps in three stages); the small stem here keeps the
+    ImageNet widths unless `width` says otherwise.
 
     Args:
         shape: (C, H, W) of an image; a side below 28 is brought to 28 before the network sees it.
@@ -115,6 +120,8 @@ class ResNet(nn.Module):
         stem: imagenet (7x7 with stride 2, then 3x3 pooling with stride 2), small (3x3, stride 1, no
             pooling) or auto: imagenet if both sides are at least 64. The small one leaves 16 times
             as many pixels to every later layer and takes about as much longer.
+        width: maps of the stem and of the first stage's 3x3 convolutions; each later stage has
+            twice as many. The paper's is 64; a quarter of it computes a sixteenth.
         stride_on: 3x3 (v1.5) or 1x1 (v1, the paper's): the convolution of a bottleneck that
             strides. Basic blocks have no 1x1 but the shortcut's; for them it must be 3x3.
         zero_init_last: start the last norm's scale of every block at 0, so that each block begins
@@ -133,40 +140,45 @@ class ResNet(nn.Module):
         num_classes: int,
         depth: Annotated[int, BLOCKS] = 18,
         stem: Annotated[str, ("auto", "imagenet", "small")] = "auto",
+        width: Width = 64,
         stride_on: Annotated[str, ("3x3", "1x1")] = "3x3",
         zero_init_last: bool = True,
         stochastic_depth: Dropout = 0.0,
         init: Init = "kaiming",
     ) -> None:
         super().__init__()
-        channels, height, width = check_data(shape, num_classes)
+        channels, *sides = check_data(shape, num_classes)
         check_options(self, depth=depth, stem=stem, stride_on=stride_on,
                       zero_init_last=zero_init_last)  # fmt: skip
         check_dropout(stochastic_depth, "stochastic_depth")
+        if not is_count(width):
+            raise ValueError(f"model.width={width}: must be {get_args(Width)[1]}")
         if depth < 50:
             check_choice("stride_on", stride_on, ("3x3",))
         # The paper's stride has the same shapes and another function: no weights of torchvision's.
-        self.torchvision_name = f"resnet{depth}" if stride_on == "3x3" else None
+        official = stride_on == "3x3" and width == 64
+        self.torchvision_name = f"resnet{depth}" if official else None
         if stem == "auto":
-            stem = "imagenet" if min(height, width) >= 64 else "small"
+            stem = "imagenet" if min(sides) >= 64 else "small"
 
         if stem == "imagenet":
-            self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+            self.conv1 = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
         else:
-            self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+            self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "imagenet" else nn.Identity()
 
         expansion = Bottleneck.expansion if depth >= 50 else BasicBlock.expansion
         blocks = BLOCKS[depth]
-        self.layer1 = make_stage(depth, 64, 64, blocks[0], 1, stride_on)
-        self.layer2 = make_stage(depth, 64 * expansion, 128, blocks[1], 2, stride_on)
-        self.layer3 = make_stage(depth, 128 * expansion, 256, blocks[2], 2, stride_on)
-        self.layer4 = make_stage(depth, 256 * expansion, 512, blocks[3], 2, stride_on)
+        maps = [width * expansion, 2 * width * expansion, 4 * width * expansion]
+        self.layer1 = make_stage(depth, width, width, blocks[0], 1, stride_on)
+        self.layer2 = make_stage(depth, maps[0], 2 * width, blocks[1], 2, stride_on)
+        self.layer3 = make_stage(depth, maps[1], 4 * width, blocks[2], 2, stride_on)
+        self.layer4 = make_stage(depth, maps[2], 8 * width, blocks[3], 2, stride_on)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-        self.fc = nn.Linear(512 * expansion, num_classes)
+        self.fc = nn.Linear(8 * width * expansion, num_classes)
         initialise(self, init, self.fc)
         blocks_of = [m for m in self.modules() if isinstance(m, (BasicBlock, Bottleneck))]
         drop_linearly([(block, "drop") for block in blocks_of], stochastic_depth)
@@ -176,8 +188,8 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) float -> (N, num_classes) logits.
 
-        The trail is for basic blocks at 224 px; bottlenecks have four times the maps after each
-        stage, and the small stem at 32 px keeps 32 until layer2.
+        The trail is for basic blocks and width 64 at 224 px; bottlenecks have four times the maps
+        after each stage, and the small stem at 32 px keeps 32 until layer2.
         """
         x = self.relu(self.bn1(self.conv1(x)))  # (N, 64, 112, 112)
         x = self.maxpool(x)  # (N, 64, 56, 56)

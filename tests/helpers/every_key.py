@@ -195,6 +195,7 @@ ROWS: dict[str, tuple[Words, str]] = {
     "model.aux_pool": (["model=googlenet", "data.shape=[1,224,224]"], "model.aux_pool=adaptive"),
     "model.depth": (["model=resnet18"], "model.depth=34"),
     "model.stem": (["model=resnet18"], "model.stem=imagenet"),
+    "model.width": (["model=resnet18"], "model.width=16"),
     "model.stride_on": (["model=resnet50"], "model.stride_on=1x1"),
     "model.zero_init_last": (["model=resnet18"], "model.zero_init_last=false"),
     "model.stochastic_depth": (["model=resnet18"], "model.stochastic_depth=0.3"),

@@ -60,6 +60,27 @@ def test_number_of_parameters(make: Callable[[], nn.Module], expected: int) -> N
     assert count_parameters(on_meta(make)) == expected
 
 
+@pytest.mark.parametrize("width", [1, 16, 64, 128])
+@pytest.mark.parametrize("stem", ["small", "imagenet"])
+def test_parameters_of_a_resnet_18_grow_with_the_square_of_its_width(width: int, stem: str) -> None:
+    """Counted by hand: 3x3 convolutions, the 1x1 of shortcuts, two numbers a map of each norm."""
+    w, (side, maps) = width, {"small": (3, 3), "imagenet": (7, 3)}[stem]
+    within = 9 * w * w * (4 + 3 * (4 + 16 + 64))  # all but the first convolution of stages 2 to 4
+    between = (9 + 1) * w * w * (2 + 8 + 32)
+    norms = 2 * w * (1 + 4 + 5 * (2 + 4 + 8))
+    expected = side * side * maps * w + within + between + norms + (8 * w + 1) * 10
+    net = on_meta(lambda: ResNet((3, 64, 64), 10, stem=stem, width=width))
+    assert count_parameters(net) == expected
+    official = net.torchvision_name
+    assert official == ("resnet18" if width == 64 else None)
+
+
+@pytest.mark.parametrize("width", [0, -1, 1.5, True, "wide"])
+def test_a_width_that_is_none_is_refused(width: Any) -> None:
+    with pytest.raises(ValueError, match=r"model\.width=.*whole number at least 1"):
+        ResNet((1, 28, 28), 10, width=width)
+
+
 @pytest.mark.parametrize(
     ("depth", "batch_norm", "expected"),
     [
