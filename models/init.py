@@ -20,6 +20,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 # keys read, or with words for them.
 Init = Annotated[str, INITS]
 Activation = Annotated[str, ACTIVATIONS]
+Width = Annotated[int, "a whole number at least 1"]
 Dropout = Annotated[float, "a probability at least 0 and less than 1"]
 
 
@@ -96,6 +97,12 @@ def check_dropout(value: Any, key: str = "dropout") -> None:
     """Raise ValueError, naming `model.<key>`, unless `value`, a probability, is in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ValueError(f"model.{key}={_as_typed(value)}: must be {get_args(Dropout)[1]}")
+
+
+def check_width(value: Any) -> None:
+    """Raise ValueError, naming `model.width`, unless `value`, a number of maps, is at least 1."""
+    if not is_count(value):
+        raise ValueError(f"model.width={_as_typed(value)}: must be {get_args(Width)[1]}")
 
 
 def check_data(shape: Sequence[int], num_classes: int) -> tuple[int, int, int]:

@@ -7,19 +7,20 @@ table 1 and figure 5.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, get_args
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from models.init import (
     Dropout,
     Init,
+    Width,
     check_choice,
     check_data,
     check_dropout,
     check_options,
+    check_width,
     initialise,
-    is_count,
 )
 from models.stochastic_depth import drop_linearly
 
@@ -100,9 +101,6 @@ BLOCKS: dict[int, tuple[int, int, int, int]] = {
 }
 
 
-Width = Annotated[int, "a whole number at least 1"]
-
-
 class ResNet(nn.Module):
     """Four stages of residual blocks: basic ones at depth 18 and 34, bottlenecks beyond.
 
@@ -151,8 +149,7 @@ class ResNet(nn.Module):
         check_options(self, depth=depth, stem=stem, stride_on=stride_on,
                       zero_init_last=zero_init_last)  # fmt: skip
         check_dropout(stochastic_depth, "stochastic_depth")
-        if not is_count(width):
-            raise ValueError(f"model.width={width}: must be {get_args(Width)[1]}")
+        check_width(width)
         if depth < 50:
             check_choice("stride_on", stride_on, ("3x3",))
         # The paper's stride has the same shapes and another function: no weights of torchvision's.

@@ -11,7 +11,16 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from models.init import Dropout, Init, check_data, check_dropout, check_options, initialise
+from models.init import (
+    Dropout,
+    Init,
+    Width,
+    check_data,
+    check_dropout,
+    check_options,
+    check_width,
+    initialise,
+)
 
 # Table 1: maps of the 3x3 convolutions of the five stages; a 2x2 max pooling ends each stage.
 STAGES: dict[int, tuple[tuple[int, ...], ...]] = {
@@ -39,6 +48,8 @@ class VGG(nn.Module):
         batch_norm: a batch norm after each convolution.
         head: imagenet (7x7 pool, 4096, 4096, logits), small (global average, logits) or auto:
             imagenet if both sides are at least 128, so that stage 5 leaves 4x4 or more to pool.
+        width: maps of the first stage, the paper's is 64; the later ones have 2, 4, 8 and 8 times
+            as many. A quarter of it computes about a sixteenth.
         dropout: probability of dropping a hidden unit of the ImageNet head; 0 = off.
         init: see `initialise`.
     """
@@ -52,23 +63,27 @@ class VGG(nn.Module):
         depth: Annotated[int, STAGES] = 16,
         batch_norm: bool = False,
         head: Annotated[str, ("auto", "imagenet", "small")] = "auto",
+        width: Width = 64,
         dropout: Dropout = 0.5,
         init: Init = "kaiming",
     ) -> None:
         super().__init__()
-        channels, height, width = check_data(shape, num_classes)
+        channels, *sides = check_data(shape, num_classes)
         check_options(self, depth=depth, batch_norm=batch_norm, head=head)
         check_dropout(dropout)
+        check_width(width)
         if head == "auto":
-            head = "imagenet" if min(height, width) >= 128 else "small"
+            head = "imagenet" if min(sides) >= 128 else "small"
 
-        self.torchvision_name = f"vgg{depth}_bn" if batch_norm else f"vgg{depth}"
-        self.features = make_features(channels, STAGES[depth], batch_norm)
+        official = f"vgg{depth}_bn" if batch_norm else f"vgg{depth}"
+        self.torchvision_name = official if width == 64 else None
+        stages = tuple(tuple(maps * width // 64 for maps in stage) for stage in STAGES[depth])
+        self.features = make_features(channels, stages, batch_norm)
         self.avgpool = nn.AdaptiveAvgPool2d(7 if head == "imagenet" else 1)
         self.flatten = nn.Flatten()
         if head == "imagenet":
             self.classifier = nn.Sequential(
-                nn.Linear(512 * 7 * 7, 4096),
+                nn.Linear(8 * width * 7 * 7, 4096),
                 nn.ReLU(inplace=True),
                 nn.Dropout(dropout),
                 nn.Linear(4096, 4096),
@@ -77,7 +92,7 @@ class VGG(nn.Module):
                 nn.Linear(4096, num_classes),
             )
         else:
-            self.classifier = nn.Sequential(nn.Linear(512, num_classes))
+            self.classifier = nn.Sequential(nn.Linear(8 * width, num_classes))
         initialise(self, init, self.classifier[-1])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +106,7 @@ class VGG(nn.Module):
 def make_features(
     channels: int, stages: tuple[tuple[int, ...], ...], batch_norm: bool
 ) -> nn.Sequential:
-    """The five stages: (N, channels, H, W) -> (N, 512, H // 32, W // 32)."""
+    """The five stages: (N, channels, H, W) -> (N, last maps, H // 32, W // 32)."""
     layers: list[nn.Module] = []
     for stage in stages:
         for num_maps in stage:

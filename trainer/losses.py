@@ -182,6 +182,33 @@ class BCE(_Weighted):
         )
 
 
+class Distilled(nn.Module):
+    """Loss of a network with a teacher: weight * T^2 * KL(p || q) + (1 - weight) * loss, where p
+    and q are the softmax of the teacher's and of the network's logits, divided by the temperature
+    T; the mean of KL over the images. T^2 keeps the size of the gradients (Hinton et al. 2015,
+    section 2).
+
+    Args:
+        loss: of the output and the targets, as without a teacher.
+        temperature: T; above 1, the small probabilities count more.
+        weight: share of what the teacher says, in 0..1.
+    """
+
+    def __init__(self, loss: nn.Module, temperature: float, weight: float) -> None:
+        super().__init__()
+        self.loss, self.temperature, self.weight = loss, temperature, weight
+
+    def forward(self, output: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        """The output's last logits are the teacher's."""
+        *heads, taught = output
+        own: Tensor = self.loss(heads[0] if len(heads) == 1 else tuple(heads), target)
+        log_q, log_p = (
+            (in_full(logits) / self.temperature).log_softmax(dim=1) for logits in (heads[0], taught)
+        )
+        apart = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+        return self.weight * self.temperature**2 * apart + (1 - self.weight) * own
+
+
 class Penalised(nn.Module):
     """Loss plus l1 * sum |w| + l2 * sum w^2 over some weights of the model, which stay its own.
 

@@ -75,10 +75,24 @@ def test_parameters_of_a_resnet_18_grow_with_the_square_of_its_width(width: int,
     assert official == ("resnet18" if width == 64 else None)
 
 
+@pytest.mark.parametrize("width", [1, 24, 64])
+@pytest.mark.parametrize("head", ["small", "imagenet"])
+def test_parameters_of_a_vgg_11_grow_with_the_square_of_its_width(width: int, head: str) -> None:
+    w = width
+    convolutions = 9 * (3 * w + w * w * (2 + 8 + 16 + 32 + 3 * 64)) + w * (1 + 2 + 8 + 16 + 16)
+    norms = 2 * w * (1 + 2 + 8 + 16 + 16)
+    last = {"small": 8 * w * 10 + 10,
+            "imagenet": (8 * w * 49 + 1) * 4096 + 4097 * 4096 + 4097 * 10}[head]  # fmt: skip
+    net = on_meta(lambda: VGG((3, 64, 64), 10, depth=11, batch_norm=True, head=head, width=width))
+    assert count_parameters(net) == convolutions + norms + last
+    assert net.torchvision_name == ("vgg11_bn" if width == 64 else None)
+
+
 @pytest.mark.parametrize("width", [0, -1, 1.5, True, "wide"])
-def test_a_width_that_is_none_is_refused(width: Any) -> None:
+@pytest.mark.parametrize("network", [ResNet, VGG])
+def test_a_width_that_is_none_is_refused(network: Any, width: Any) -> None:
     with pytest.raises(ValueError, match=r"model\.width=.*whole number at least 1"):
-        ResNet((1, 28, 28), 10, width=width)
+        network((1, 28, 28), 10, width=width)
 
 
 @pytest.mark.parametrize(

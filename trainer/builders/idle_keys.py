@@ -167,6 +167,12 @@ def of_patience(key: str, job: Mapping[str, Any]) -> str:
     return "" if job["patience"] else "has no effect without patience. Leave the key out."
 
 
+def of_distilling(key: str, job: Mapping[str, Any]) -> str:
+    if job["teacher"] is not None:
+        return ""
+    return "has no effect without a teacher. Leave the key out, or add teacher=CHECKPOINT."
+
+
 def of_freeze(key: str, job: Mapping[str, Any]) -> str:
     if job["freeze"]:
         return ""
@@ -177,6 +183,8 @@ REASONS = {
     "decay_norms_and_biases": of_spared_decay,
     "freeze_batch_norm": of_freeze,
     "unfreeze_epoch": of_freeze,
+    "distill_temperature": of_distilling,
+    "distill_weight": of_distilling,
     "min_delta": of_patience,
     "patience_on": of_patience,
     "micro_batch_size": of_micro_batch_size,

@@ -12,7 +12,7 @@ from data.types import Dataset
 from trainer.builders.numpy_losses import NumpyPenalised, convert_loss
 from trainer.config.targets import instantiate_group
 from trainer.errors import UserError
-from trainer.losses import Penalised
+from trainer.losses import Distilled, Penalised
 from trainer.system.device import float_dtype
 
 # Options of the training alone, with their off-values.
@@ -51,9 +51,12 @@ def plain(options: Mapping[str, Any]) -> dict[str, Any]:
 def training_loss(
     config: Mapping[str, Any], model: nn.Module, dataset: Dataset, device: torch.device
 ) -> nn.Module:
-    """Training loss of a placed model, on its device, with the penalties on its weights."""
+    """Training loss of a placed model, on its device, with what a teacher adds, and the
+    penalties on its weights."""
     weights = balanced_weights(dataset.train.labels, len(dataset.classes))
     loss = make_loss(config, weights).to(device=device, dtype=float_dtype(config["precision"]))
+    if config["teacher"] is not None:
+        loss = Distilled(loss, config["distill_temperature"], config["distill_weight"])
     if not (config["l1"] or config["l2"]):
         return loss
     penalised = NumpyPenalised if config["layers"] == "numpy" else Penalised

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.seeds import derive_seed
-from trainer.builders import losses, training_run
+from trainer.builders import losses, teachers, training_run
 from trainer.builders.steps import build_stepper, build_update
 from trainer.runs.progress import CompileTime
 from trainer.system.device import autocast, pick_device
@@ -23,10 +23,12 @@ def swept_losses(config: Mapping[str, Any], lrs: list[float]) -> list[float]:
     device, seed = pick_device(config["device"], config["layers"]), config["seed"]
     model, dataset, _ = training_run.build_model(config, device)
     train, val, _ = training_run.build_batches(config, dataset, model, device)
+    teacher = teachers.make_teacher(config, model, dataset, device)
     stepper = build_stepper(config, model, World())
     update = build_update(
         config, model.train(), losses.training_loss(config, model, dataset, device), stepper,
         autocast(config["precision"], device), (train, val), CompileTime(),
+        teacher,
     )  # fmt: skip
     optimizer = stepper.optimizer
     return lr_sweep.sweep(

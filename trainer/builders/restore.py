@@ -81,7 +81,7 @@ def usable(entries: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, A
     config, notes = stored.on_this_machine(stored.configuration(entries, values), values)
     for note in notes:
         print(note, file=sys.stderr)
-    return {**config, "processes": 1}
+    return {**config, "processes": 1, "teacher": None}  # what only a training needs
 
 
 def restore(entries: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:

@@ -35,6 +35,9 @@ def resumed(
     begun, notes = stored.own_sources(stored.configuration(state, values), values)
     for note in notes:
         log.info("%s", note)
+    if begun["teacher"] is not None and "teacher" not in values:
+        log.info("teacher=%s: as the checkpoint says; teacher=FILE takes another place of it",
+                 begun["teacher"])  # fmt: skip
     config = asked or restore.reconfigure(begun, values)
     check_changes(begun, config, force)
     idle_keys.refuse(

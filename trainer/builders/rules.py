@@ -9,20 +9,25 @@ from torch import nn
 
 from trainer.builders import networks
 from trainer.config.targets import instantiate_group
+from trainer.training.distillation import SameTeacher, Teacher
 from trainer.training.rules.averaging import Average
 from trainer.training.rules.rule import Rule
 from trainer.training.rules.stopping import EarlyStopping, TimeBudget
 from trainer.training.rules.unfreezing import Unfreezing
 
 
-def build_rules(config: Mapping[str, Any], model: nn.Module) -> tuple[Rule, ...]:
+def build_rules(
+    config: Mapping[str, Any], model: nn.Module, teacher: Teacher | None = None
+) -> tuple[Rule, ...]:
     """Rules that the configuration asks for, in the order in which a run calls them; off, a key
     adds none.
 
     Args:
         model: that is trained, on its device, not yet compiled.
+        teacher: of a distillation; None: there is none.
     """
     asked: tuple[Rule | None, ...] = (
+        None if teacher is None else SameTeacher(teacher.weights_sha256),
         make_unfreezing(config, model),
         make_average(config, model),
         EarlyStopping(config["patience"], config["min_delta"], config["patience_on"])

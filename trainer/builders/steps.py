@@ -17,6 +17,7 @@ from trainer.runs.progress import CompileTime
 from trainer.training import loop
 from trainer.training.clipping import ClipAdaptive, ClipNorm, ClipValue, last_layer
 from trainer.training.compiling import compiled
+from trainer.training.distillation import Taught, Teacher
 from trainer.training.run import Update
 from trainer.training.step import CheckedStep, Clip, ScaledStep
 from trainer.training.world import World
@@ -52,12 +53,14 @@ def build_update(
     context: AbstractContextManager[Any],
     batches: tuple[Batches, Batches],
     timer: CompileTime,
+    teacher: Teacher | None = None,
 ) -> Update:
     """Training step according to the key compile: eager, with a compiled model, or as one graph.
 
     Args:
         batches: of the train and validation splits, whose batch sizes run compiled.
         timer: counts the seconds of compilation.
+        teacher: whose logits the loss takes as the last of the outputs; None: there is none.
     """
     train, val = (min(split.batch_size, split.num_images) for split in batches)
     if config["compile"] == "step":
@@ -66,10 +69,11 @@ def build_update(
         if micro := config["micro_batch_size"]:
             train = math.ceil(train / math.ceil(train / micro))
         compiled.compile_model(model, train, val, timer)
+    shown = model if teacher is None else Taught(model, teacher)
     if config["micro_batch_size"]:
         count = functools.partial(number_of_parts, config["micro_batch_size"], batches[0].part)
-        return functools.partial(loop.update_in_parts, model, loss, stepper, context, count=count)
-    return functools.partial(loop.update, model, loss, stepper, context)
+        return functools.partial(loop.update_in_parts, shown, loss, stepper, context, count=count)
+    return functools.partial(loop.update, shown, loss, stepper, context)
 
 
 def number_of_parts(most: int, part: Part | None, num_images: int) -> int:

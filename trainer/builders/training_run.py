@@ -20,7 +20,7 @@ from data.loading.part import Part
 from data.memory import free_bytes
 from data.seeds import derive_seed
 from data.types import Dataset
-from trainer.builders import losses, networks, optimizers, pretrained
+from trainer.builders import losses, networks, optimizers, pretrained, teachers
 from trainer.builders.datasets import (
     Shape,
     evaluation_batches,
@@ -73,6 +73,7 @@ def check(config: Mapping[str, Any], asks_cuda: bool = True) -> None:
     losses.make_loss(config)
     instantiate_group("augment", config["augment"], num_classes=2, hflip=False)
     make_average(config)
+    teachers.check(config)
     if (size := known_size(config["data"])) is not None:
         check_model(config, *size, asks_cuda=asks_cuda)
 
@@ -117,6 +118,7 @@ def check_data(config: Mapping[str, Any], asks_cuda: bool = True) -> str:
     on them. Raises UserError. Returns what tells the dataset from another."""
     dataset = load_data(config["data"])
     describable.check(asdict(networks.describe(config, dataset)))
+    teachers.check_data(config, dataset)
     if known_size(config["data"]) is None:
         check_model(config, dataset.shape, len(dataset.classes), asks_cuda)
     sizes = f"{len(dataset.train):,} train, {len(dataset.val):,} val images"
@@ -153,6 +155,7 @@ def build(
     train, val, test = build_batches(config, dataset, model, device, world.part)
     stepper = build_stepper(config, model, world)
     loss = losses.training_loss(config, model, dataset, device)
+    teacher = teachers.make_teacher(config, model, dataset, device)
     context, timer = autocast(config["precision"], device), CompileTime()
     description = networks.describe(config, dataset)
     if world.is_main:
@@ -161,10 +164,11 @@ def build(
         )
     else:  # the others evaluate their part for the images, and write nothing
         writer, watchers = MUTE, (Visualizer(folder, None, False, description.probabilities),)
-    rules = build_rules(config, model)  # after the optimizer is made, before the model is compiled
+    # After the optimizer is made, before the model is compiled.
+    rules = build_rules(config, model, teacher)
     run = Run(
         model=model,
-        update=build_update(config, model, loss, stepper, context, (train, val), timer),
+        update=build_update(config, model, loss, stepper, context, (train, val), timer, teacher),
         stepper=stepper,
         schedule=optimizers.make_schedule(
             config["scheduler"], config["epochs"] * len(train), len(train)

@@ -90,11 +90,12 @@ TABLE: dict[str, Row] = {
         kinds.is_early_stopping, "the best value and a count", optional=True, **_STATE
     ),
     "time_budget": Row(kinds.is_time_budget, "numbers of seconds", optional=True, **_STATE),
+    "teacher": Row(kinds.is_teacher, "the digest of a teacher's weights", optional=True, **_STATE),
     "average": Row(kinds.is_average, "averaged weights and their number", optional=True, **_STATE),
 }
 
 # Entries that only a training with that rule has.
-OF_RULES = {"average", "early_stopping", "time_budget"}
+OF_RULES = {"average", "early_stopping", "teacher", "time_budget"}
 
 
 def read(path: Path, state: bool = False) -> dict[str, Any]:

@@ -88,6 +88,10 @@ def is_time_budget(value: Any) -> bool:
     )  # fmt: skip
 
 
+def is_teacher(value: Any) -> bool:
+    return is_dict(value) and value.keys() == {"weights_sha256"} and is_text(*value.values())
+
+
 def is_shape(value: Any) -> bool:
     return (
         isinstance(value, list) and len(value) == 3

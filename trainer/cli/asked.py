@@ -75,7 +75,7 @@ def refuse_sweep(typed: Collection[str], master: DictConfig) -> None:
 
 def refuse_trust(typed: Collection[str], jobs: Sequence[Mapping[str, Any]]) -> None:
     """Raises UserError: here it would change nothing."""
-    given = [job["trust"] for job in jobs if job["trust"]]
+    given = [job["trust"] for job in jobs if job["trust"] and job["teacher"] is None]
     if given and "trust" in typed:
         raise UserError(
             f"trust={format_value(given[0])}: plays no part in a training, which takes what its "

@@ -11,7 +11,7 @@ from trainer.text.values import format_value
 # They compute on the CPU, in float32 or float64, and choose the order in memory themselves.
 NUMPY_TAKES = {
     "device": ("auto", "cpu"), "precision": ("fp32", "fp64"), "channels_last": ("auto", False),
-    "compile": ("none",),
+    "compile": ("none",), "teacher": (None,),
 }  # fmt: skip
 
 # Each process of several has a device of its own, which it chooses itself.
@@ -26,7 +26,7 @@ CLIPS = ("clip_grad_norm", "clip_grad_value", "clip_grad_adaptive")
 
 # The whole step is one graph, of one pass through the model.
 STEP_TAKES: dict[str, tuple[Any, ...]] = {
-    "micro_batch_size": (0,), "unfreeze_epoch": (0,),
+    "micro_batch_size": (0,), "unfreeze_epoch": (0,), "teacher": (None,),
     "clip_grad_adaptive": (0,),  # torch's compiler fails at its graph (KeyError, with torch 2.14)
 }  # fmt: skip
 

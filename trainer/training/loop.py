@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainer import checkpoints
 from trainer.evaluation.metrics import Meter, Metrics
-from trainer.losses import main_logits
+from trainer.losses import Output, main_logits
 from trainer.training.batches import BatchSource
 from trainer.training.run import Run
 from trainer.training.step import Stepper
@@ -58,7 +58,7 @@ def train_step(run: Run, images: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
 
 
 def update(
-    model: nn.Module,
+    model: Callable[[Tensor], Output],
     loss: nn.Module,
     stepper: Stepper,
     autocast: AbstractContextManager[Any],
@@ -78,7 +78,7 @@ def update(
 
 
 def update_in_parts(
-    model: nn.Module,
+    model: Callable[[Tensor], Output],
     loss: nn.Module,
     stepper: Stepper,
     autocast: AbstractContextManager[Any],

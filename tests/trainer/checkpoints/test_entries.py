@@ -87,6 +87,7 @@ ODD: dict[str, list[Any]] = {
                        {"best": math.inf, "num_worse": 0}, {"best": math.nan, "num_worse": 0}],
     "time_budget": [None, {}, {"spent": 1.0},
                     {"spent": -1.0, "reached": 0.0, "longest": 0.0, "epoch_s": 0.0}],
+    "teacher": [None, {}, "0", {"weights_sha256": 1}, {"weights_sha256": "0", "more": "1"}],
     "average": [None, {}, {"number": 1}, {"number": -1, "model": {WEIGHT: torch.ones(2)}},
                 {"number": 1, "model": {}}, {"number": 1, "model": {WEIGHT: repeating}}],
 }  # fmt: skip

@@ -32,9 +32,10 @@ def test_the_table_says_yes_or_refused() -> None:
 
 @pytest.mark.parametrize(("feature", "engine", "said"), CELLS)
 def test_a_pair_is_taken_or_refused_before_anything_is_loaded(
-    feature: str, engine: str, said: str
+    feature: str, engine: str, said: str, teacher: Path
 ) -> None:
-    config = compose_words("data=synthetic", "epochs=4", *feature.split(), engine)
+    words = [word.replace("best.pth", str(teacher)) for word in feature.split()]
+    config = compose_words("data=synthetic", "epochs=4", *words, engine)
     if said == "yes":
         check(config)
         return
@@ -44,6 +45,13 @@ def test_a_pair_is_taken_or_refused_before_anything_is_loaded(
     told = str(error.value).lower().replace("_", "")
     assert key in told
     assert engine in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint trained on the data of the trainings below."""
+    run = train(tmp_path_factory.mktemp("teacher"), *TINY, "model.hidden=[40]", "seed=5")
+    return run.folder / "checkpoints" / "best.pth"
 
 
 def check(config: dict[str, Any]) -> None:
@@ -65,11 +73,17 @@ TOGETHER = {
              "decay_norms_and_biases=false", "scheduler=polynomial",
              "augment.random_resized_crop=0.3"],
     "rest": ["micro_batch_size=5", "clip_grad_adaptive=0.01", "freeze=[*bias]", "unfreeze_epoch=2",
-             "data.fraction=0.5"],
+             "data.fraction=0.5", "teacher=best.pth"],
 }  # fmt: skip
 LEFT_OUT = {
     ("more", "processes=2"): ["loss.class_weights=balanced"],
-    ("rest", "compile=step"): ["micro_batch_size=5", "unfreeze_epoch=2", "clip_grad_adaptive=0.01"],
+    ("rest", "compile=step"): [
+        "micro_batch_size=5",
+        "unfreeze_epoch=2",
+        "clip_grad_adaptive=0.01",
+        "teacher=best.pth",
+    ],
+    ("rest", "layers=numpy"): ["teacher=best.pth"],
 }
 
 
@@ -77,10 +91,11 @@ LEFT_OUT = {
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", TOGETHER)
 def test_what_is_taken_computes_what_the_plain_engine_computes(
-    tmp_path: Path, name: str, engine: str
+    tmp_path: Path, name: str, engine: str, teacher: Path
 ) -> None:
     left_out = LEFT_OUT.get((name, engine), [])
     words = [*TINY, *(word for word in TOGETHER[name] if word not in left_out)]
+    words = [word.replace("best.pth", str(teacher)) for word in words]
     is_exact = not engine.startswith("precision")
     full = ["precision=fp64"] if is_exact else []
     plain = train(tmp_path, *words, *full, folder="plain").folder
