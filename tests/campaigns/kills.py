@@ -1,6 +1,8 @@
 """Kill a training again and again: does it end in the bits of one that nobody touched?
 
-    python -m tests.campaigns.kills [--model mlp|lenet5|resnet18] [--kills 20] [--seed 0]
+    python -m tests.campaigns.kills [--row NAME ...] [--kills 20] [--seed 0]
+
+Rows are networks, and what a training does beside its steps: averages, rules, a teacher.
 
 SIGKILL goes to the whole process group, at random moments: in three of four legs a little after
 the training has saved a step drawn at random, in the others within its first second, while it
@@ -25,20 +27,33 @@ from pathlib import Path
 from tests.helpers import processes, results
 from trainer import checkpoints
 
+MLP = ("model=mlp", "model.dropout=0.2", "optimizer.lr=0.005", "data=synthetic",
+       "data.num_train=260", "data.val_size=0.3", "data.num_test=50", "data.noise=0.3",
+       "data.shape=[1,8,8]", "batch_size=16", "epochs=30", "save_every_steps=5")  # fmt: skip
+
 # Dropout, augmentation and batch norm, as far as the net has them: what would tell a forgotten
 # generator. A schedule that looks at the validation: its memory has to come back, too.
 COMMON = ("augment=strong", "scheduler=plateau", "scheduler.patience=1", "scheduler.gamma=0.7",
           "scheduler.min_factor=0.1", "log_interval=3")  # fmt: skip
 WORDS = {
-    "mlp": ("model=mlp", "model.dropout=0.2", "optimizer.lr=0.005", "data=synthetic",
-            "data.num_train=260", "data.val_size=0.3", "data.num_test=50", "data.noise=0.3",
-            "data.shape=[1,8,8]", "batch_size=16", "epochs=30", "save_every_steps=5"),
+    "mlp": MLP,
     "lenet5": ("model=lenet5", "data=mnist_5k", "batch_size=32", "limit_batches=10", "epochs=16",
                "save_every_steps=3"),
     "resnet18": ("model=resnet18", "data=synthetic", "data.num_train=200", "data.num_test=50",
                  "data.shape=[3,8,8]", "data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]",
                  "optimizer=sgd", "batch_size=8", "limit_batches=5", "epochs=8",
                  "save_every_steps=2"),
+    "ema": (*MLP, "average=ema", "clip_grad_norm=1", "patience=99", "max_minutes=99", "loss=focal",
+            "l1=1e-5", "l2=1e-4", "sampling=balanced", "best_by=macro_f1", "optimizer=muon",
+            "lr_factors=[[*bias,0.5]]", "layer_decay=0.8", "micro_batch_size=5",
+            "data.fraction=0.8"),
+    "swa": (*MLP, "average=swa", "average.start_epoch=2", "clip_grad_value=0.1", "patience=99",
+            "patience_on=loss", "loss.class_weights=balanced", "optimizer=adamw",
+            "optimizer.amsgrad=true", "decay_norms_and_biases=false",
+            "augment.random_resized_crop=0.3"),
+    "unfrozen": (*MLP, "model.activation=leaky_relu", "clip_grad_adaptive=0.01", "freeze=[*bias]",
+                 "unfreeze_epoch=4", "augment.trivial=0.5", "overfit_batches=5"),
+    "taught": (*MLP, "teacher={teacher}", "average=ema"),
 }  # fmt: skip
 
 
@@ -49,6 +64,17 @@ class Report:
     starting: int = 0  # kills before the leg had saved anything
     in_a_write: int = 0  # kills that left a half-written file behind
     mid_epoch: int = 0  # legs that began in the middle of an epoch
+
+
+def words_of(row: str, folder: Path) -> tuple[str, ...]:
+    """Words of a row; a teacher that it needs is trained in the folder."""
+    words = (*COMMON, *WORDS[row])
+    if not any("{teacher}" in word for word in words):
+        return words
+    (folder / "teacher").mkdir()
+    processes.train(folder / "teacher", *COMMON, *MLP, "seed=7", "epochs=3")
+    best = folder / "teacher" / "run" / "checkpoints" / "best.pth"
+    return tuple(word.replace("{teacher}", str(best)) for word in words)
 
 
 def campaign(folder: Path, words: tuple[str, ...], kills: int, seed: int) -> Report:
@@ -133,22 +159,22 @@ def forget(run: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", choices=WORDS, action="append", help="default: all three")
+    parser.add_argument("--row", choices=WORDS, action="append", help="default: all")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     print(f"{datetime.date.today()}, seed {args.seed}\n")
-    print("| net | steps | kills | while it started | in a write | legs begun inside an epoch | "
+    print("| row | steps | kills | while it started | in a write | legs begun inside an epoch | "
           "same bits, rows, curves | controls differ | s |")  # fmt: skip
     print("| --- " * 9 + "|")
-    for model in args.model or WORDS:
+    for row in args.row or WORDS:
         began = time.monotonic()
-        words = (*COMMON, *WORDS[model])
         with tempfile.TemporaryDirectory() as name:
+            words = words_of(row, Path(name))
             report = campaign(Path(name), words, args.kills, args.seed)
             differ = controls(Path(name), words)
         assert differ == {"untouched": False, "seed": True, "memory": True}, differ
-        print(f"| {model} | {report.steps} | {report.kills} | {report.starting} | "
+        print(f"| {row} | {report.steps} | {report.kills} | {report.starting} | "
               f"{report.in_a_write} | {report.mid_epoch} | yes | yes | "
               f"{time.monotonic() - began:.0f} |", flush=True)  # fmt: skip
 

@@ -36,6 +36,13 @@ def test_four_kills_and_the_controls(tmp_path: Path) -> None:
     assert differ == {"untouched": False, "seed": True, "memory": True}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["ema", "swa", "unfrozen", "taught"])
+def test_kills_of_a_training_with_more_than_steps(tmp_path: Path, row: str) -> None:
+    words = (*kills.words_of(row, tmp_path), "epochs=8")
+    assert kills.campaign(tmp_path, words, kills=3, seed=2).kills == 3
+
+
 # --- nothing that only watches, saves or hurries changes the result -------------------------------
 
 HARMLESS = [
