@@ -143,6 +143,22 @@ def test_report_as_csv(tmp_path: Path, dispatch: Dispatch) -> None:
     assert dispatch("report", "s", "--csv", "--json").returncode == 2
 
 
+def test_csv_tells_what_was_asked_for_from_what_came_of_it(
+    tmp_path: Path, dispatch: Dispatch
+) -> None:
+    import csv
+
+    write_run(tmp_path / "s" / "0", ["epochs=30", "patience=2", "optimizer.lr=0.1"], 0.9)
+    rows = list(csv.reader(dispatch("report", "s", "--csv").stdout.splitlines()))
+    assert len(set(rows[0])) == len(rows[0])
+    found = dict(zip(*rows, strict=True))
+    assert (found["epochs"], found["epochs (override)"], found["optimizer.lr"]) == (
+        "3",
+        "30",
+        "0.1",
+    )
+
+
 def test_runs_on_other_pixels_are_selected_apart(tmp_path: Path) -> None:
     for name, val, pixels in (("a", 0.9, "s:1"), ("b", 0.8, "s:2"), ("c", 0.7, "s:2")):
         write_run(tmp_path / "two" / name, [f"model={name}"], val, test_pixels=pixels)

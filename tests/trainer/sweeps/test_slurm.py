@@ -22,6 +22,8 @@ from tests.helpers.small_sweeps import (
     jobs_of,
     summary,
 )
+from trainer.errors import UserError
+from trainer.sweeps import on_slurm
 
 pytestmark = pytest.mark.slow
 # Of some seconds: to be met while it runs.
@@ -138,3 +140,21 @@ def test_without_slurm_it_is_told(dispatch: Callable[..., Finished], tmp_path: P
     assert done.returncode == 2
     assert "launcher=slurm: sbatch was not found on this machine's PATH" in done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_slurm_that_does_not_answer_is_told_before_the_sweep_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    for name in on_slurm.COMMANDS:
+        fails = name == "sinfo" and not answers
+        (tmp_path / name).write_text(
+            "#!/bin/sh\n" + ("echo 'no controller at c1' >&2; exit 1" if fails else "exit 0")
+        )
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if answers:
+        on_slurm.check()
+        return
+    with pytest.raises(UserError, match=r"Slurm does not answer: no controller at c1\n.*local"):
+        on_slurm.check()
