@@ -16,8 +16,8 @@ from tests.helpers.commands import run_trainer, train
 from tests.helpers.compiled_parts import assert_trains_alike, parts
 
 WORDS = ["data=synthetic", "data.num_train=40", "data.num_test=20", "data.val_size=0.2",
-         "data.num_classes=2", "data.shape=[1,28,28]", "model=resnet18", "epochs=2",
-         "batch_size=8", "model.stochastic_depth=0.5", "num_threads=1",
+         "data.num_classes=2", "data.shape=[1,28,28]", "model=resnet18", "model.width=4",
+         "epochs=2", "batch_size=8", "model.stochastic_depth=0.5", "num_threads=1",
          "tensorboard=false"]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_resumed_to_the_same_weights(tmp_path: Path, name: str) -> None:
     whole = train(tmp_path, *SMALL, *CASES[name], folder="whole")

@@ -120,11 +120,29 @@ def enlargement(model: nn.Module, shape: tuple[int, int, int]) -> str:
 
 
 def memory_format(config: Mapping[str, Any], model: nn.Module) -> torch.memory_format:
+    """Order in memory of images and 4-d weights. Raises UserError for one that torch fails at."""
     wanted = config["channels_last"]
+    if wanted is True and config["layers"] == "torch" and (layer := corrupting(model)):
+        raise UserError(
+            f"channels_last=true: torch's backward of {layer} in that order writes beyond its "
+            "memory on a CPU. Leave the key out: channels_last=auto takes the other order here."
+        )
     if wanted == "auto":
         is_convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
-        wanted = config["layers"] == "torch" and is_convolutional
+        wanted = config["layers"] == "torch" and is_convolutional and not corrupting(model)
     return torch.channels_last if wanted else torch.contiguous_format
+
+
+def corrupting(model: nn.Module) -> str:
+    """Name and sizes of a convolution whose backward corrupts memory when channels come last: 1x1
+    with a stride and fewer than 8 channels in (torch 2.14.1 with its oneDNN, on CPUs with AVX2 at
+    least); empty: there is none."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and (
+            module.in_channels < 8 and set(module.kernel_size) == {1} and max(module.stride) > 1
+        ):
+            return f"{name}, a strided 1x1 convolution of {module.in_channels} channels,"
+    return ""
 
 
 def move_model(

@@ -97,6 +97,7 @@ def check_model(
     for key, smallest in (("batch_size", 1), ("micro_batch_size", 2)):
         if 0 < config[key] <= smallest:
             check_batch_of_one(model, shape, f"{key}={config[key]}")
+    networks.memory_format(config, model)
     networks.on_layers(config["layers"], model)
     optimizer = optimizers.make_optimizer(config, model)
     compiled.check_optimizer(config["compile"], optimizer)

@@ -150,6 +150,7 @@ WORDS = [*SMALL, "data.shape=[3,12,12]", "augment=trivial", "augment.random_resi
          "data.hflip=true", "epochs=3", "num_threads=1"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_resumed_to_the_same_bits_and_on_numpy_layers(tmp_path: Path) -> None:
     whole = train(tmp_path, *WORDS, "layers=numpy", folder="whole")
     train(tmp_path, *WORDS, "layers=numpy", "stop_epoch=1")

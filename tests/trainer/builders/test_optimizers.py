@@ -33,12 +33,8 @@ NOT_OF_ASGD = ["~optimizer.betas", "~optimizer.eps"]
 
 CASES = {
     "NAdam": ["optimizer._target_=torch.optim.NAdam", "+optimizer.momentum_decay=0.01"],
-    "RAdam": ["optimizer._target_=torch.optim.RAdam", "+optimizer.decoupled_weight_decay=true",
-              "optimizer.weight_decay=0.1"],
-    "Adamax": ["optimizer._target_=torch.optim.Adamax"],
     "ASGD": ["optimizer._target_=torch.optim.ASGD", *NOT_OF_ASGD, "+optimizer.lambd=0.001"],
-    "Adam": ["optimizer.amsgrad=true"],
-    "AdamW": ["optimizer=adamw", "optimizer.amsgrad=true", "compile=step"],
+    "AdamW": ["optimizer=adamw", "optimizer.amsgrad=true"],
     "Signs": ["--config-dir", "own", "optimizer=signs"],
     "Adafactor": ["--config-dir", "own", "optimizer=adafactor"],
 }  # fmt: skip

@@ -117,7 +117,10 @@ def test_layer_decay_of_a_vit_is_that_of_its_layers() -> None:
     assert factors["conv_proj.weight"] == pytest.approx(0.75**13)
 
 
-@pytest.mark.parametrize("more", [[], ["compile=step"], ["precision=fp16"], ["optimizer=adamw"]])
+@pytest.mark.parametrize(
+    "more", [["optimizer=adamw"], *(pytest.param([w], marks=pytest.mark.slow) for w in
+                                   ("compile=step", "precision=fp16"))]
+)  # fmt: skip
 def test_resumed_to_the_same_bits(tmp_path: Path, more: list[str]) -> None:
     words = [*SMALL, "epochs=3", *ALL, "optimizer=sgd", *more, "tensorboard=true"]
     words = [w.replace("net.*", "*weight") for w in words]

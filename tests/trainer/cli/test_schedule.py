@@ -70,7 +70,10 @@ def test_refused(dispatch: Dispatch, words: list[str], said: str) -> None:
     assert said in done.output
 
 
-@pytest.mark.parametrize("more", [[], ["layers=numpy"], ["model=lenet5", "augment.cutout=0.3"]])
+@pytest.mark.parametrize(
+    "more", [[], *(pytest.param(more, marks=pytest.mark.slow) for more in
+             (["layers=numpy"], ["model=lenet5", "augment.cutout=0.3"]))]
+)  # fmt: skip
 def test_find_lr(tmp_path: Path, more: list[str]) -> None:
     words = ["optimizer=sgd", "num_threads=1", *more]
     done = run_trainer("find-lr", *words, "-o", "f.png", "-o", "f.html", cwd=tmp_path)

@@ -106,7 +106,9 @@ UNEVEN = ["data=synthetic", "data.num_train=80", "data.num_test=40", "data.num_c
           "tensorboard=false"]  # fmt: skip
 
 
-@pytest.mark.parametrize("by", MEASURES)
+@pytest.mark.parametrize(
+    "by", [by if by == "macro_f1" else pytest.param(by, marks=pytest.mark.slow) for by in MEASURES]
+)
 def test_in_a_training_resumed_and_reported(tmp_path: Path, by: str) -> None:
     whole = train(tmp_path, *UNEVEN, f"best_by={by}", folder="whole")
     part = train(tmp_path, *UNEVEN, f"best_by={by}", "stop_epoch=1", folder="part")

@@ -104,7 +104,8 @@ def test_compiled_step_is_the_eager_one() -> None:
     assert_trains_alike(ours, copy.copy(theirs), 20, 1e-4)
 
 
-@pytest.mark.parametrize("more", [[], ["compile=step"], ["precision=fp16"], ["layers=numpy"]])
+@pytest.mark.slow  # of the usual engine: a row of tests.campaigns.kills
+@pytest.mark.parametrize("more", [["compile=step"], ["precision=fp16"], ["layers=numpy"]])
 def test_resumed_to_the_same_bits(tmp_path: Path, more: list[str]) -> None:
     whole = train(tmp_path, *LENET, *more, folder="whole")
     assert "_hidden: learning rate 0.001, weight decay 0.01" in whole.command.stdout
