@@ -67,8 +67,13 @@ def crop(images: Tensor, generator: Generator, padding: float) -> Tensor:
 
 def flip(images: Tensor, generator: Generator, probability: float) -> Tensor:
     """Each image mirrored left to right with this probability. (N, C, H, W) -> the same."""
+    draws = drawn(lambda n: torch.rand(n, generator=generator), len(images), generator)
+    return flip_those(images, draws < probability)
+
+
+def flip_those(images: Tensor, mirrored: Tensor) -> Tensor:
+    """The images of which `mirrored`, (N,) bool on the CPU, is true, mirrored left to right."""
     number = len(images)
-    mirrored = drawn(lambda n: torch.rand(n, generator=generator), number, generator) < probability
     choice = send(torch.arange(number) + number * mirrored, images.device)
     return torch.cat((images, images.flip(-1))).index_select(0, choice)
 

@@ -26,6 +26,9 @@ class Augment:
         num_classes: K of the probabilities that mixed images have as labels.
         hflip: a mirrored image keeps its label; False turns `flip` off.
         flip: probability that an image is mirrored left to right.
+        alternate: instead of by chance, an image is mirrored in every other epoch; `flip` is then
+            the share of those that are mirrored in the first one (Jordan 2024, arXiv 2404.00498,
+            section 3.6).
         rotation: largest angle in degrees, to either side.
         crop_padding: width of a black border, as a share of each side, out of which together with
             the image its old size is cut.
@@ -47,6 +50,7 @@ class Augment:
     num_classes: int
     hflip: bool
     flip: float = 0.0
+    alternate: bool = False
     rotation: float = 0.0
     crop_padding: float = 0.0
     random_resized_crop: float = 0.0
@@ -73,7 +77,7 @@ class Augment:
         }
         smallest = 1 - (1 - self.random_resized_crop) * strength
         self.on_bytes, self.on_inputs, self.mixes = [], [], []
-        if self.flip and self.hflip:
+        if self.flip and self.hflip and not self.alternate:
             self.on_bytes.append(partial(ops.flip, probability=self.flip))
         if rotation := self.rotation * strength:
             self.on_bytes.append(partial(ops.rotate, degrees=rotation))
@@ -100,10 +104,32 @@ class Augment:
 
     @property
     def is_identity(self) -> bool:
-        return not (self.on_bytes or self.on_inputs or self.mixes)
+        return not (self.on_bytes or self.on_inputs or self.mixes or self.alternates)
 
-    def apply_uint8(self, images: Tensor, generator: Generator) -> Tensor:
-        """(N, C, H, W) uint8 -> the same, before they are normalised."""
+    @property
+    def alternates(self) -> bool:
+        """True if `apply_uint8` is to be told which images are mirrored, see `mirrored`."""
+        return bool(self.flip) and self.hflip and self.alternate
+
+    def mirrored(self, number: int, epoch: int, generator: Generator) -> Tensor:
+        """(number,) bool: which images of a split are mirrored in this epoch, counted from 0.
+
+        Args:
+            generator: seeded alike in every epoch.
+        """
+        first = torch.rand(number, generator=generator) < self.flip
+        return first ^ bool(epoch % 2)
+
+    def apply_uint8(
+        self, images: Tensor, generator: Generator, mirrored: Tensor | None = None
+    ) -> Tensor:
+        """(N, C, H, W) uint8 -> the same, before they are normalised.
+
+        Args:
+            mirrored: (N,) bool: these are mirrored; None: the choice is `flip`'s.
+        """
+        if mirrored is not None:
+            images = ops.flip_those(images, mirrored)
         for operation in self.on_bytes:
             images = operation(images, generator)
         return images

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -106,15 +106,17 @@ class Batches:
             if self.resident
             else self._streamed_batches(order, start)
         )
+        marks = self._marks(epoch, order, start)
         with contextlib.closing(pictures):
-            batches = zip(pictures, self._split(labels, start), strict=True)
-            for batch, (images, targets) in enumerate(batches, start):
+            batches = zip(pictures, self._split(labels, start), marks, strict=True)
+            for batch, (images, targets, mirrored) in enumerate(batches, start):
                 if self.part is not None and self.shuffle:
                     self.part.begin(self._size(batch))
                 if self.augment is None:
                     yield self.preprocess(images), targets
                 else:
-                    yield self._augmented(self.augment, images, targets, epoch, batch)
+                    changed = self._augmented(self.augment, images, targets, epoch, batch, mirrored)
+                    yield changed
 
     def order(self, epoch: int) -> Tensor:
         """(number of images in the split,) int64: indices in the shuffled order of that epoch.
@@ -126,17 +128,34 @@ class Batches:
         return drawn_by_class(self.by_class, len(self.labels), order_generator(self.seed, epoch))
 
     def _augmented(
-        self, augment: Augment, images: Tensor, labels: Tensor, epoch: int, batch: int
+        self,
+        augment: Augment,
+        images: Tensor,
+        labels: Tensor,
+        epoch: int,
+        batch: int,
+        mirrored: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         generator = torch.Generator()
         if self.part is not None:
             generator = self.part.generator(self._size(batch), self.with_previous)
         generator.manual_seed(derive_seed(self.seed, "augment", epoch, batch))
-        inputs = self.preprocess.normalize(augment.apply_uint8(images, generator))
+        inputs = self.preprocess.normalize(augment.apply_uint8(images, generator, mirrored))
         inputs, targets = augment.apply_float(inputs, labels, generator)
         if self.part is not None and self.with_previous:
             inputs, targets = inputs[1:], targets[1:]
         return self.preprocess.lay_out(inputs), targets
+
+    def _marks(
+        self, epoch: int, order: Tensor | None, start: int
+    ) -> Sequence[Tensor | None]:
+        """Of each batch which of its images are mirrored, (n,) bool on the CPU; None: that is not
+        a matter of the epoch."""
+        if self.augment is None or not self.augment.alternates:
+            return [None] * (len(self) - start)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "mirrored"))
+        mirrored = self.augment.mirrored(len(self.labels), epoch, generator)
+        return self._split(mirrored if order is None else mirrored[order], start)
 
     def _size(self, batch: int) -> int:
         """Images in a batch, those of all processes together."""

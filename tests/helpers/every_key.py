@@ -142,6 +142,7 @@ ROWS: dict[str, tuple[Words, str]] = {
     "data.noise": ([], "data.noise=0.1"),
     "data.seed": ([], "data.seed=3"),
     "augment.flip": (["data.hflip=true"], "augment.flip=0.3"),
+    "augment.alternate": (["data.hflip=true", "augment.flip=0.5"], "augment.alternate=true"),
     "augment.rotation": ([], "augment.rotation=5"),
     "augment.crop_padding": ([], "augment.crop_padding=0.3"),
     "augment.random_resized_crop": ([], "augment.random_resized_crop=0.3"),

@@ -61,6 +61,15 @@ def of_flip(key: str, job: Mapping[str, Any]) -> str:
     )  # fmt: skip
 
 
+def of_alternation(key: str, job: Mapping[str, Any]) -> str:
+    options = job["augment"]
+    if options["_target_"] != OWN_AUGMENT or not options.get(key.partition(".")[2]):
+        return ""
+    if not options.get("flip"):
+        return "has no effect: augment.flip is 0. Set it, such as to 0.5, or leave the key out."
+    return of_flip(key, job)
+
+
 def of_mixing(key: str, job: Mapping[str, Any]) -> str:
     options = job["augment"]
     if options["_target_"] != OWN_AUGMENT or options.get("mixup") or options.get("cutmix"):
@@ -191,6 +200,7 @@ REASONS = {
     "sync_batch_norm": of_sync_batch_norm,
     "histograms": of_histograms,
     "augment.flip": of_flip,
+    "augment.alternate": of_alternation,
     "augment.mix_probability": of_mixing,
     "augment.strength": of_strength,
     "model.dropout": of_dropout,

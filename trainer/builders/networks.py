@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from data.loading.preprocess import Preprocess, enlarged, pads
 from data.types import Dataset
@@ -23,6 +23,8 @@ from trainer.system.torch_internals import counting_flops
 from trainer.text.values import format_value
 
 log = logging.getLogger("trainer")
+
+NUM_LOOKED_AT = 5000  # training images that a network may look at to set itself up
 
 
 def make_model(
@@ -61,9 +63,19 @@ def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module,
             ))  # fmt: skip
         else:
             log.info("weights: the file has no mean and std; those of the dataset are used")
+    elif hasattr(model, "start_from"):
+        model.start_from(first_inputs(config, model, dataset))
     if config["freeze"] and not config["unfreeze_epoch"]:
         freeze(config, model)
     return model, dataset
+
+
+def first_inputs(config: Mapping[str, Any], model: nn.Module, dataset: Dataset) -> Tensor:
+    """The first training images, (N, C, H, W) float on the CPU, as the model sees them."""
+    number = min(NUM_LOOKED_AT, len(dataset.train))
+    images = dataset.train.images[dataset.train.places()[:number]]
+    cpu = torch.device("cpu")
+    return make_preprocess(config, model, dataset.mean, dataset.std, cpu)(images)
 
 
 def freeze(config: Mapping[str, Any], model: nn.Module) -> None:

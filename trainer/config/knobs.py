@@ -124,6 +124,7 @@ KNOBS: dict[str, Knob] = {
     "data.noise": _PART,
     "data.seed": _COUNT_OR_OFF,
     "augment.flip": _PART,
+    "augment.alternate": Knob("bool"),
     "augment.rotation": Knob("float", low=0, high=180),
     "augment.crop_padding": _PART,
     "augment.random_resized_crop": _PART,

@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -147,6 +148,28 @@ def test_an_augmented_epoch_goes_on_from_its_middle(num_workers: int) -> None:
     whole = list(batches.epoch(3))
     assert same(iter(whole[2:]), batches.epoch(3, start=2))
     assert not same(iter(whole[2:]), batches.epoch(4, start=2))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_alternating_images_are_mirrored_in_every_other_epoch(share: float) -> None:
+    data, changes = split(399), Augment(399, hflip=True, flip=share, alternate=True)
+    batches = Batches(data, 7, plain(), CPU, shuffle=True, augment=changes)
+
+    def mirrored(epoch: int, start: int = 0) -> dict[int, bool]:
+        seen = {}
+        for images, labels in batches.epoch(epoch, start):
+            for image, label in zip(images, labels.tolist(), strict=True):
+                was = data.images[label].float() / 255
+                assert torch.allclose(image, was) != torch.allclose(image, was.flip(-1))
+                seen[label] = torch.allclose(image, was.flip(-1))
+        return seen
+
+    first, second = mirrored(0), mirrored(1)
+    assert all(first[label] != second[label] for label in first)
+    assert first == mirrored(2) and second == mirrored(3)
+    assert mirrored(1, start=50).items() <= second.items()
+    assert stats.binomtest(sum(first.values()), len(first), share).pvalue > 0.001
+    assert Batches(data, 7, plain(), CPU, augment=Augment(9, False, flip=1, alternate=True)).augment is None
 
 
 def test_augmentation_that_does_nothing_is_none() -> None:

@@ -12,6 +12,7 @@ from data.loading.part import Part
 from tests.helpers.batches_parts import CPU, plain, split
 
 CHANGES = {"none": None, "flips": Augment(4, True, flip=0.5, crop_padding=0.2, rotation=10),
+           "turns": Augment(4, True, flip=0.5, alternate=True, crop_padding=0.2),
            "mixing": Augment(23, True, flip=0.5, cutout=0.3, mixup=1.0, cutmix=1.0)}  # fmt: skip
 
 
