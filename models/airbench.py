@@ -22,13 +22,12 @@ LOGIT_SCALE = 1 / 9
 VIEWS = ("one", "mirror", "shifts")
 
 
-class Norm(nn.BatchNorm2d):
+def make_norm(num_maps: int) -> nn.BatchNorm2d:
     """Batch norm whose scale stays 1 and whose statistics follow fast: a running mean is 0.6 of
     itself and 0.4 of the batch's."""
-
-    def __init__(self, num_maps: int) -> None:
-        super().__init__(num_maps, eps=1e-12, momentum=0.4)
-        self.weight.requires_grad_(False)
+    norm = nn.BatchNorm2d(num_maps, eps=1e-12, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm
 
 
 class Stage(nn.Module):
@@ -38,10 +37,10 @@ class Stage(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_maps, maps, 3, padding=1, bias=False)
         self.pool = nn.MaxPool2d(2)
-        self.norm1 = Norm(maps)
+        self.norm1 = make_norm(maps)
         self.gelu1 = nn.GELU()
         self.conv2 = nn.Conv2d(maps, maps, 3, padding=1, bias=False)
-        self.norm2 = Norm(maps)
+        self.norm2 = make_norm(maps)
         self.gelu2 = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
