@@ -27,7 +27,7 @@ from typing import TextIO
 PRELOADED = [
     "trainer.job", "trainer.cli.train", "trainer.cli.resume", "trainer.cli.evaluate",
     "trainer.cli.report", "trainer.inference.predict", "trainer.runs.report.write",
-    "trainer.checkpoints.newest", "torch.utils.tensorboard", "torch.utils.flop_counter",
+    "trainer.checkpoints.newest", "torch.utils.tensorboard",
     "tensorboard.summary.writer.event_file_writer", "hydra.core.plugins", "data.mnist",
     "data.augment.policy", "data.synthetic", "data.image_folder.load", "models.mlp", "models.lenet",
     "models.resnet", "trainer.__main__", "tests.helpers.composed_once", "tests.helpers.processes",

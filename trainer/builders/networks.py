@@ -19,7 +19,7 @@ from trainer.checkpoints.description import Cost, Description
 from trainer.config.targets import instantiate_group
 from trainer.errors import UserError
 from trainer.system.device import float_dtype
-from trainer.system.torch_internals import counting_flops
+from trainer.system.macs import counting_macs
 from trainer.text.values import format_value
 
 log = logging.getLogger("trainer")
@@ -188,16 +188,15 @@ def make_preprocess(
 
 
 def measure_cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
-    """Cost of a model for one image of `shape` (C, H, W), from torch's FLOP counter: one MAC
-    (multiply-add) is two FLOPs."""
+    """Cost of a model for one image of `shape` (C, H, W); one MAC (multiply-add) is two FLOPs."""
     height, width = input_size(model, shape)
     was_training = model.training
-    with torch.no_grad(), counting_flops() as counter:
+    with torch.no_grad(), counting_macs() as counter:
         image = torch.zeros(1, shape[0], height, width, dtype=next(model.parameters()).dtype)
         model.eval()(image)
     model.train(was_training)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(num_parameters, counter.get_total_flops() // 2)
+    return Cost(num_parameters, counter.total)
 
 
 def describe(config: Mapping[str, Any], dataset: Dataset) -> Description:

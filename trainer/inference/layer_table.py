@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from trainer.builders import datasets, networks
 from trainer.builders.idle_keys import refuse_in_training
 from trainer.config.targets import check_options
-from trainer.system.torch_internals import counting_flops, leave_compiler_unimported
+from trainer.system.macs import counting_macs
+from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.text.tables import align
 
 # Name, type, output shape without the batch, parameters, multiply-adds.
@@ -57,17 +58,17 @@ def layer_rows(model: nn.Module, input_shape: tuple[int, ...]) -> list[Row]:
     def record(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, _: Any, output: Tensor) -> None:
             nonlocal total
-            now = counter.get_total_flops()
+            now = counter.total
             seen = {row[0] for row in rows}
             own = 0 if name in seen else sum(p.numel() for p in module.parameters())
-            rows.append((name, kind_of(module), tuple(output.shape[1:]), own, (now - total) // 2))
+            rows.append((name, kind_of(module), tuple(output.shape[1:]), own, now - total))
             total = now
 
         return hook
 
     leaves = [(name, m) for name, m in model.named_modules() if not list(m.children())]
     handles = [module.register_forward_hook(record(name)) for name, module in leaves]
-    with torch.no_grad(), counting_flops() as counter:
+    with torch.no_grad(), counting_macs() as counter:
         model.eval()(torch.zeros(input_shape))
     for handle in handles:
         handle.remove()

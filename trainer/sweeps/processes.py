@@ -39,9 +39,8 @@ ENTRY = "trainer.__main__"  # by name: it stands above, and imports this
 
 # Imported at a training's first step or last; each job would do it again.
 PRELOADED = (
-    "torch.utils.tensorboard", "torch.utils.flop_counter",
-    "tensorboard.summary.writer.event_file_writer", "PIL.Image", "trainer.builders.resumed",
-    "trainer.monitoring.tensorboard", "trainer.job",
+    "torch.utils.tensorboard", "tensorboard.summary.writer.event_file_writer", "PIL.Image",
+    "trainer.builders.resumed", "trainer.monitoring.tensorboard", "trainer.job",
 )  # fmt: skip
 
 

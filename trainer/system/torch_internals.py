@@ -8,7 +8,7 @@ _amp_foreach_non_finite_check_and_unscale_  no training starts
 _amp_update_scale_                          no training with precision=fp16 starts
 found_inf, grad_scale of fused optimizers   silent: a NaN gets into the weights
 hooks of optimizers, their four dicts       no training starts
-_FlopCounterMode, a step's __wrapped__      silent: each command starts 1.2 s later
+a step's __wrapped__                        silent: each command starts 1.2 s later
 __dynamo_disable on a function              silent: each command starts 1.2 s later
 TorchDispatchMode, _should_skip_dynamo      no graph in TensorBoard; or silent: 1.2 s
 compile_fx, make_fx                         compile=step says that it cannot
@@ -31,7 +31,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.profiler import profile
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -41,22 +40,6 @@ __all__ = ["tree_leaves", "tree_map_only"]  # and all that is defined here
 
 
 # --- The compiler, left out of a start that needs none ---
-
-
-@contextlib.contextmanager
-def counting_flops() -> Iterator[Any]:
-    """torch's FLOP counter, with attention computed in the form that it has formulas for."""
-    # Imported here: it imports triton, a tenth of a second.
-    from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
-
-    mark_uncompiled(_FlopCounterMode)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            yield counter
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def leave_compiler_unimported() -> None:
