@@ -106,7 +106,9 @@ class AirBench(nn.Module):
         """(N, C, H, W) float -> (N, num_classes) logits."""
         if self.training or self.views == "one":
             return self.logits(x)
-        return torch.stack([share * self.logits(view) for view, share in seen(x, self.views)]).sum(0)
+        return torch.stack([share * self.logits(view) for view, share in seen(x, self.views)]).sum(
+            0
+        )
 
     def logits(self, x: Tensor) -> Tensor:
         """The same of one view; the trail is for 32 px in colour."""

@@ -146,9 +146,7 @@ class Batches:
             inputs, targets = inputs[1:], targets[1:]
         return self.preprocess.lay_out(inputs), targets
 
-    def _marks(
-        self, epoch: int, order: Tensor | None, start: int
-    ) -> Sequence[Tensor | None]:
+    def _marks(self, epoch: int, order: Tensor | None, start: int) -> Sequence[Tensor | None]:
         """Of each batch which of its images are mirrored, (n,) bool on the CPU; None: that is not
         a matter of the epoch."""
         if self.augment is None or not self.augment.alternates:

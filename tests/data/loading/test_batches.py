@@ -169,7 +169,10 @@ def test_alternating_images_are_mirrored_in_every_other_epoch(share: float) -> N
     assert first == mirrored(2) and second == mirrored(3)
     assert mirrored(1, start=50).items() <= second.items()
     assert stats.binomtest(sum(first.values()), len(first), share).pvalue > 0.001
-    assert Batches(data, 7, plain(), CPU, augment=Augment(9, False, flip=1, alternate=True)).augment is None
+    assert (
+        Batches(data, 7, plain(), CPU, augment=Augment(9, False, flip=1, alternate=True)).augment
+        is None
+    )
 
 
 def test_augmentation_that_does_nothing_is_none() -> None:

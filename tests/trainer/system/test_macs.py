@@ -22,7 +22,11 @@ def both(forward: Callable[[], object]) -> tuple[int, float]:
     was = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as theirs:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as theirs,
+        ):
             forward()
     finally:
         torch.backends.mha.set_fastpath_enabled(was)
