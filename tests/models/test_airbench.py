@@ -37,14 +37,16 @@ def test_the_first_layer_whitens_the_patches(channels: int) -> None:
     np.testing.assert_allclose(about_zero, np.diag(variances / (variances + 5e-4)), atol=1e-4)
     assert torch.equal(outputs[:, filters:], -outputs[:, :filters])
     assert not net.first.weight.requires_grad
-    assert net.first.bias is not None and net.first.bias.requires_grad
+    assert net.first.bias is not None
+    assert net.first.bias.requires_grad
 
 
 def test_without_whitening_the_first_layer_is_trained_and_left_as_it_is() -> None:
     net = AirBench((1, 28, 28), 10, whitening=False)
     before = net.first.weight.clone()
     net.start_from(smooth_images(5, 1))
-    assert torch.equal(net.first.weight, before) and net.first.weight.requires_grad
+    assert torch.equal(net.first.weight, before)
+    assert net.first.weight.requires_grad
 
 
 def test_the_first_maps_begin_as_the_identity() -> None:

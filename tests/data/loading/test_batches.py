@@ -166,7 +166,8 @@ def test_alternating_images_are_mirrored_in_every_other_epoch(share: float) -> N
 
     first, second = mirrored(0), mirrored(1)
     assert all(first[label] != second[label] for label in first)
-    assert first == mirrored(2) and second == mirrored(3)
+    assert first == mirrored(2)
+    assert second == mirrored(3)
     assert mirrored(1, start=50).items() <= second.items()
     assert stats.binomtest(sum(first.values()), len(first), share).pvalue > 0.001
     assert (
