@@ -1,4 +1,4 @@
-"""What each command imports before it can answer: each package more is waited for at every start."""
+"""What each command imports before it answers: each package more is waited for at every start."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ def start_model(config: Mapping[str, Any], dataset: Dataset) -> tuple[nn.Module,
             ))  # fmt: skip
         else:
             log.info("weights: the file has no mean and std; those of the dataset are used")
-    elif hasattr(model, "start_from"):
-        model.start_from(first_inputs(config, model, dataset))
+    elif (start_from := getattr(model, "start_from", None)) is not None:
+        start_from(first_inputs(config, model, dataset))
     if config["freeze"] and not config["unfreeze_epoch"]:
         freeze(config, model)
     return model, dataset
