@@ -41,10 +41,10 @@ def main() -> None:
     """The `trainer` console script and `python -m trainer`."""
     open_closed()
     put_project_first()
-    from trainer.system import garbage
+    from trainer.system import start
     from trainer.text.printable import guarded
 
-    garbage.put_off()  # until a command has imported what it needs
+    start.begin()
     sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
     # torch's C++ tells a profiled training of memory that it had before; read when it is loaded.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -44,8 +44,8 @@ from trainer.system.device import autocast, check_precision, pick_device
 from trainer.system.memory import keep_freed_memory
 from trainer.system.seeds import seed_generators, set_deterministic
 from trainer.system.signals import StopSignals
+from trainer.system.start import torch_is_imported
 from trainer.system.threads import pick_num_threads, set_num_threads
-from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.training import batch_norm
 from trainer.training.compiling import compiled
 from trainer.training.run import Plan, Run
@@ -62,7 +62,7 @@ def check(config: Mapping[str, Any], asks_cuda: bool = True) -> None:
     Args:
         asks_cuda: False: a GPU is not asked for its memory, which would initialise CUDA.
     """
-    leave_compiler_unimported()
+    torch_is_imported()
     device = pick_device(config["device"], config["layers"])
     check_precision(config["precision"], device)
     compiled.check(config["compile"], device, config["precision"])

@@ -15,7 +15,6 @@ from trainer.config import knobs
 from trainer.config.compose import Composer, plain
 from trainer.config.folds import each
 from trainer.errors import UserError
-from trainer.system import garbage
 from trainer.text.values import format_value
 
 T = TypeVar("T")
@@ -106,7 +105,6 @@ def check_with_torch(
     """
     from trainer.builders import training_run
 
-    garbage.go_on()
     on_cuda = not before_forks
     check_once(partial(training_run.check, asks_cuda=on_cuda), CHECKED_WITH_TORCH, jobs)
     idle_keys.refuse_in_training(typed, jobs)

@@ -16,7 +16,7 @@ from trainer.errors import (
     fault_in,
     in_words,
 )
-from trainer.system import distributed, garbage
+from trainer.system import distributed
 from trainer.system.progress_bars import starting
 from trainer.system.signals import StopSignals
 from trainer.text.printable import STDOUT
@@ -95,7 +95,6 @@ def _command(name: str, argv: list[str]) -> int:
     if name != "resume" and distributed.is_other():
         return 0  # the first process alone does it
     module = importlib.import_module("trainer.cli." + name.replace("-", "_"))
-    garbage.go_on()
     return module.main(argv)
 
 

@@ -33,8 +33,8 @@ from trainer.system.device import autocast, pick_device
 from trainer.system.files import write_bytes
 from trainer.system.memory import keep_freed_memory
 from trainer.system.seeds import set_deterministic
+from trainer.system.start import torch_is_imported
 from trainer.system.threads import pick_num_threads, set_num_threads
-from trainer.system.torch_internals import leave_compiler_unimported
 from trainer.system.versions import versions
 from trainer.text.printable import printable
 from trainer.text.values import listed
@@ -63,7 +63,7 @@ def evaluate(
         folder: where the results go.
 
     Raises UserError, or TrainingError if the model's outputs are not finite."""
-    leave_compiler_unimported()
+    torch_is_imported()
     keep_freed_memory()
     entries = read(checkpoint)
     config = configured(entries, values, flip)

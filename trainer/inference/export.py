@@ -20,7 +20,7 @@ from trainer.config import plain_yaml
 from trainer.errors import TrainingError, UserError
 from trainer.inference import export_formats
 from trainer.system.files import write_bytes
-from trainer.system.torch_internals import leave_compiler_unimported
+from trainer.system.start import torch_is_imported
 from trainer.system.versions import versions
 
 PROBABILITIES = {
@@ -37,7 +37,7 @@ def export(checkpoint: Path, format: str, paths: Sequence[Path], values: Mapping
         values: keys of the model that the file is compared with.
 
     Raises UserError, or TrainingError if the file, loaded again, computes something else."""
-    leave_compiler_unimported()
+    torch_is_imported()
     entries = read(checkpoint)
     # Torch's layers on the CPU, if the user says nothing else; no dataset plays a part, and
     # import-weights names none.

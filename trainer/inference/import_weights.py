@@ -22,7 +22,7 @@ from trainer.config.compose import one_job, parse
 from trainer.config.targets import check_options
 from trainer.errors import UserError
 from trainer.runs.side_files import is_no_file
-from trainer.system.torch_internals import leave_compiler_unimported
+from trainer.system.start import torch_is_imported
 from trainer.system.versions import versions
 from trainer.text.values import format_value
 
@@ -45,7 +45,7 @@ def import_weights(
         values = {"data.num_classes": str(len(names)), **values}
     described, ignored = pretrained.described(file)
     config, told = compose(model_name, values, described)
-    leave_compiler_unimported()
+    torch_is_imported()
     check_options("model", {**config["model"], **config["data"]})
     describable.check_options(config["data"])
     describable.check_number(config["data"]["num_classes"])

@@ -12,7 +12,7 @@ from trainer.builders import datasets, networks
 from trainer.builders.idle_keys import refuse_in_training
 from trainer.config.targets import check_options
 from trainer.system.macs import counting_macs
-from trainer.system.torch_internals import leave_compiler_unimported
+from trainer.system.start import torch_is_imported
 from trainer.text.tables import align
 
 # Name, type, output shape without the batch, parameters, multiply-adds.
@@ -22,7 +22,7 @@ Row = tuple[str, str, tuple[int, ...], int, int]
 def table_of(config: dict[str, Any], typed: Collection[str]) -> str:
     """Table of the model that a checked configuration describes. Raises UserError, also if a key
     that was typed would change nothing."""
-    leave_compiler_unimported()
+    torch_is_imported()
     check_options("model", config["model"])
     refuse_in_training(typed, [config])
     shape, num_classes = datasets.announced_size(config["data"])

@@ -29,6 +29,7 @@ from trainer.inference.prediction_output import NO_MEMORY, progress, show_json, 
 from trainer.losses import probabilities
 from trainer.system.device import autocast, pick_device
 from trainer.system.seeds import set_deterministic
+from trainer.system.start import torch_is_imported
 from trainer.system.threads import set_num_threads
 
 # At most so many images at a time, that a long list shows its first results soon; and at most so
@@ -127,6 +128,7 @@ def classifier(entries: Mapping[str, Any], config: Mapping[str, Any]) -> Callabl
     outputs, (N, K) float64 on the CPU. Raises UserError."""
     if entries["shape"][0] not in MODES:
         raise UserError(f"This model sees {entries['shape'][0]} channels; images have 1 or 3.")
+    torch_is_imported()
     device = pick_device(config["device"], config["layers"])
     set_deterministic(config["deterministic"])
     if config["num_threads"]:
