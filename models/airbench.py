@@ -7,7 +7,7 @@ Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from models.init import Init, check_data, check_options, initialise, is_count
 
-KERNEL = 2  # side of the whitening filters
 MAPS_PER_FILTER = 2  # each whitening filter comes with its negative, as GELU passes one sign alone
 EPS = 5e-4  # added to the variances of patches, which may be next to nothing
 LOGIT_SCALE = 1 / 9
 VIEWS = ("one", "mirror", "shifts")
+Count = Annotated[int, "a whole number at least 1"]
 
 
 def make_norm(num_maps: int) -> nn.BatchNorm2d:
@@ -57,9 +57,12 @@ class AirBench(nn.Module):
     times.
 
     Args:
-        shape: (C, H, W) of an image; a side below 16 is brought to 16 before the network sees it.
+        shape: (C, H, W) of an image; a side below `min_size` is brought to it before the network
+            sees it.
         num_classes: number of logits.
         widths: maps of the three stages.
+        kernel: side of the filters of the first layer.
+        stride: pixels from one of its windows to the next.
         whitening: the first layer is set by the training images and stays but for its bias; False:
             it is trained as the others are.
         identity: the first maps of each 3x3 convolution begin as those that came in.
@@ -69,13 +72,13 @@ class AirBench(nn.Module):
         init: see `initialise`.
     """
 
-    min_size = 16  # 15 after the first layer; three halvings leave 1
-
     def __init__(
         self,
         shape: Sequence[int],
         num_classes: int,
         widths: Annotated[Sequence[int], "three whole numbers, each at least 1"] = (64, 256, 256),
+        kernel: Count = 2,
+        stride: Count = 1,
         whitening: bool = True,
         identity: bool = True,
         views: Annotated[str, VIEWS] = "one",
@@ -86,10 +89,14 @@ class AirBench(nn.Module):
         check_options(self, whitening=whitening, identity=identity, views=views)
         if not isinstance(widths, Sequence) or len(widths) != 3 or not all(map(is_count, widths)):
             raise ValueError(f"model.widths={widths}: must be three whole numbers, each at least 1")
+        for key, value in (("kernel", kernel), ("stride", stride)):
+            if not is_count(value):
+                raise ValueError(f"model.{key}={value}: must be {get_args(Count)[1]}")
         self.whitening, self.views = whitening, views
+        self.min_size = kernel + 7 * stride  # 8 after the first layer; three halvings leave 1
 
-        maps = MAPS_PER_FILTER * channels * KERNEL**2
-        self.first = nn.Conv2d(channels, maps, KERNEL)
+        maps = MAPS_PER_FILTER * channels * kernel**2
+        self.first = nn.Conv2d(channels, maps, kernel, stride)
         self.first.weight.requires_grad_(not whitening)
         self.gelu = nn.GELU()
         self.stage1 = Stage(maps, widths[0])
@@ -124,15 +131,19 @@ class AirBench(nn.Module):
         """Set the first layer so that its outputs are uncorrelated and of variance 1 over these
         images, (N, C, H, W) float as the network sees them.
 
-        Its filters are the eigenvectors of the covariance of all 2x2 patches, each divided by the
-        root of its eigenvalue, and their negatives.
+        Its filters are the eigenvectors of the covariance of all patches that a filter sees, each
+        divided by the root of its eigenvalue, and their negatives.
         """
         if not self.whitening:
             return
         size = self.first.weight[0].numel()
         products, count = torch.zeros(size, size, dtype=torch.float64, device=images.device), 0
         for some in images.split(500):
-            patches = F.unfold(some.double(), KERNEL).transpose(0, 1).flatten(1)  # (size, number)
+            patches = (
+                F.unfold(some.double(), self.first.kernel_size, stride=self.first.stride)
+                .transpose(0, 1)
+                .flatten(1)
+            )  # (size, number)
             products += patches @ patches.T
             count += patches.shape[1]
         values, vectors = torch.linalg.eigh(products / count)
