@@ -2,9 +2,9 @@
 
     python -m benchmarks.scoring [--turns 15] [--threads 1]
 
-Ours is what validation, test and `evaluate` do: batches normalised from uint8, forward pass,
-loss, accuracy, confusion. The bare side has its batches normalised beforehand, in the memory format
-of the network, and computes the forward pass alone, in inference mode.
+Ours is what validation, test and `evaluate` do: batches normalised from uint8, forward pass, loss,
+accuracy, confusion. The bare side normalises the same batches and computes the forward pass, in
+inference mode, and nothing else.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import turns
+from data.loading.batches import Batches
 from trainer.builders import training_run
 from trainer.config import compose
 from trainer.system.signals import StopSignals
@@ -54,15 +55,16 @@ def main() -> None:
     for net in NETS:
         with tempfile.TemporaryDirectory() as folder:
             run = built(net, args.threads, Path(folder))
-            with torch.inference_mode():
-                batches = [images.clone(memory_format=torch.preserve_format)
-                           for images, _ in run.test.epoch()]  # fmt: skip
+            source = run.test
+            assert isinstance(source, Batches)
+            assert source.rows is None
+            batches = source.images.split(source.batch_size)
 
             @torch.inference_mode()
-            def bare(run: Run = run, batches: list[torch.Tensor] = batches) -> None:
+            def bare(run: Run = run, source: Batches = source) -> None:
                 run.model.eval()
-                for images in batches:
-                    run.model(images)
+                for images in source.images.split(source.batch_size):
+                    run.model(source.preprocess(images))
 
             def ours(run: Run = run) -> None:
                 loop.evaluate(

@@ -58,11 +58,11 @@ def on_meta(make: Callable[[], nn.Module]) -> Any:
 
 def test_every_model_of_the_contract_has_a_file() -> None:
     small = ["mlp", "lenet5", "lenet_caffe", "cifar_net", "alexnet", "googlenet", "airbench",
-             "torchvision"]  # fmt: skip
+             "quick_net", "torchvision"]  # fmt: skip
     vggs = [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
     resnets = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
     assert sorted(small + vggs + resnets) == NAMES
-    assert len(NAMES) == 21
+    assert len(NAMES) == 22
 
 
 def check_contract(name: str, shape: tuple[int, int, int], *overrides: str) -> None:
