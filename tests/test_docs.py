@@ -31,7 +31,8 @@ ASK = ("--help", "--version", "--cfg", "summary")  # answered at once, with noth
 # What is run of no page: lines of the trainer are composed, of others the file or module is there.
 NOT_RUN = {
     r"\bdata=(mnist|fashion_mnist|cifar10|cifar100)\b": "a download",
-    r"experiment=(mlp_fashion|mlp_mnist|lenet_mnist|cifar_net_cifar10|fashion_mnist_fast|fashion_mnist_best)": "a download",
+    r"experiment=(mlp_fashion|mlp_mnist|lenet_mnist|cifar_net_cifar10)": "a download",
+    r"experiment=fashion_mnist_(fast|best)": "a download",
     r"weights=IMAGENET1K_V1": "a download",
     r"average\.start_epoch=10": "more epochs than one; tests/trainer/training/rules/ trains some",
     r"compile=(step|model)": "a C++ compiler; tests/trainer/training/compiling/ runs it",
