@@ -204,6 +204,12 @@ ROWS: dict[str, tuple[Words, str]] = {
     "model.zero_init_last": (["model=resnet18"], "model.zero_init_last=false"),
     "model.stochastic_depth": (["model=resnet18"], "model.stochastic_depth=0.3"),
     "model.head": (["model=vgg11"], "model.head=imagenet"),
+    "model.widths": (["model=airbench"], "model.widths=[4,8,8]"),
+    "model.kernel": (["model=airbench"], "model.kernel=3"),
+    "model.stride": (["model=airbench"], "model.stride=2"),
+    "model.whitening": (["model=airbench"], "model.whitening=false"),
+    "model.identity": (["model=airbench"], "model.identity=false"),
+    "model.views": (["model=airbench"], "model.views=shifts"),
     "model.name": (["model=torchvision"], "model.name=squeezenet1_1"),
 }  # fmt: skip
 
