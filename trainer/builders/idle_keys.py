@@ -13,7 +13,8 @@ from trainer.errors import UserError
 from trainer.text.values import format_value
 
 # Initialisation of a model, without effect if the weights come from a file.
-FRESH_WEIGHTS = ("model.init", "model.zero_init_last")
+FRESH_WEIGHTS = ("model.init", "model.zero_init_last", "model.identity",
+                 "model.whitening")  # fmt: skip
 FROM_THE_FILE = "the weights come from the file"
 OWN_AUGMENT = "data.augment.Augment"  # options of other classes may have another meaning
 SAME = 1e-4  # tolerance for mean and std copied from the log, which rounds them
